@@ -1,0 +1,52 @@
+# `make run` and `make test` are all that a newcomer needs; `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+RUN := runs/tiny
+
+# The local runs use the embedded model and catalogue and never ask a server for anything.
+export TC3_PRESET := tiny
+export HF_HUB_OFFLINE := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help run test lint notebooks from-colab data clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+run: export TC3_HOME := $(CURDIR)/$(RUN)
+run: $(READY)  ## run the four notebooks on the embedded data, on a CPU: results in runs/tiny
+	mkdir -p $(RUN)
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir $(RUN) \
+	    --ExecutePreprocessor.timeout=3600 --ExecutePreprocessor.coalesce_streams=True notebooks/0*.ipynb
+	$(BIN)/python -m tc3lib $(RUN)
+
+test: $(READY)  ## run every test
+	$(BIN)/python -m pytest
+
+lint: $(READY)  ## check style, and that the notebooks are generated from their sources
+	$(BIN)/pre-commit run --all-files
+
+notebooks: $(READY)  ## regenerate notebooks/*.ipynb from notebooks/*.py
+	$(BIN)/jupytext --quiet --to ipynb notebooks/*.py
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+from-colab: $(READY)  ## bring a notebook edited in Colab back: NB=03_train [FROM=downloaded.ipynb]
+	$(BIN)/python notebooks/from_colab.py $(or $(FROM),notebooks/$(NB).ipynb) notebooks/$(NB).py
+	$(MAKE) notebooks
+
+data: $(READY)  ## remake data/trn.json and data/base_model from their scripts (the model: about an hour on a CPU)
+	$(BIN)/python data/make_catalogue.py
+	$(BIN)/python data/make_base_model.py
+
+clean:  ## forget the environment and all local results
+	rm -rf .venv runs tc3lib.egg-info .pytest_cache .ruff_cache
+
+$(READY): requirements-cpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet torch==2.13.0
+	$(BIN)/pip install --quiet --no-deps -r requirements-cpu.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@

@@ -1,0 +1,83 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: L4
+#     provenance: []
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 2. Test before training
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tc3lib/tc3lib/blob/v0.1.0/notebooks/02_pretest.ipynb)
+#
+# Asks the base model to describe products that it will never be trained on.
+#
+# | Reads | Writes | Needs |
+# | --- | --- | --- |
+# | `eval.jsonl`, `demo.jsonl` | `pretest.jsonl` | GPU (`tiny`: CPU) |
+
+# %% [markdown]
+# In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: `make run` has
+# done it.
+
+# %% tags=["setup"]
+import subprocess
+import sys
+
+if "google.colab" in sys.modules:
+    repository = "https://github.com/tc3lib/tc3lib"
+    fetch = f"cd /content; test -d tc3lib || git clone -q --depth 1 --branch v0.1.0 {repository}"
+    subprocess.run(f"{fetch} && pip install -q --no-deps -r tc3lib/requirements-colab.txt", shell=True, check=True)
+    sys.path.insert(0, "/content/tc3lib")
+
+# %% [markdown]
+# The library loads the model and asks it; pandas shows tables.
+
+# %%
+import os
+
+import pandas as pd
+
+from tc3lib import data, evaluation, generation, models, plotting, presets, runtime
+
+# %% [markdown]
+# Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
+
+# %% tags=["parameters"]
+config = presets.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
+    # max_steps=120, learning_rate=1e-4, clean=False,
+)
+work = runtime.setup(config, "02_pretest")
+
+# %% [markdown]
+# Load the base model in 4 bit, with its own tokenizer.
+
+# %%
+model, tokenizer = models.load_base_model(config.model)
+
+# %% [markdown]
+# The demo titles, written as you watch, each with the `uid` of its row in the catalogue.
+
+# %%
+demo = data.read_rows(work / "demo.jsonl")
+sources = {row["input_text"]: row["uid"] for row in demo}
+answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, sources)
+
+# %% [markdown]
+# The same for the held-out titles, in batches, with the loss of the descriptions that they really have.
+
+# %%
+rows = evaluation.answer(model, tokenizer, demo + data.read_rows(work / "eval.jsonl"), config)
+data.write_rows(work / "pretest.jsonl", rows)
+plotting.table(rows[:8], ["uid", "title", "reference", "answer"])
+
+# %% [markdown]
+# The base model's marks: ROUGE-L and chrF against the real descriptions, share of answers that it ended itself, loss.
+
+# %%
+pd.Series(evaluation.evaluate(rows), name="before training").to_frame()

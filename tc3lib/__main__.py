@@ -1,0 +1,33 @@
+"""`python -m tc3lib FOLDER`: say what a run left in its work folder, and how it came out."""
+
+import argparse
+import json
+from pathlib import Path
+
+from tc3lib.runtime import STAGES
+
+
+def summary(work: Path) -> str:
+    """Return a short text: each stage's files with their sizes, then the marks before and after training."""
+    lines = [f"Results in {work}:"]
+    for name, stage in STAGES.items():
+        files = [f"{path} ({_size(work / path)})" for path in stage.writes if (work / path).exists()]
+        lines.append(f"  {name:<12} {', '.join(files) or 'not run yet'}")
+    if (work / "report.json").exists():
+        report = json.loads((work / "report.json").read_text())
+        lines.append(f"Before and after training, on {report['n']} held-out titles:")
+        for metric, before in report["baseline"].items():
+            lines.append(f"  {metric:<12} {before:>8} -> {report['finetuned'][metric]}")
+    return "\n".join(lines)
+
+
+def _size(path: Path) -> str:
+    files = path.rglob("*") if path.is_dir() else [path]
+    size = sum(file.stat().st_size for file in files if file.is_file())
+    return f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size / 1e3:.1f} kB"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tc3lib", description=summary.__doc__)
+    parser.add_argument("folder", type=Path, help="the work folder, for example runs/tiny")
+    print(summary(parser.parse_args().folder))

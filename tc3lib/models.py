@@ -1,0 +1,53 @@
+"""Load the base model in 4 bit, add LoRA, load an adapter. The only module that imports unsloth."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from tc3lib.config import LoraConfig, ModelConfig
+from tc3lib.errors import Tc3Error
+
+
+def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
+    """Return the base model, quantised, and its own tokenizer.
+
+    Call it before anything imports trl, transformers or peft: unsloth patches them as it is imported.
+
+    Raises:
+        Tc3Error: The model cannot be found or fetched.
+    """
+    from unsloth import FastLanguageModel
+
+    try:
+        return FastLanguageModel.from_pretrained(**dataclasses.asdict(config))
+    except (OSError, RuntimeError) as error:
+        if "out of memory" in str(error):
+            raise
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise Tc3Error(
+            f"cannot load the model {config.model_name!r} (model_name): {reason} Expected a local folder or a Hugging "
+            "Face repository; a gated one needs HF_TOKEN."
+        ) from error
+
+
+def add_lora(model: Any, config: LoraConfig) -> Any:
+    """Return the model with a new, trainable adapter; every weight of the base model is frozen."""
+    from unsloth import FastLanguageModel
+
+    settings = dataclasses.asdict(config) | {"target_modules": list(config.target_modules)}
+    return FastLanguageModel.get_peft_model(model, **settings)
+
+
+def load_adapter(folder: Path | str, config: ModelConfig) -> tuple[Any, Any]:
+    """Return the base model with a saved adapter on top, and the tokenizer saved beside it.
+
+    `model.disable_adapter()` is a context in which it answers as the base model.
+
+    Raises:
+        Tc3Error: `folder` holds no adapter, or the base model cannot be loaded.
+    """
+    folder = Path(folder)
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        if not (folder / name).is_file():
+            raise Tc3Error(f"no adapter in {folder} ({name} is missing): run 03_train first.")
+    return load_base_model(dataclasses.replace(config, model_name=str(folder)))

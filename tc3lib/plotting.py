@@ -1,0 +1,86 @@
+"""Pictures and tables of a run: functions that return a matplotlib `Figure` or a table and show nothing themselves."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+TRAIN_COLOUR, EVAL_COLOUR, MUTED = "#4C78A8", "#E45756", "#9AA5B1"
+
+
+def plot_loss(history: Sequence[Mapping[str, float]]) -> Any:
+    """Return the curves of train and eval loss (nats a token) over the steps, from rows of `read_losses`."""
+    figure, axes = _figure("optimiser step", "loss (nats a token)")
+    train = [(row["step"], row["loss"]) for row in history if "loss" in row]
+    held_out = [(row["step"], row["eval_loss"]) for row in history if "eval_loss" in row]
+    if train:
+        steps, losses = zip(*train, strict=True)
+        axes.plot(steps, losses, color=TRAIN_COLOUR, alpha=0.3, linewidth=1)
+        axes.plot(steps, _smooth(losses), color=TRAIN_COLOUR, label="train (mean of the last 10 logged)")
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), color=EVAL_COLOUR, marker="o", markersize=4, label="held out")
+    if train or held_out:
+        axes.legend(frameon=False)
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+def plot_lengths(rows: Sequence[Mapping[str, str]]) -> Any:
+    """Return histograms of the lengths of titles and responses, in characters on a log scale."""
+    import numpy
+
+    figure, axes = _figure("characters", "rows")
+    for key, label, colour in (("input_text", "title", MUTED), ("response", "response", TRAIN_COLOUR)):
+        lengths = [len(row[key]) for row in rows]
+        axes.hist(lengths, bins=numpy.geomspace(1, max(lengths) + 1, 60), label=label, color=colour, alpha=0.8)
+    axes.set_xscale("log")
+    axes.legend(frameon=False)
+    return figure
+
+
+def plot_comparison(report: Mapping[str, Any]) -> Any:
+    """Return bars of each metric before and after, from what `evaluation.compare` returned."""
+    names = list(report["baseline"])
+    figure, subplots = _subplots(9, 2.6, 1, len(names))
+    for name, axes in zip(names, subplots, strict=True):
+        values = [report["baseline"][name], report["finetuned"][name]]
+        bars = axes.bar(["before", "after"], values, color=[MUTED, TRAIN_COLOUR], width=0.6)
+        axes.bar_label(bars, fmt="%.3g", padding=2)
+        axes.set_title(name, fontsize=10)
+        axes.set_yticks([])
+        axes.margins(y=0.15)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+    return figure
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int = 300) -> Any:
+    """Return a pandas `Styler` that shows some columns as escaped, left-aligned text, cut after `width` characters."""
+    import pandas
+
+    def cut(value: Any) -> str:
+        text = "" if value is None else str(value)
+        return text if len(text) <= width else f"{text[: width - 1]}…"
+
+    frame = pandas.DataFrame([[cut(row[column]) for column in columns] for row in rows], columns=columns)
+    left = [{"selector": "th, td", "props": "text-align: left; vertical-align: top; white-space: normal"}]
+    return frame.style.format(escape="html").set_table_styles(left).hide(axis="index")
+
+
+def _figure(xlabel: str, ylabel: str) -> Any:
+    figure, axes = _subplots(8, 4)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _subplots(width: float, height: float, *shape: int) -> Any:
+    """Return a figure and its axes. pyplot lets notebooks show it, closing it keeps them from showing it twice."""
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(*shape, figsize=(width, height), layout="constrained")
+    pyplot.close(figure)
+    return figure, axes
+
+
+def _smooth(values: Sequence[float], window: int = 10) -> list[float]:
+    """Return the mean of each value and those before it, `window` at most."""
+    return [sum(values[max(0, i + 1 - window) : i + 1]) / min(i + 1, window) for i in range(len(values))]

@@ -1,0 +1,75 @@
+"""The prompt template and how a record becomes token ids; no other module knows either."""
+
+from collections.abc import Mapping
+from typing import Any
+
+INSTRUCTION = "Describe the product [input]"
+PROMPT = """Below is an instruction that describes a task, paired with an input that provides further context. \
+Write a response that appropriately completes the request.
+
+### Instruction:
+{}
+
+### Input:
+{}
+
+### Response:
+"""
+RESPONSE = "The '{}' is {}"
+
+
+def format_record(title: str, content: str) -> dict[str, str]:
+    """Return the fine-tuning record of a product, as `trn_output.json` holds it."""
+    return {"instruction": INSTRUCTION, "input_text": title, "response": RESPONSE.format(title, content)}
+
+
+def description(record: Mapping[str, str]) -> str:
+    """Return the content that `format_record` put into a record's response."""
+    return record["response"].removeprefix(RESPONSE.format(record["input_text"], ""))
+
+
+def encode_prompt(tokenizer: Any, title: str, instruction: str = INSTRUCTION) -> list[int]:
+    """Return bos and the ids of the whole prompt, encoded as one piece.
+
+    Whatever the title holds is ordinary text: `<|end_of_text|>` in it becomes several ids, never the special one.
+
+    Raises:
+        ValueError: The tokenizer has no bos or no eos token.
+    """
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} needs a bos and an eos token; it lacks one")
+    return [tokenizer.bos_token_id, *_ids(tokenizer, PROMPT.format(instruction, title))]
+
+
+def encode(tokenizer: Any, record: Mapping[str, str], max_length: int | None = None) -> dict[str, list[int]]:
+    """Return a record's ids and which of them the model learns to write.
+
+    The prompt is encoded as in `encode_prompt`, the response as a piece of its own, then eos. The mask goes by
+    position, so no text in a title or a description can move it.
+
+    Args:
+        tokenizer: The base model's own.
+        record: `input_text` (the title), `response` and, if it is not the usual one, `instruction`.
+        max_length: Longest row in tokens. A longer response loses its end, eos with it: the model must not learn
+            to stop in the middle of a sentence. The prompt is never cut.
+
+    Returns:
+        `input_ids` and `completion_mask`, two lists of one length; the mask is 0 over bos and prompt, 1 over
+        response and eos.
+
+    Raises:
+        ValueError: The prompt alone fills `max_length`.
+    """
+    prompt = encode_prompt(tokenizer, record["input_text"], record.get("instruction", INSTRUCTION))
+    if max_length is not None and len(prompt) >= max_length:
+        raise ValueError(
+            f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is {max_length}: "
+            "raise max_seq_length or drop the row"
+        )
+    ids = [*prompt, *_ids(tokenizer, record["response"]), tokenizer.eos_token_id][:max_length]
+    return {"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))}
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    """Return the ids of plain text: no special token is added, none is read out of it."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
