@@ -186,15 +186,15 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     Raises:
         Tc3Error: The file is missing, or a line of it is damaged (file and line are named).
     """
+    if not Path(path).is_file():
+        raise Tc3Error(f"no file {path}: run the notebooks before this one first.")
     rows = []
-    try:
-        with open(path, "rb") as file:
-            for number, line in enumerate(file, 1):
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
                 rows.append(json.loads(line))
-    except FileNotFoundError:
-        raise Tc3Error(f"no file {path}: run the notebooks before this one first.") from None
-    except ValueError as error:
-        raise Tc3Error(f"{path}, line {number}: {error}. Delete the file and run its notebook again.") from None
+            except ValueError as error:
+                raise Tc3Error(f"{path}, line {number}: {error}. Delete the file and run its notebook again.") from None
     return rows
 
 

@@ -16,11 +16,12 @@ def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
     Raises:
         Tc3Error: The model cannot be found or fetched.
     """
-    from unsloth import FastLanguageModel
+    from unsloth import FastLanguageModel  # isort: skip
+    from safetensors import SafetensorError
 
     try:
         return FastLanguageModel.from_pretrained(**dataclasses.asdict(config))
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, SafetensorError) as error:
         if "out of memory" in str(error):
             raise
         reason = next(iter(str(error).splitlines()), type(error).__name__)

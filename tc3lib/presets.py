@@ -75,12 +75,14 @@ def tiny() -> Config:
     """Return the same run on the embedded model and catalogue: minutes on two CPU cores, no network."""
     config = llama3_8b().change(
         model_name=str(EMBEDDED / "base_model"),
+        max_seq_length=768,
         fallback_source=str(EMBEDDED / "trn.json"),
         use_gradient_checkpointing=False,
         learning_rate=3e-3,
-        max_steps=150,
-        save_steps=50,
-        eval_steps=25,
+        gradient_accumulation_steps=1,
+        max_steps=300,
+        save_steps=100,
+        eval_steps=50,
         eval_rows=160,
         eval_share=0.1,
         max_new_tokens=512,

@@ -1,0 +1,120 @@
+import hashlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tc3lib import generation, models, training
+from tc3lib.errors import Tc3Error
+
+TITLES = ["Steel Mug", "Nice for Mice"]
+IN_A_FRESH_PROCESS = """
+import sys
+from tc3lib import generation, models, presets
+config = presets.tiny().change(max_new_tokens=24)
+model, tokenizer = models.load_adapter(sys.argv[1], config.model)
+for answer in generation.generate(model, tokenizer, sys.argv[2:], config.generation):
+    print("ANSWER", ascii(answer.text))
+"""
+
+
+def hashes(model, adapter):
+    """SHA-256 of each parameter's bytes, of the adapter or of everything else."""
+    return {
+        name: hashlib.sha256(tensor.detach().contiguous().flatten().view(dtype=_bytes()).numpy().tobytes()).hexdigest()
+        for name, tensor in model.named_parameters()
+        if ("lora_" in name) == adapter
+    }
+
+
+def _bytes():
+    import torch
+
+    return torch.uint8
+
+
+def test_the_base_model_is_quantised_to_nf4_and_brings_its_tokenizer(base):
+    import bitsandbytes
+
+    model, tokenizer = base
+    layers = [module for module in model.modules() if isinstance(module, bitsandbytes.nn.Linear4bit)]
+    assert len(layers) == 7 * model.config.num_hidden_layers
+    assert {layer.weight.quant_type for layer in layers} == {"nf4"}
+    assert tokenizer.bos_token == "<|begin_of_text|>"
+    assert tokenizer.eos_token == "<|end_of_text|>"
+    assert tokenizer.pad_token != tokenizer.eos_token
+
+
+def test_lora_is_on_all_seven_projections_and_alone_is_trained(base, config):
+    model = models.add_lora(base[0], config.lora)
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert all("lora_A" in name or "lora_B" in name for name in trained)
+    assert len(trained) == 2 * 7 * base[0].config.num_hidden_layers
+    adapter = model.peft_config["default"]
+    assert (adapter.r, adapter.lora_alpha, adapter.lora_dropout, adapter.bias) == (16, 16, 0, "none")
+
+
+def test_two_adapters_of_one_seed_are_the_same_and_another_seed_differs(config):
+    def first_values(lora):
+        return hashes(models.add_lora(models.load_base_model(config.model)[0], lora), adapter=True)
+
+    assert first_values(config.lora) == first_values(config.lora)
+    assert first_values(config.lora) != first_values(config.change(random_state=1).lora)
+
+
+def test_training_changes_every_adapter_weight_and_no_base_weight(base, config, rows, tmp_path):
+    model, tokenizer = base
+    model = models.add_lora(model, config.lora)
+    trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
+    adapter, rest = hashes(model, adapter=True), hashes(model, adapter=False)
+    trainer.train()
+    assert hashes(model, adapter=False) == rest
+    after = hashes(model, adapter=True)
+    assert all(after[name] != adapter[name] for name in adapter)
+
+
+def test_a_saved_adapter_gives_the_same_text_in_a_fresh_process(base, config, rows, tmp_path):
+    model, tokenizer = base
+    untrained = generation.generate(model, tokenizer, TITLES, config.generation)
+    model = models.add_lora(model, config.lora)
+    training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path).train()
+    here = generation.generate(model, tokenizer, TITLES, config.generation)
+    assert [answer.text for answer in here] != [answer.text for answer in untrained]
+    training.save_adapter(model, tokenizer, tmp_path / "lora_model")
+    command = [sys.executable, "-c", IN_A_FRESH_PROCESS, str(tmp_path / "lora_model"), *TITLES]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    there = [line.removeprefix("ANSWER ") for line in done.stdout.splitlines() if line.startswith("ANSWER ")]
+    assert there == [ascii(answer.text) for answer in here]
+
+
+def test_an_adapter_switched_off_answers_as_the_base_model(base, config, rows, tmp_path):
+    model, tokenizer = base
+    before = generation.generate(model, tokenizer, TITLES, config.generation)
+    model = models.add_lora(model, config.lora)
+    training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path).train()
+    with model.disable_adapter():
+        assert generation.generate(model, tokenizer, TITLES, config.generation) == before
+    assert generation.generate(model, tokenizer, TITLES, config.generation) != before
+
+
+def test_a_missing_model_is_named(config, tmp_path):
+    with pytest.raises(Tc3Error, match=r"cannot load the model '.*nowhere' \(model_name\): "):
+        models.load_base_model(config.change(model_name=str(tmp_path / "nowhere")).model)
+
+
+@pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
+def test_a_missing_adapter_is_named(base, config, tmp_path, missing):
+    model, tokenizer = base
+    training.save_adapter(models.add_lora(model, config.lora), tokenizer, tmp_path / "lora_model")
+    (tmp_path / "lora_model" / missing).unlink()
+    with pytest.raises(Tc3Error, match=rf"no adapter in .*lora_model \({missing} is missing\): run 03_train first"):
+        models.load_adapter(tmp_path / "lora_model", config.model)
+
+
+def test_a_damaged_base_model_is_named(config, tmp_path):
+    shutil.copytree(config.model.model_name, tmp_path / "base")
+    (tmp_path / "base" / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(Tc3Error, match=r"cannot load the model '.*base' \(model_name\)"):
+        models.load_base_model(config.change(model_name=str(tmp_path / "base")).model)

@@ -1,0 +1,153 @@
+import json
+
+import pytest
+
+from tc3lib import data, models, training
+from tc3lib.callbacks import read_losses
+from tc3lib.errors import Tc3Error
+from tc3lib.prompts import encode
+
+
+def run(config, rows, work, stop_after=None):
+    """What 03_train does, from loading to saving; `stop_after` breaks off after that step's checkpoint."""
+    work.mkdir(exist_ok=True)
+    for name in ("train", "eval"):
+        data.write_rows(work / f"{name}.jsonl", rows if name == "train" else rows[:4])
+    model, tokenizer = models.load_base_model(config.model)
+    model = models.add_lora(model, config.lora)
+    trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, work)
+    if stop_after:
+        trainer.add_callback(_Stop(stop_after))
+        with pytest.raises(KeyboardInterrupt):
+            training.train(trainer, config, work)
+        return trainer
+    training.train(trainer, config, work)
+    training.save_adapter(model, tokenizer, work / "lora_model")
+    return trainer
+
+
+class _Stop:
+    def __new__(cls, step):
+        from transformers import TrainerCallback
+
+        class Stop(TrainerCallback):
+            def on_save(self, args, state, control, **kwargs):
+                if state.global_step == step:
+                    raise KeyboardInterrupt
+
+        return Stop()
+
+
+def adapter(work):
+    return (work / "lora_model" / "adapter_model.safetensors").read_bytes()
+
+
+def test_the_trainer_gets_our_ids_and_labels_untouched(base, config, rows, tmp_path):
+    model, tokenizer = base
+    model = models.add_lora(model, config.lora)
+    trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
+    batch = trainer.data_collator([trainer.eval_dataset[index] for index in range(4)])
+    for line, row in enumerate(rows[:4]):
+        expected = encode(tokenizer, row)
+        ids, mask = expected["input_ids"], expected["completion_mask"]
+        labels = [token if on else -100 for token, on in zip(ids, mask, strict=True)]
+        assert batch["input_ids"][line, : len(ids)].tolist() == ids
+        assert batch["labels"][line, : len(ids)].tolist() == labels
+        assert set(batch["labels"][line, len(ids) :].tolist()) <= {-100}
+        assert labels[-1] == tokenizer.eos_token_id
+
+
+def test_the_settings_arrive_in_the_trainer(base, config, rows, tmp_path):
+    model, tokenizer = base
+    model = models.add_lora(model, config.lora)
+    arguments = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path).args
+    assert (arguments.max_steps, arguments.per_device_train_batch_size, arguments.learning_rate) == (4, 4, 3e-3)
+    assert arguments.output_dir == str(tmp_path / "outputs")
+    assert (arguments.completion_only_loss, arguments.packing, arguments.report_to) == (True, False, [])
+
+
+def test_a_run_writes_these_files_and_no_others(config, rows, tmp_path):
+    run(config, rows, tmp_path)
+    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    checkpoint = {
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "rng_state.pth", "scheduler.pt",
+        "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "training_args.bin",
+    }  # fmt: skip
+    adapter_files = {
+        "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
+    }  # fmt: skip
+    assert found == {
+        "train.jsonl", "eval.jsonl", "loss.jsonl", "run.json", "outputs/README.md",
+        *(f"outputs/checkpoint-{step}/{name}" for step in (2, 4) for name in checkpoint),
+        *(f"lora_model/{name}" for name in adapter_files),
+    }  # fmt: skip
+
+
+def test_losses_are_logged_every_step_and_evaluated_from_the_start(config, rows, tmp_path):
+    run(config, rows, tmp_path)
+    history = read_losses(tmp_path / "loss.jsonl")
+    assert [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4]
+    assert [row["step"] for row in history if "eval_loss" in row] == [0, 2, 4]
+    result = json.loads((tmp_path / "run.json").read_text())["result"]
+    assert result["steps"] == 4
+    assert result["train_loss"] == history[-2]["loss"] < history[1]["loss"]
+    assert result["eval_loss"] == history[-1]["eval_loss"] < history[0]["eval_loss"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config, rows, tmp_path_factory):
+    work = tmp_path_factory.mktemp("uninterrupted")
+    run(config, rows, work)
+    return work
+
+
+def test_two_runs_of_one_seed_are_the_same(config, rows, tmp_path, uninterrupted):
+    run(config, rows, tmp_path)
+    assert adapter(tmp_path) == adapter(uninterrupted)
+    assert read_losses(tmp_path / "loss.jsonl") == read_losses(uninterrupted / "loss.jsonl")
+
+
+def test_another_seed_is_another_run(config, rows, tmp_path, uninterrupted):
+    run(config.change(seed=1), rows, tmp_path)
+    assert adapter(tmp_path) != adapter(uninterrupted)
+
+
+def test_an_interrupted_run_continues_to_the_same_adapter(config, rows, tmp_path, uninterrupted, capsys):
+    run(config, rows, tmp_path, stop_after=2)
+    run(config, rows, tmp_path)
+    assert "continuing from checkpoint-2, the newest complete checkpoint" in capsys.readouterr().out
+    assert adapter(tmp_path) == adapter(uninterrupted)
+    assert read_losses(tmp_path / "loss.jsonl") == read_losses(uninterrupted / "loss.jsonl")
+
+
+def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, uninterrupted):
+    run(config, rows, tmp_path)
+    run(config, rows, tmp_path)
+    assert adapter(tmp_path) == adapter(uninterrupted)
+    assert read_losses(tmp_path / "loss.jsonl") == read_losses(uninterrupted / "loss.jsonl")
+
+
+def test_an_old_adapter_stays_until_the_new_one_is_whole(base, config, tmp_path):
+    model, tokenizer = base
+    model = models.add_lora(model, config.lora)
+    training.save_adapter(model, tokenizer, tmp_path / "lora_model")
+    before = adapter(tmp_path)
+
+    class Failing:
+        def save_pretrained(self, folder):
+            raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        training.save_adapter(model, Failing(), tmp_path / "lora_model")
+    assert adapter(tmp_path) == before
+    training.save_adapter(model, tokenizer, tmp_path / "lora_model")
+    assert [path.name for path in tmp_path.iterdir()] == ["lora_model"]
+
+
+def test_other_settings_do_not_continue_an_old_run(config, rows, tmp_path):
+    run(config, rows, tmp_path)
+    before = adapter(tmp_path)
+    with pytest.raises(Tc3Error, match=r"another run: learning_rate was 0\.003 and is now 0\.001\. To start anew"):
+        run(config.change(learning_rate=1e-3), rows, tmp_path)
+    run(config.change(learning_rate=1e-3, resume_from_checkpoint=False), rows, tmp_path)
+    assert adapter(tmp_path / "run-1") == before != adapter(tmp_path)
