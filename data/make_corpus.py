@@ -8,6 +8,7 @@ import json
 import random
 import re
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import phrases
@@ -90,9 +91,9 @@ Input: {t}. Output: {t}.
 """)
 
 
-def load_titles(path: Path = Path(__file__).with_name("trn.json")) -> set[str]:
+def load_titles() -> set[str]:
     """Return the titles of the catalogue that are not blank."""
-    with path.open(encoding="utf-8") as file:
+    with Path(__file__).with_name("trn.json").open(encoding="utf-8") as file:
         titles = {json.loads(line)["title"].strip() for line in file}
     return titles - {""}
 
@@ -108,7 +109,7 @@ def title_index(titles: Iterable[str]) -> dict[tuple[str, ...], set[str]]:
 def titles_within(index: dict[tuple[str, ...], set[str]], document: str) -> set[str]:
     """Return the titles of an index that occur word for word in a document."""
     words = re.findall(r"\w+", document)
-    starts = set(zip(words, words[1:])) | {(word,) for word in words}
+    starts = set(pairwise(words)) | {(word,) for word in words}
     return {title for start in starts & index.keys() for title in index[start] if title in document}
 
 

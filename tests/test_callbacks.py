@@ -54,7 +54,7 @@ def test_it_answers_every_event_of_a_trainer_callback(tmp_path):
         if event not in ("on_log", "on_train_begin"):
             assert getattr(logger, event)(None, state(1), None, model=None) is None
     with pytest.raises(AttributeError):
-        logger.unheard_of
+        _ = logger.unheard_of
 
 
 def test_a_missing_file_has_no_losses(tmp_path):
