@@ -65,8 +65,7 @@ model, tokenizer = models.load_base_model(config.model)
 
 # %%
 demo = data.read_rows(work / "demo.jsonl")
-sources = {row["input_text"]: row["uid"] for row in demo}
-answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, sources)
+answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, demo)
 
 # %% [markdown]
 # The same for the held-out titles, in batches, with the loss of the descriptions that they really have.

@@ -88,4 +88,4 @@ figure
 
 # %%
 training.save_adapter(model, tokenizer, work / "lora_model")
-print(f"{work / 'lora_model'}: {sum(file.stat().st_size for file in (work / 'lora_model').iterdir()) / 1e6:.1f} MB")
+sorted((work / "lora_model").iterdir())

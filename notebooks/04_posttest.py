@@ -63,8 +63,7 @@ model, tokenizer = models.load_adapter(work / "lora_model", config.model)
 
 # %%
 demo = data.read_rows(work / "demo.jsonl")
-sources = {row["input_text"]: row["uid"] for row in demo}
-answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, sources)
+answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, demo)
 
 # %% [markdown]
 # The held-out titles again, the same as in the pretest.

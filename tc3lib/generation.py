@@ -51,7 +51,11 @@ def generate(model: Any, tokenizer: Any, titles: Sequence[str], config: Generati
 
 
 def stream(
-    model: Any, tokenizer: Any, titles: Sequence[str] | str, config: GenerationConfig, sources: Mapping[str, str] = {}
+    model: Any,
+    tokenizer: Any,
+    titles: Sequence[str] | str,
+    config: GenerationConfig,
+    sources: Sequence[Mapping[str, Any]] = (),
 ) -> list[Answer]:
     """Print the model's greedy answer to each title while it is written; return the answers.
 
@@ -60,15 +64,16 @@ def stream(
         tokenizer: Its tokenizer.
         titles: One title or several.
         config: `max_new_tokens` is used.
-        sources: The uid of the row that a title is from; titles it lacks are marked as not in the catalogue.
+        sources: Rows of the catalogue as `select` writes them. A title's heading names the `uid` of its row.
     """
     import torch
     from transformers import TextStreamer
 
+    uids = {row["input_text"]: row["uid"] for row in sources}
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     answers = []
     for title in [titles] if isinstance(titles, str) else titles:
-        print(f"{title}  [source: {f'uid {sources[title]}' if title in sources else 'not in the catalogue'}]")
+        print(f"{title}  [source: {f'uid {uids[title]}' if title in uids else 'not in the catalogue'}]")
         prompt = encode_prompt(tokenizer, title)
         ids = torch.tensor([prompt], device=model.device)
         outputs = model.generate(

@@ -72,4 +72,4 @@ def encode(tokenizer: Any, record: Mapping[str, str], max_length: int | None = N
 
 def _ids(tokenizer: Any, text: str) -> list[int]:
     """Return the ids of plain text: no special token is added, none is read out of it."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids

@@ -4,6 +4,7 @@ from tc3lib import generation
 from tc3lib.prompts import encode_prompt
 
 TITLES = ["Steel Mug", "A Very Long Title of a Book about Lamps, Kettles and Other Things, Third Edition", "Mice"]
+SOURCES = [{"uid": "B000000001", "input_text": "Steel Mug"}]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,7 @@ def test_an_answer_ends_at_eos_and_padding_behind_it_does_not_count(asked):
 
 def test_streaming_prints_each_answer_with_its_source(asked, config, capsys):
     model, tokenizer = asked
-    answers = generation.stream(model, tokenizer, TITLES[:2], config.generation, {"Steel Mug": "B000000001"})
+    answers = generation.stream(model, tokenizer, TITLES[:2], config.generation, SOURCES)
     printed = capsys.readouterr().out
     assert "Steel Mug  [source: uid B000000001]\n" in printed
     assert f"{TITLES[1]}  [source: not in the catalogue]\n" in printed
