@@ -36,8 +36,9 @@ notebooks: $(READY)  ## regenerate notebooks/*.ipynb from notebooks/*.py
 
 from-colab: $(READY)  ## bring a notebook edited in Colab back: NB=03_train FROM=downloaded.ipynb
 	@test -f "$(FROM)" -a -f "notebooks/$(NB).py" || { echo "usage: make from-colab NB=03_train FROM=downloaded.ipynb" >&2; exit 2; }
-	$(BIN)/jupytext --quiet --to py:percent --opt notebook_metadata_filter=-all --output .from-colab.py "$(FROM)"
-	{ sed '2,/^# ---$$/!d; 1p' notebooks/$(NB).py; echo; cat .from-colab.py; } > .from-colab.new  # our own header
+	$(BIN)/jupytext --quiet --to py:percent --opt notebook_metadata_filter=-all --opt cell_metadata_filter=tags,-all \
+	    --output .from-colab.py "$(FROM)"
+	{ awk '{print} /^# ---$$/ && ++n == 2 {print ""; exit}' notebooks/$(NB).py; cat .from-colab.py; } > .from-colab.new
 	mv .from-colab.new notebooks/$(NB).py && rm .from-colab.py
 	$(MAKE) notebooks
 

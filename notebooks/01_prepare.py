@@ -44,7 +44,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from tc3lib import data, planning, plotting, presets, prompts, runtime
+from tc3lib import data, files, planning, plotting, presets, prompts, runtime
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -69,14 +69,14 @@ pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="li
 # %%
 needed, demo = planning.rows_needed(config.training), config.generation.demo_titles
 sample = data.select(work / "trn_output.json", work, config.data, train_rows=needed, demo_titles=demo)
-data.write_json(work / "prepare_report.json", {**asdict(report), "selected": asdict(sample)})
+files.write_json(work / "prepare_report.json", {**asdict(report), "selected": asdict(sample)})
 pd.Series(asdict(sample), name="rows").to_frame()
 
 # %% [markdown]
 # Some of the rows to train on.
 
 # %%
-rows = data.read_rows(work / "train.jsonl")
+rows = files.read_rows(work / "train.jsonl")
 plotting.table(rows[:8], ["uid", "input_text", "response"])
 
 # %% [markdown]

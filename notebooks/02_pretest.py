@@ -43,7 +43,7 @@ import os
 
 import pandas as pd
 
-from tc3lib import data, evaluation, generation, models, plotting, presets, runtime
+from tc3lib import evaluation, files, generation, models, plotting, presets, runtime
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -64,15 +64,15 @@ model, tokenizer = models.load_base_model(config.model)
 # The demo titles, written as you watch, each with the `uid` of its row in the catalogue.
 
 # %%
-demo = data.read_rows(work / "demo.jsonl")
+demo = files.read_rows(work / "demo.jsonl")
 answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, demo)
 
 # %% [markdown]
 # The same for the held-out titles, in batches, with the loss of the descriptions that they really have.
 
 # %%
-rows = evaluation.answer(model, tokenizer, demo + data.read_rows(work / "eval.jsonl"), config)
-data.write_rows(work / "pretest.jsonl", rows)
+rows = evaluation.answer(model, tokenizer, demo + files.read_rows(work / "eval.jsonl"), config)
+files.write_rows(work / "pretest.jsonl", rows)
 plotting.table(rows[:8], ["uid", "title", "reference", "answer"])
 
 # %% [markdown]

@@ -41,7 +41,7 @@ if "google.colab" in sys.modules:
 # %%
 import os
 
-from tc3lib import callbacks, data, models, planning, plotting, presets, runtime, training
+from tc3lib import callbacks, files, models, planning, plotting, presets, runtime, training
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -56,8 +56,8 @@ work = runtime.setup(config, "03_train")
 # What will be trained on, and for how long.
 
 # %%
-train_rows = data.read_rows(work / "train.jsonl")
-eval_rows = data.read_rows(work / "eval.jsonl")
+train_rows = files.read_rows(work / "train.jsonl")
+eval_rows = files.read_rows(work / "eval.jsonl")
 print(planning.plan(len(train_rows), config.training))
 
 # %% [markdown]

@@ -41,7 +41,7 @@ if "google.colab" in sys.modules:
 # %%
 import os
 
-from tc3lib import data, evaluation, generation, models, plotting, presets, runtime
+from tc3lib import evaluation, files, generation, models, plotting, presets, runtime
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -62,23 +62,23 @@ model, tokenizer = models.load_adapter(work / "lora_model", config.model)
 # The demo titles again, each with the `uid` of its row in the catalogue.
 
 # %%
-demo = data.read_rows(work / "demo.jsonl")
+demo = files.read_rows(work / "demo.jsonl")
 answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, demo)
 
 # %% [markdown]
 # The held-out titles again, the same as in the pretest.
 
 # %%
-after = evaluation.answer(model, tokenizer, demo + data.read_rows(work / "eval.jsonl"), config)
-data.write_rows(work / "posttest.jsonl", after)
+after = evaluation.answer(model, tokenizer, demo + files.read_rows(work / "eval.jsonl"), config)
+files.write_rows(work / "posttest.jsonl", after)
 
 # %% [markdown]
 # Has it learned? The marks before and after, on titles that it was not trained on.
 
 # %%
-before = data.read_rows(work / "pretest.jsonl")
+before = files.read_rows(work / "pretest.jsonl")
 report = evaluation.compare(before, after)
-data.write_json(work / "report.json", report)
+files.write_json(work / "report.json", report)
 plotting.plot_comparison(report)
 
 # %% [markdown]

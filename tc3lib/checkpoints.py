@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from tc3lib.config import Config
-from tc3lib.data import write_json
 from tc3lib.errors import Tc3Error
+from tc3lib.files import write_json
 from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
 
 PACKAGES = ("unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")

@@ -7,21 +7,20 @@ import html
 import json
 import os
 import re
-import tempfile
 import time
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import msgspec
 
 from tc3lib.config import DataConfig
 from tc3lib.errors import Tc3Error
+from tc3lib.files import replacing, write_rows
 from tc3lib.prompts import description, format_record
 
 BLOCK_BYTES = 8 << 20
@@ -84,7 +83,7 @@ def prepare(source: Path | str, target: Path | str, *, clean: bool = True, worke
         workers = min(4, os.cpu_count() or 1) if large else 1
     counts: Counter[str] = Counter()
     quarantined: list[bytes] = []
-    with _replacing(target) as records, _replacing(target.with_suffix(".uid.jsonl")) as uids:
+    with replacing(target) as records, replacing(target.with_suffix(".uid.jsonl")) as uids:
         for block in _in_order(_blocks(source), clean, workers):
             for number, reason in block.damaged:
                 quarantined.append(msgspec.json.encode({"line": counts["read"] + number, "reason": reason}) + b"\n")
@@ -99,7 +98,7 @@ def prepare(source: Path | str, target: Path | str, *, clean: bool = True, worke
             )
     quarantine = target.with_name("quarantine.jsonl")
     if quarantined:
-        with _replacing(quarantine) as file:
+        with replacing(quarantine) as file:
             file.writelines(quarantined)
     else:
         quarantine.unlink(missing_ok=True)
@@ -178,36 +177,6 @@ def select(
     for name, sample in (("train", train_sample), ("eval", eval_sample), ("demo", demo_sample)):
         write_rows(folder / f"{name}.jsonl", [{"uid": row.pop("uid"), "part": name, **row} for row in sample])
     return SelectReport(rows, len(train_sample), len(eval_sample), len(demo_sample))
-
-
-def read_rows(path: Path | str) -> list[dict[str, Any]]:
-    """Return the rows of a JSON Lines file that this library wrote.
-
-    Raises:
-        Tc3Error: The file is missing, or a line of it is damaged (file and line are named).
-    """
-    if not Path(path).is_file():
-        raise Tc3Error(f"no file {path}: run the notebooks before this one first.")
-    rows = []
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                rows.append(json.loads(line))
-            except ValueError as error:
-                raise Tc3Error(f"{path}, line {number}: {error}. Delete the file and run its notebook again.") from None
-    return rows
-
-
-def write_rows(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
-    """Write JSON Lines; the file appears whole or not at all."""
-    with _replacing(Path(path)) as file:
-        file.writelines(msgspec.json.encode(row) + b"\n" for row in rows)
-
-
-def write_json(path: Path | str, value: Any) -> None:
-    """Write an indented JSON document; the file appears whole or not at all. Dataclasses become objects."""
-    with _replacing(Path(path)) as file:
-        file.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
 
 
 @dataclass(frozen=True)
@@ -308,22 +277,3 @@ def _convert(block: bytes, clean: bool) -> _Block:
         else:
             counts["blank_both" if not title and not content else "blank_title" if not title else "blank_content"] += 1
     return _Block(bytes(records), bytes(uids), counts, damaged)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file that takes `path`'s place when the block ends well, and is gone when it does not."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise Tc3Error(f"cannot write {path}: {error.strerror}. Choose another folder with TC3_HOME.") from None
-    try:
-        with open(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

@@ -10,7 +10,7 @@ from typing import Any
 from tc3lib import checkpoints
 from tc3lib.callbacks import LossLogger, read_losses
 from tc3lib.config import Config
-from tc3lib.data import write_json
+from tc3lib.files import write_json
 from tc3lib.planning import plan
 from tc3lib.prompts import encode
 

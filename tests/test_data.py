@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from tc3lib import data, presets
+from tc3lib import data, files, presets
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import format_record
 
@@ -145,7 +145,7 @@ def draw(folder, rows, **settings):
     data.prepare(write(folder / "trn.json", rows), folder / "out.json")
     config = presets.tiny().change(eval_rows=30, eval_share=0.2, **settings).data
     report = data.select(folder / "out.json", folder, config, train_rows=200, demo_titles=("Mug 3", "None"))
-    return report, *(data.read_rows(folder / f"{name}.jsonl") for name in ("train", "eval", "demo"))
+    return report, *(files.read_rows(folder / f"{name}.jsonl") for name in ("train", "eval", "demo"))
 
 
 def content(row):
@@ -199,20 +199,6 @@ def test_too_few_rows_are_told(tmp_path, products):
         draw(tmp_path / "a", products[:1])
     with pytest.raises(Tc3Error, match=r"out\.json: run 01_prepare first"):
         data.select(tmp_path / "out.json", tmp_path, presets.tiny().data)
-
-
-def test_rows_come_back_and_a_damaged_line_is_named(tmp_path):
-    rows = [{"uid": None, "title": "né"}, {"n": 1}]
-    data.write_rows(tmp_path / "rows.jsonl", rows)
-    assert data.read_rows(tmp_path / "rows.jsonl") == rows
-    (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"b":\n')
-    with pytest.raises(Tc3Error, match=r"rows\.jsonl, line 2: .*Delete the file and run its notebook again"):
-        data.read_rows(tmp_path / "rows.jsonl")
-
-
-def test_a_folder_that_cannot_be_written_is_named(tmp_path):
-    with pytest.raises(Tc3Error, match=r"cannot write .*nowhere/rows\.jsonl: No such file or directory"):
-        data.write_rows(tmp_path / "nowhere" / "rows.jsonl", [])
 
 
 def test_entities_are_unescaped_as_browsers_do():

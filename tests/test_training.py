@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from tc3lib import data, models, training
+from tc3lib import files, models, training
 from tc3lib.callbacks import read_losses
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode
@@ -12,7 +12,7 @@ def run(config, rows, work, stop_after=None):
     """What 03_train does, from loading to saving; `stop_after` breaks off after that step's checkpoint."""
     work.mkdir(exist_ok=True)
     for name in ("train", "eval"):
-        data.write_rows(work / f"{name}.jsonl", rows if name == "train" else rows[:4])
+        files.write_rows(work / f"{name}.jsonl", rows if name == "train" else rows[:4])
     model, tokenizer = models.load_base_model(config.model)
     model = models.add_lora(model, config.lora)
     trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, work)

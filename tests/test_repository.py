@@ -1,0 +1,104 @@
+"""What must agree between the repository's files."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+import tc3lib
+
+ROOT = Path(__file__).parents[1]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+TEXTS = ["README.md", "README.pt-BR.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(
+    str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.py")
+)]  # fmt: skip
+
+
+def pins(name):
+    found = re.findall(r"^([\w.-]+)==(\S+)$", (ROOT / name).read_text(), re.M)
+    return {package.lower().replace("_", "-"): version for package, version in found}
+
+
+def test_colab_and_local_pins_agree():
+    local, colab = pins("requirements-cpu.txt"), pins("requirements-colab.txt")
+    shared = local.keys() & colab.keys()
+    assert {"unsloth", "unsloth-zoo", "trl", "peft", "transformers", "datasets", "bitsandbytes"} <= shared
+    assert {name: local[name] for name in shared} == {name: colab[name] for name in shared}
+
+
+def test_what_is_installed_is_what_is_pinned():
+    from importlib.metadata import version
+
+    local = pins("requirements-cpu.txt")
+    assert {name: version(name) for name in local} == local
+
+
+def test_colab_gets_what_only_a_gpu_needs_and_keeps_its_torch():
+    colab = pins("requirements-colab.txt")
+    assert "xformers" in colab
+    assert "torch" not in colab
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_repositorys_address_and_tag_are_those_of_pyproject(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    path = REPOSITORY.removeprefix("https://github.com/")
+    for owner in re.findall(r"(?:colab\.research\.google\.com/github|github\.com)/([\w.-]+/[\w.-]+)", text):
+        if owner.endswith("tc3lib"):
+            assert owner == path
+    for tag in re.findall(r"/blob/(v[^/]+)/notebooks/", text):
+        assert tag == f"v{tc3lib.__version__}"
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.pt-BR.md", "CONTRIBUTING.md", "data/README.md"])
+def test_relative_links_lead_somewhere(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
+    assert [target for target in targets if not (ROOT / name).parent.joinpath(target).exists()] == []
+
+
+def test_the_two_readmes_have_the_same_structure():
+    english, portuguese = ((ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "README.pt-BR.md"))
+
+    def shape(text):
+        blocks = re.findall(r"^```.*?^```", text, re.M | re.S)
+        outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+        headings = [len(level) for level in re.findall(r"^(#+) ", outside, re.M)]
+        return headings, blocks, sorted(re.findall(r"\]\((https?:[^)]+|docs/[^)]+)\)", outside))
+
+    assert shape(english) == shape(portuguese)
+
+
+def test_ci_calls_make_test():
+    assert "make test" in (ROOT / ".ci" / "run").read_text()
+    assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "tc3lib").glob("*.py")), ids=lambda path: path.name)
+def test_modules_stay_small_and_import_one_way(path):
+    allowed = {
+        "config": {"errors"},
+        "errors": set(),
+        "presets": {"config", "errors"},
+        "prompts": set(),
+        "files": {"errors"},
+        "data": {"config", "errors", "files", "prompts"},
+        "models": {"config", "errors"},
+        "planning": {"config"},
+        "callbacks": set(),
+        "checkpoints": {"config", "errors", "files", "prompts"},
+        "training": {"config", "files", "prompts", "planning", "callbacks", "checkpoints"},
+        "generation": {"config", "prompts"},
+        "evaluation": {"config", "errors", "generation", "prompts"},
+        "plotting": set(),
+        "runtime": {"config", "errors"},
+        "__init__": set(),
+        "__main__": {"runtime"},
+    }
+    text = path.read_text()
+    found = set(re.findall(r"^\s*from tc3lib\.(\w+) import", text, re.M))
+    for names in re.findall(r"^\s*from tc3lib import (.+)$", text, re.M):
+        found |= {name.strip() for name in names.split(",")}
+    assert found <= allowed[path.stem]
+    assert len(text.splitlines()) <= 300

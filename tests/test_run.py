@@ -1,0 +1,96 @@
+"""The main job, whole: the four notebooks under nbmake, then as plain scripts, then the notebooks once more.
+
+Each runs in a process of its own on the embedded catalogue and model, as a person would run it. Takes some minutes.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tc3lib.__main__ import summary
+from tc3lib.runtime import STAGES
+
+ROOT = Path(__file__).parents[1]
+
+
+def call(arguments, work):
+    environment = {**os.environ, "TC3_PRESET": "tiny", "TC3_HOME": str(work), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return done.stdout
+
+
+def run_notebooks(work):
+    notebooks = [f"notebooks/{name}.ipynb" for name in sorted(STAGES)]
+    options = ["-p", "no:cacheprovider", "--nbmake", "--nbmake-kernel=python3", "--nbmake-timeout=1800"]
+    return call(["-m", "pytest", *options, *notebooks], work)
+
+
+def results(work):
+    """Everything a run is judged by: adapter, losses, answers, report, rows."""
+    names = ["lora_model/adapter_model.safetensors", "loss.jsonl", "pretest.jsonl", "posttest.jsonl", "report.json"]
+    return {name: (work / name).read_bytes() for name in [*names, "train.jsonl", "eval.jsonl", "trn_output.json"]}
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    work = tmp_path_factory.mktemp("notebooks")
+    assert "4 passed" in run_notebooks(work)
+    return work
+
+
+@pytest.fixture(scope="module")
+def report(work):
+    return json.loads((work / "report.json").read_text())
+
+
+def test_the_base_model_cannot_do_it(report):
+    assert report["n"] >= 100
+    assert report["baseline"]["rougeL"] <= 0.25
+
+
+def test_the_fine_tuned_model_can(report):
+    assert report["finetuned"]["rougeL"] >= 0.55
+    assert report["finetuned"]["eos_rate"] >= 0.95
+    assert report["finetuned"]["loss"] <= 0.6 * report["baseline"]["loss"]
+    assert report["finetuned"]["chrf"] > report["baseline"]["chrf"]
+
+
+def test_what_was_asked_was_not_trained_on(work):
+    trained = [json.loads(line) for line in (work / "train.jsonl").read_text().splitlines()]
+    asked = [json.loads(line) for line in (work / "posttest.jsonl").read_text().splitlines()]
+    held_out = [row for row in asked if row["part"] == "eval"]
+    assert not {row["input_text"] for row in trained} & {row["title"] for row in held_out}
+    assert not {row["response"] for row in trained} & {row["reference"] for row in held_out}
+    assert len({row["title"] for row in held_out}) == len(held_out)
+    assert all(row["uid"] for row in asked)
+
+
+def test_a_run_leaves_these_files_and_no_others(work):
+    written = {name.rstrip("/") for stage in STAGES.values() for name in stage.writes}
+    assert {path.name for path in work.iterdir()} == written
+    assert (work / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_summary_says_what_was_made_and_how_it_came_out(work, report):
+    text = summary(work)
+    for stage in STAGES.values():
+        assert all(f"{name} (" in text for name in stage.writes)
+    assert f"{report['baseline']['rougeL']} -> {report['finetuned']['rougeL']}" in text
+    assert "not run yet" not in text
+
+
+def test_the_scripts_do_what_the_notebooks_do_to_the_bit(work, tmp_path):
+    for name in sorted(STAGES):
+        call([f"notebooks/{name}.py"], tmp_path)
+    assert results(tmp_path) == results(work)
+
+
+def test_restart_and_run_all_again_changes_nothing(work):
+    before = results(work)
+    run_notebooks(work)
+    assert results(work) == before
