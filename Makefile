@@ -42,7 +42,7 @@ from-colab: $(READY)  ## bring a notebook edited in Colab back: NB=03_train FROM
 	mv .from-colab.new notebooks/$(NB).py && rm .from-colab.py
 	$(MAKE) notebooks
 
-data: $(READY)  ## remake data/trn.json and data/base_model from their scripts (the model: about an hour on a CPU)
+data: $(READY)  ## remake data/trn.json and data/base_model from their scripts (on a CPU the model takes hours)
 	$(BIN)/python data/make_catalogue.py
 	$(BIN)/python data/make_base_model.py
 

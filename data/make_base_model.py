@@ -2,7 +2,7 @@
 
 Writes configuration, weights (bfloat16) and a tokenizer with Llama-3's special tokens to one folder.
 
-Run: `python data/make_base_model.py`. On an H100 that takes about three minutes, on a CPU a working day.
+Run: `python data/make_base_model.py`, on a GPU if there is one: see `README.md` beside it for the time.
 """
 
 import argparse

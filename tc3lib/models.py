@@ -20,7 +20,7 @@ def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
     from safetensors import SafetensorError
 
     try:
-        return FastLanguageModel.from_pretrained(**dataclasses.asdict(config))
+        model, tokenizer = FastLanguageModel.from_pretrained(**dataclasses.asdict(config))
     except (OSError, RuntimeError, SafetensorError) as error:
         if "out of memory" in str(error):
             raise
@@ -29,6 +29,9 @@ def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
             f"cannot load the model {config.model_name!r} (model_name): {reason} Expected a local folder or a Hugging "
             "Face repository; a gated one needs HF_TOKEN."
         ) from error
+    # unsloth sets it to the context's length on a GPU, and every call that gives max_new_tokens would warn of both.
+    model.generation_config.max_length = None
+    return model, tokenizer
 
 
 def add_lora(model: Any, config: LoraConfig) -> Any:

@@ -1,5 +1,6 @@
 """Whole runs by name. Every number of the user's recipe stands once, in `llama3_8b`."""
 
+import dataclasses
 from pathlib import Path
 
 from tc3lib.config import Config, DataConfig, GenerationConfig, LoraConfig, ModelConfig, TrainingConfig, nearest
@@ -88,7 +89,7 @@ def tiny() -> Config:
         max_new_tokens=512,
         generation_batch_size=80,
     )
-    return Config(**{**vars(config), "preset": "tiny", "requires_gpu": False})
+    return dataclasses.replace(config, preset="tiny", requires_gpu=False)
 
 
 _PRESETS = {function.__name__: function for function in (llama3_8b, tiny)}
