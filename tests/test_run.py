@@ -26,7 +26,7 @@ def call(arguments, work):
 
 def run_notebooks(work):
     notebooks = [f"notebooks/{name}.ipynb" for name in sorted(STAGES)]
-    options = ["-p", "no:cacheprovider", "--nbmake", "--nbmake-kernel=python3", "--nbmake-timeout=1800"]
+    options = ["-p", "no:cacheprovider", "--nbmake", "--nbmake-kernel=python3", "--nbmake-timeout=3600"]
     return call(["-m", "pytest", *options, *notebooks], work)
 
 
