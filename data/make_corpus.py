@@ -4,6 +4,7 @@ The corpus shares its sentences with the catalogue but shows them in other surro
 title of the catalogue, the frame of the fine-tuning prompt or the form of its answers.
 """
 
+import html
 import json
 import random
 import re
@@ -92,10 +93,10 @@ Input: {t}. Output: {t}.
 
 
 def load_titles() -> set[str]:
-    """Return the titles of the catalogue that are not blank."""
+    """Return the titles of the catalogue that are not blank, as the file has them and as cleaning makes them."""
     with Path(__file__).with_name("trn.json").open(encoding="utf-8") as file:
-        titles = {json.loads(line)["title"].strip() for line in file}
-    return titles - {""}
+        raw = {json.loads(line)["title"].strip() for line in file}
+    return (raw | {" ".join(html.unescape(title).split()) for title in raw}) - {""}
 
 
 def title_index(titles: Iterable[str]) -> dict[tuple[str, ...], set[str]]:

@@ -12,6 +12,7 @@ import pytest
 
 from tc3lib import presets
 from tc3lib.config import Config
+from tc3lib.data import clean_text
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -130,7 +131,9 @@ def test_the_tokenizer_gives_back_what_it_was_given(tokenizer, text):
 def test_the_base_models_text_holds_no_title_and_nothing_of_the_prompt(rows):
     module = load("make_corpus")
     titles = module.load_titles()
-    assert titles == {row["title"] for row in rows if row["title"].strip()}
+    for row in rows:
+        if row["title"].strip():
+            assert {row["title"].strip(), clean_text(row["title"])} <= titles
     documents = list(islice(module.corpus(0), 4000))
     assert not module.titles_in_corpus(titles, documents)
     assert not [text for text in documents if module.FRAME.search(text)]
