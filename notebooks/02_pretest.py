@@ -15,7 +15,7 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tc3lib/tc3lib/blob/v0.1.0/notebooks/02_pretest.ipynb)
 #
-# Asks the base model to describe products that it will never be trained on.
+# Asks the base model to describe the demo titles, and held-out products that it will never be trained on.
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
@@ -73,10 +73,11 @@ answers = generation.stream(model, tokenizer, config.generation.demo_titles, con
 # %%
 rows = evaluation.answer(model, tokenizer, demo + files.read_rows(work / "eval.jsonl"), config)
 files.write_rows(work / "pretest.jsonl", rows)
-plotting.table(rows[:8], ["uid", "title", "reference", "answer"])
+plotting.table(rows[:8], ["part", "uid", "title", "reference", "answer"])
 
 # %% [markdown]
-# The base model's marks: ROUGE-L and chrF against the real descriptions, share of answers that it ended itself, loss.
+# The base model's scores on the held-out titles: ROUGE-L and chrF against the real descriptions, share of answers
+# that it ended itself, loss of the real descriptions.
 
 # %%
 pd.Series(evaluation.evaluate(rows), name="before training").to_frame()

@@ -41,7 +41,7 @@ if "google.colab" in sys.modules:
 # %%
 import os
 
-from tc3lib import callbacks, files, models, planning, plotting, presets, runtime, training
+from tc3lib import callbacks, files, models, plotting, presets, runtime, training
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -58,7 +58,7 @@ work = runtime.setup(config, "03_train")
 # %%
 train_rows = files.read_rows(work / "train.jsonl")
 eval_rows = files.read_rows(work / "eval.jsonl")
-print(planning.plan(len(train_rows), config.training))
+print(training.plan_run(len(train_rows), config, work))
 
 # %% [markdown]
 # Load the base model in 4 bit and put a new adapter on it: only the adapter's weights will change.

@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `lora_model/`, `eval.jsonl`, `demo.jsonl`, `pretest.jsonl` | `posttest.jsonl`, `report.json` | GPU (`tiny`: CPU) |
+# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `demo.jsonl`, `pretest.jsonl` | `posttest.jsonl`, `report.json` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: `make run` has
@@ -41,7 +41,7 @@ if "google.colab" in sys.modules:
 # %%
 import os
 
-from tc3lib import evaluation, files, generation, models, plotting, presets, runtime
+from tc3lib import checkpoints, evaluation, files, generation, models, plotting, presets, runtime
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -53,9 +53,10 @@ config = presets.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
 work = runtime.setup(config, "04_posttest")
 
 # %% [markdown]
-# Load the base model with the adapter on top.
+# Load the base model with the adapter on top, if it was trained on the rows that lie here.
 
 # %%
+checkpoints.check_adapter(work)
 model, tokenizer = models.load_adapter(work / "lora_model", config.model)
 
 # %% [markdown]
@@ -73,7 +74,7 @@ after = evaluation.answer(model, tokenizer, demo + files.read_rows(work / "eval.
 files.write_rows(work / "posttest.jsonl", after)
 
 # %% [markdown]
-# Has it learned? The marks before and after, on titles that it was not trained on.
+# Has it learned? The scores before and after, on titles that it was not trained on.
 
 # %%
 before = files.read_rows(work / "pretest.jsonl")
@@ -86,4 +87,4 @@ plotting.plot_comparison(report)
 
 # %%
 pairs = evaluation.pairs(before, after)
-plotting.table(pairs[:10], ["uid", "title", "reference", "before", "after"])
+plotting.table(pairs[:10], ["part", "uid", "title", "reference", "before", "after"])

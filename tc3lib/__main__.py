@@ -8,7 +8,7 @@ from tc3lib.runtime import STAGES
 
 
 def summary(work: Path) -> str:
-    """Return a short text: each stage's files with their sizes, then the marks before and after training."""
+    """Return a short text: each stage's files with their sizes, then the scores before and after training."""
     lines = [f"Results in {work}:"]
     for name, stage in STAGES.items():
         files = [f"{path} ({_size(work / path)})" for path in stage.writes if (work / path).exists()]

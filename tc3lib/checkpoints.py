@@ -5,6 +5,8 @@ import hashlib
 import importlib.metadata
 import json
 import platform
+import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ def manifest(config: Config, work: Path) -> dict[str, Any]:
     return {
         "preset": config.preset,
         "settings": settings,
-        "data": {name: _sha256((work / name).read_bytes()) for name in ("train.jsonl", "eval.jsonl")},
+        "data": _data(work),
         "template": _sha256("\0".join((INSTRUCTION, PROMPT, RESPONSE)).encode()),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": _device(),
@@ -51,31 +53,72 @@ def open_run(work: Path, new: dict[str, Any], *, resume: bool) -> Path | None:
     outputs = work / new["settings"]["training"]["output_dir"]
     if not resume:
         _set_aside(work, outputs.name)
-    old = _read(work / "run.json")
-    started = sorted(outputs.glob("checkpoint-*"))
-    last = None
-    if started:
-        anew = f"To start anew, set resume_from_checkpoint=False: what is in {work} moves to a folder of its own."
-        difference = _difference(old, new) if old else "run.json is missing or damaged"
-        if difference:
-            raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {anew}")
-        last = latest_complete(outputs)
-        if last is None:
-            raise Tc3Error(f"none of the {len(started)} checkpoints in {outputs} is complete. {anew}")
+    last = check_run(work, new)
     write_json(work / "run.json", new)
     return last
 
 
+def check_run(work: Path, new: dict[str, Any]) -> Path | None:
+    """Return the checkpoint that the run would continue from, None if it would start; change nothing.
+
+    Raises:
+        Tc3Error: As `open_run`.
+    """
+    outputs = work / new["settings"]["training"]["output_dir"]
+    started = _checkpoints(outputs)
+    if not started:
+        return None
+    anew = f"To start anew, set resume_from_checkpoint=False: what is in {work} moves to a folder of its own."
+    difference = _difference(_read(work / "run.json"), new)
+    if difference:
+        raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {anew}")
+    last = latest_complete(outputs)
+    if last is None:
+        raise Tc3Error(f"none of the {len(started)} checkpoints in {outputs} is complete. {anew}")
+    return last
+
+
+def check_adapter(work: Path) -> None:
+    """Raise Tc3Error if the rows of `work` are not those that its adapter was trained and held out with."""
+    data = _read(work / "run.json").get("data")
+    if data != _data(work):
+        raise Tc3Error(f"the rows in {work} have changed since the adapter was trained: run 03_train again.")
+
+
+def step(checkpoint: Path) -> int:
+    """Return the optimiser step that a checkpoint was saved after."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
 def latest_complete(outputs: Path) -> Path | None:
-    """Return the checkpoint of the highest step that has every file a resume needs, None if there is none."""
-    complete = [folder for folder in outputs.glob("checkpoint-*") if _is_complete(folder)]
-    return max(complete, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+    """Return the checkpoint of the highest step that has every file a resume needs, whole; None if there is none."""
+    return max((folder for folder in _checkpoints(outputs) if _is_complete(folder)), key=step, default=None)
+
+
+def _checkpoints(outputs: Path) -> list[Path]:
+    return [folder for folder in outputs.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", folder.name)]
 
 
 def _is_complete(folder: Path) -> bool:
-    needed = ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt"]
-    sized = all((folder / name).is_file() and (folder / name).stat().st_size for name in needed)
-    return sized and any(folder.glob("rng_state*.pth")) and bool(_read(folder / "trainer_state.json"))
+    """Tell whether nothing is missing or cut short. torch's files are zip archives, whose index comes last."""
+    states = list(folder.glob("rng_state*.pth"))
+    return (
+        bool(states)
+        and all(zipfile.is_zipfile(path) for path in (folder / "optimizer.pt", folder / "scheduler.pt", *states))
+        and _is_whole_safetensors(folder / "adapter_model.safetensors")
+        and "global_step" in _read(folder / "trainer_state.json")
+    )
+
+
+def _is_whole_safetensors(path: Path) -> bool:
+    """Tell whether a file is as long as its header says."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            return True
+    except (OSError, SafetensorError):
+        return False
 
 
 def _set_aside(work: Path, outputs: str) -> None:
@@ -91,23 +134,30 @@ def _set_aside(work: Path, outputs: str) -> None:
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """Return the first difference that makes the two another run, as one readable phrase."""
+    if not all(isinstance(old.get(part), dict) for part in ("settings", "data")):
+        return "run.json is missing or damaged"
     for part, settings in new["settings"].items():
         for name, value in json.loads(json.dumps(settings)).items():
-            before = old.get("settings", {}).get(part, {}).get(name)
+            before = (old["settings"].get(part) or {}).get(name)
             if name not in _FREE and before != value:
                 return f"{name} was {before!r} and is now {value!r}"
     for name, value in new["data"].items():
-        if old.get("data", {}).get(name) != value:
+        if old["data"].get(name) != value:
             return f"{name} has changed since"
     return None if old.get("template") == new["template"] else "the prompt template has changed since"
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return a JSON document, or nothing if it is missing or damaged."""
+    """Return a JSON object, empty if it is missing or damaged."""
     try:
-        return json.loads(path.read_text())
+        value = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _data(work: Path) -> dict[str, str]:
+    return {name: _sha256((work / name).read_bytes()) for name in ("train.jsonl", "eval.jsonl")}
 
 
 def _sha256(content: bytes) -> str:

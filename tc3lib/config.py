@@ -55,16 +55,16 @@ class TrainingConfig:
     warmup_steps: Annotated[float, msgspec.Meta(ge=0)]
     """Below 1 a share of all steps (transformers 4 called that `warmup_ratio`), else a number of steps."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0)]
-    max_steps: int
+    max_steps: Annotated[int, msgspec.Meta(ge=-1)]
     """Optimiser steps; when positive it wins over `num_train_epochs`. -1: train for whole epochs."""
     num_train_epochs: Annotated[float, msgspec.Meta(gt=0)]
     logging_steps: Count
     optim: str
     weight_decay: Annotated[float, msgspec.Meta(ge=0)]
     lr_scheduler_type: str
-    seed: int
-    output_dir: str
-    """Folder of the checkpoints, below the work folder."""
+    seed: Annotated[int, msgspec.Meta(ge=0)]
+    output_dir: Annotated[str, msgspec.Meta(pattern=r"^\w[\w.-]*$")]
+    """Name of the checkpoints' folder in the work folder."""
     save_strategy: Literal["no", "steps", "epoch"]
     save_steps: Count
     save_total_limit: Count | None
@@ -82,11 +82,11 @@ class DataConfig:
     """Which rows a run sees."""
 
     source: str
-    """The catalogue, below the work folder or anywhere; `.gz` beside it is found too."""
+    """The catalogue, in the work folder or anywhere; with `.gz` added it is found too."""
     fallback_source: str | None
-    """What is read where `source` does not exist."""
+    """What is read where the work folder has no `trn.json` and `source` asks for nothing else."""
     clean: bool
-    """Unescape HTML, tidy white space, drop glued edition notes. False: the rows as the file has them."""
+    """Unescape HTML, tidy white space, drop glued edition notes. False: only strip both ends."""
     train_rows: Count | None
     """None: as many as the planned steps use."""
     eval_rows: Count

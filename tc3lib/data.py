@@ -1,5 +1,6 @@
 """From a catalogue of products to the rows of a run: clean, format, split, sample. Streams; the file may be large."""
 
+import codecs
 import gzip
 import hashlib
 import heapq
@@ -9,6 +10,7 @@ import os
 import re
 import time
 import unicodedata
+import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -33,9 +35,9 @@ _EDITION_NOTE = re.compile(
 
 
 class _Product(msgspec.Struct):
-    title: str
-    content: str
-    uid: str | int | None = None
+    title: str | None
+    content: str | None
+    uid: Any = None
 
 
 @dataclass(frozen=True)
@@ -63,23 +65,23 @@ def prepare(source: Path | str, target: Path | str, *, clean: bool = True, worke
     """Turn a catalogue into fine-tuning records, dropping products without a title or without a description.
 
     Writes `target` (JSON Lines of `instruction`, `input_text`, `response`); beside it `*.uid.jsonl`, whose n-th line
-    is the uid of the n-th record, and `quarantine.jsonl` with the lines that could not be read, if there are any.
+    is the uid of the n-th record, and `quarantine.jsonl`, with number and reason of each line that could not be read.
     Each file appears whole or not at all; the old one stays until then. The bytes do not depend on `workers`.
 
     Args:
-        source: JSON Lines with `title`, `content` and, if there is one, `uid`; plain or `.gz`.
+        source: JSON Lines with `title`, `content` and, if there is one, `uid`; plain or gzip.
         target: The file to write.
         clean: Unescape HTML, tidy white space, drop glued edition notes. False: only strip both ends.
         workers: Processes. None: one, or one per core (at most 4) for a plain file over 256 MiB.
 
     Raises:
-        Tc3Error: `source` is missing or holds no usable row, or `target`'s folder cannot be written.
+        Tc3Error: `source` is missing, damaged (gzip) or holds no usable row, or `target`'s folder cannot be written.
     """
     source, target, start = Path(source), Path(target), time.monotonic()
     if not source.is_file():
         raise Tc3Error(f"no file {source}: expected JSON Lines with `title` and `content`.")
     if workers is None:
-        large = source.suffix != ".gz" and source.stat().st_size >= PARALLEL_FROM_BYTES
+        large = not _is_gzip(source) and source.stat().st_size >= PARALLEL_FROM_BYTES
         workers = min(4, os.cpu_count() or 1) if large else 1
     counts: Counter[str] = Counter()
     quarantined: list[bytes] = []
@@ -127,8 +129,8 @@ def select(
     """Draw the run's rows from all prepared ones and write `train.jsonl`, `eval.jsonl` and `demo.jsonl`.
 
     A description's hash decides its side, so no description lies on both, whatever its title; a held-out row whose
-    title is trained on is passed over. The rows with the smallest hashes are taken: a uniform sample, in an order
-    that neither the file's order nor the platform changes. Exact duplicates are taken once.
+    title is trained on, or held out already, is passed over. The rows with the smallest hashes are taken: a uniform
+    sample, in an order that neither the file's order nor the platform changes. Exact duplicates are taken once.
 
     Args:
         prepared: The file that `prepare` wrote.
@@ -149,25 +151,31 @@ def select(
             raise Tc3Error(f"no file {path}: run 01_prepare first.")
     key = str(config.sample_seed).encode()
     threshold = int(config.eval_share * 2**64)
-    # Three times as many held-out candidates as asked for: those whose title is trained on are passed over below.
+    # Three times as many held-out candidates as asked for: those whose title is taken are passed over below.
     train, held_out = _Smallest(train_rows), _Smallest(3 * config.eval_rows)
     demo: dict[str, tuple[int, int, bytes]] = {}
     rows = offset = 0
     decode = msgspec.json.Decoder(dict[str, str]).decode
-    with open(prepared, "rb") as records, open(uids_path, "rb") as uids:
-        for line, uid in zip(records, uids, strict=True):
-            record = decode(line)
-            title, content = record["input_text"], description(record).encode()
-            side = held_out if _hash(key, content) < threshold else train
-            rank = _hash(key, title.encode() + b"\0" + content)
-            side.add(rank, offset, uid)
-            if title in demo_titles:
-                demo[title] = min(demo.get(title, (rank, offset, uid)), (rank, offset, uid))
-            rows, offset = rows + 1, offset + len(line)
+    try:
+        with open(prepared, "rb") as records, open(uids_path, "rb") as uids:
+            for line, uid in zip(records, uids, strict=True):
+                record = decode(line)
+                title, content = record["input_text"], description(record).encode()
+                side = held_out if _hash(key, content) < threshold else train
+                rank = _hash(key, title.encode() + b"\0" + content)
+                side.add(rank, offset, uid)
+                if title in demo_titles:
+                    demo[title] = min(demo.get(title, (rank, offset, uid)), (rank, offset, uid))
+                rows, offset = rows + 1, offset + len(line)
+    except (ValueError, KeyError) as error:
+        raise Tc3Error(f"{prepared}, line {rows + 1}: {error}. Run 01_prepare again from the top.") from None
     train_sample = _rows_at(prepared, train.sorted())
-    trained_titles = {row["input_text"] for row in train_sample}
-    eval_sample = [row for row in _rows_at(prepared, held_out.sorted()) if row["input_text"] not in trained_titles]
-    eval_sample = eval_sample[: config.eval_rows]
+    seen = {row["input_text"] for row in train_sample}
+    eval_sample = []
+    for row in _rows_at(prepared, held_out.sorted()):
+        if row["input_text"] not in seen and len(eval_sample) < config.eval_rows:
+            seen.add(row["input_text"])
+            eval_sample.append(row)
     if not train_sample or not eval_sample:
         raise Tc3Error(
             f"{prepared} has {rows} rows: {len(train_sample)} to train on and {len(eval_sample)} held out "
@@ -232,10 +240,20 @@ def _blocks(source: Path) -> Iterator[bytes]:
     from tqdm.auto import tqdm
 
     bar = tqdm(total=source.stat().st_size, unit="B", unit_scale=True, desc=source.name)
-    with bar, open(source, "rb") as raw, gzip.open(raw) if source.suffix == ".gz" else raw as file:
-        while block := file.read(BLOCK_BYTES):
-            yield block + file.readline()
-            bar.update(raw.tell() - bar.n)
+    try:
+        with bar, open(source, "rb") as raw, gzip.open(raw) if _is_gzip(source) else raw as file:
+            if file.read(3) != codecs.BOM_UTF8:
+                file.seek(0)
+            while block := file.read(BLOCK_BYTES):
+                yield block + file.readline()
+                bar.update(raw.tell() - bar.n)
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise Tc3Error(f"{source} is a damaged gzip file ({error}). Copy or download it again.") from None
+
+
+def _is_gzip(source: Path) -> bool:
+    with open(source, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _in_order(blocks: Iterable[bytes], clean: bool, workers: int) -> Iterator[_Block]:
@@ -269,7 +287,7 @@ def _convert(block: bytes, clean: bool) -> _Block:
             counts["damaged"] += 1
             damaged.append((number, str(error)))
             continue
-        title, content = tidy(product.title), tidy(product.content)
+        title, content = tidy(product.title or ""), tidy(product.content or "")
         if title and content:
             counts["kept"] += 1
             records += encode(format_record(title, content)) + b"\n"

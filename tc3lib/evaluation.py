@@ -1,5 +1,6 @@
 """Has it learned? Metrics of answers against references, and the base model against the fine-tuned one."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,26 +23,28 @@ def answer(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, str]], config
         What `pretest.jsonl` and `posttest.jsonl` hold, a row each: `uid`, `part`, `title`, `reference`, `answer`,
         `tokens` (new ones), `eos` (ended by the model itself), `loss_sum` (nats) over `loss_tokens`.
     """
+    # The losses first: they are quick, and a row that does not fit is told before the answers have cost time.
+    batch_size = config.training.per_device_eval_batch_size
+    losses = completion_losses(model, tokenizer, rows, config.model.max_seq_length, batch_size)
     answers = generate(model, tokenizer, [row["input_text"] for row in rows], config.generation)
-    losses = completion_losses(model, tokenizer, rows, config.model.max_seq_length)
     return [
         {
             "uid": row["uid"],
             "part": row["part"],
             "title": row["input_text"],
             "reference": row["response"],
-            "answer": answer.text,
-            "tokens": answer.tokens,
-            "eos": answer.eos,
+            "answer": given.text,
+            "tokens": given.tokens,
+            "eos": given.eos,
             "loss_sum": loss_sum,
             "loss_tokens": loss_tokens,
         }
-        for row, answer, (loss_sum, loss_tokens) in zip(rows, answers, losses, strict=True)
+        for row, given, (loss_sum, loss_tokens) in zip(rows, answers, losses, strict=True)
     ]
 
 
 def completion_losses(
-    model: Any, tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int, batch_size: int = 8
+    model: Any, tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int, batch_size: int
 ) -> list[tuple[float, int]]:
     """Return, for each row, the sum of its completion tokens' losses (nats) and their number, eos included.
 
@@ -68,35 +71,41 @@ def completion_losses(
                 ids[line, :length] = torch.tensor(row["input_ids"])
                 counted[line, :length] = torch.tensor(row["completion_mask"], dtype=torch.bool)
                 attention[line, :length] = 1
-            ids, counted, attention = (tensor.to(model.device) for tensor in (ids, counted, attention))
-            logits = model(input_ids=ids, attention_mask=attention).logits[:, :-1].float()
-            loss = torch.nn.functional.cross_entropy(logits.transpose(1, 2), ids[:, 1:], reduction="none")
-            loss = (loss * counted[:, 1:]).sum(dim=1)
-            for index, value, count in zip(batch, loss.tolist(), counted.sum(dim=1).tolist(), strict=True):
-                losses[index] = (value, count)
+            ids, attention = ids.to(model.device), attention.to(model.device)
+            logits = model(input_ids=ids, attention_mask=attention).logits
+            for line, index in enumerate(batch):
+                # One row at a time, and only where it counts: in float32 a batch's logits would fill a small card.
+                where = counted[line].nonzero().flatten().to(model.device)
+                loss = torch.nn.functional.cross_entropy(
+                    logits[line, where - 1].float(), ids[line, where], reduction="sum"
+                )
+                losses[index] = (loss.item(), len(where))
+            del logits
             bar.update(len(batch))
     model.train(training)
     return [losses[index] for index in range(len(rows))]
 
 
 def evaluate(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Score the answers of rows made by `answer`.
+    """Score the answers to the held-out rows (`part` is `eval`) among those that `answer` returned.
 
     Returns:
-        `rougeL`: mean ROUGE-L F1, 0 to 1 (Lin 2004, `torchmetrics`, no stemming); `chrf`: corpus chrF, 0 to 100
-        (Popovic 2015, `sacrebleu`); `eos_rate`: share of answers that the model ended itself; `loss`: mean loss of
-        the reference completions' tokens in nats.
+        `rougeL`: mean ROUGE-L F1, 0 to 1 (Lin 2004, `torchmetrics`; words of any alphabet in lower case, no
+        stemming); `chrf`: corpus chrF, 0 to 100 (Popovic 2015, `sacrebleu`); `eos_rate`: share of answers that the
+        model ended itself; `loss`: mean loss of the real descriptions' tokens in nats.
 
     Raises:
-        Tc3Error: There is no row.
+        Tc3Error: There is no held-out row.
     """
     from sacrebleu.metrics import CHRF
     from torchmetrics.functional.text import rouge_score
 
+    rows = [row for row in rows if row["part"] == "eval"]
     if not rows:
-        raise Tc3Error("there are no answers to score: run the test notebooks with eval_rows of 1 or more.")
+        raise Tc3Error("there are no held-out rows to score: run 01_prepare and the test notebooks again.")
     answers, references = [row["answer"] for row in rows], [row["reference"] for row in rows]
-    rouge = rouge_score(answers, references, rouge_keys="rougeL")
+    words = re.compile(r"\w+").findall
+    rouge = rouge_score(answers, references, rouge_keys="rougeL", normalizer=str.lower, tokenizer=words)
     return {
         "rougeL": round(rouge["rougeL_fmeasure"].item(), 4),
         "chrf": round(CHRF().corpus_score(answers, [references]).score, 2),
@@ -109,22 +118,26 @@ def compare(baseline: Sequence[Mapping[str, Any]], finetuned: Sequence[Mapping[s
     """Return `{"baseline": metrics, "finetuned": metrics, "n": rows}` over the held-out rows of the two tests.
 
     Raises:
-        Tc3Error: The two tests did not answer the same titles in the same order.
+        Tc3Error: The two tests did not ask the same rows in the same order.
     """
     pairs(baseline, finetuned)
-    before, after = ([row for row in rows if row["part"] == "eval"] for rows in (baseline, finetuned))
-    return {"baseline": evaluate(before), "finetuned": evaluate(after), "n": len(before)}
+    return {
+        "baseline": evaluate(baseline),
+        "finetuned": evaluate(finetuned),
+        "n": sum(row["part"] == "eval" for row in finetuned),
+    }
 
 
 def pairs(baseline: Sequence[Mapping[str, Any]], finetuned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of both tests side by side, the answers as `before` and `after`.
 
     Raises:
-        Tc3Error: The two tests did not answer the same titles in the same order.
+        Tc3Error: The two tests did not ask the same rows in the same order.
     """
-    if [(row["uid"], row["title"]) for row in baseline] != [(row["uid"], row["title"]) for row in finetuned]:
+    asked = [[(row["uid"], row["title"], row["reference"]) for row in rows] for rows in (baseline, finetuned)]
+    if asked[0] != asked[1]:
         raise Tc3Error(
-            f"the pretest ({len(baseline)} answers) and the posttest ({len(finetuned)}) did not ask the same titles: "
+            f"the pretest ({len(baseline)} answers) and the posttest ({len(finetuned)}) did not ask the same rows: "
             "run 02_pretest and 04_posttest again after 01_prepare."
         )
     return [

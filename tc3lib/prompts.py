@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from tc3lib.errors import Tc3Error
+
 INSTRUCTION = "Describe the product [input]"
 PROMPT = """Below is an instruction that describes a task, paired with an input that provides further context. \
 Write a response that appropriately completes the request.
@@ -34,10 +36,10 @@ def encode_prompt(tokenizer: Any, title: str, instruction: str = INSTRUCTION) ->
     Whatever the title holds is ordinary text: `<|end_of_text|>` in it becomes several ids, never the special one.
 
     Raises:
-        ValueError: The tokenizer has no bos or no eos token.
+        Tc3Error: The tokenizer has no bos or no eos token.
     """
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise ValueError(f"the tokenizer {tokenizer.name_or_path!r} needs a bos and an eos token; it lacks one")
+        raise Tc3Error(f"the tokenizer {tokenizer.name_or_path!r} needs a bos and an eos token; it lacks one")
     return [tokenizer.bos_token_id, *_ids(tokenizer, PROMPT.format(instruction, title))]
 
 
@@ -58,13 +60,13 @@ def encode(tokenizer: Any, record: Mapping[str, str], max_length: int | None = N
         response and eos.
 
     Raises:
-        ValueError: The prompt alone fills `max_length`.
+        Tc3Error: The prompt alone fills `max_length`.
     """
     prompt = encode_prompt(tokenizer, record["input_text"], record.get("instruction", INSTRUCTION))
     if max_length is not None and len(prompt) >= max_length:
-        raise ValueError(
+        raise Tc3Error(
             f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is {max_length}: "
-            "raise max_seq_length or drop the row"
+            "raise max_seq_length, or take the product out of the catalogue and run 01_prepare again."
         )
     ids = [*prompt, *_ids(tokenizer, record["response"]), tokenizer.eos_token_id][:max_length]
     return {"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))}

@@ -11,6 +11,7 @@ from tc3lib.errors import Tc3Error
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DRIVE = Path("/content/drive")
+SOURCE = "trn.json"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ STAGES = {
         gpu=True,
     ),
     "04_posttest": Stage(
-        reads=("lora_model/", "eval.jsonl", "demo.jsonl", "pretest.jsonl"),
+        reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "demo.jsonl", "pretest.jsonl"),
         writes=("posttest.jsonl", "report.json"),
         gpu=True,
     ),
@@ -47,8 +48,8 @@ STAGES = {
 def setup(config: Config, stage: str | None = None) -> Path:
     """Return the run's work folder, ready to be written to, after checking what the stage needs.
 
-    The folder is `$TC3_HOME` if that is set, `tc3` on the user's Google Drive in Colab (mounted here), and
-    `runs/<preset>` in the repository elsewhere.
+    The folder is `$TC3_HOME` if that is set, `tc3` on the user's Google Drive in Colab, and `runs/<preset>` in the
+    repository elsewhere. In Colab a folder on Drive is mounted first.
 
     Args:
         config: The run.
@@ -80,19 +81,23 @@ def catalogue(config: Config, work: Path) -> Path:
     """Return the catalogue to read: `source` in the work folder, `source` with `.gz`, else the preset's own.
 
     Raises:
-        Tc3Error: There is none.
+        Tc3Error: There is none, or it has the name of a file that 01_prepare writes.
     """
     name = config.data.source
-    candidates = [work / name, work / f"{name}.gz"]
-    if config.data.fallback_source:
+    path = work / Path(name).expanduser()
+    candidates = [path, path.with_name(f"{path.name}.gz")]
+    if config.data.fallback_source and name == SOURCE:
         candidates.append(Path(config.data.fallback_source))
-    for path in candidates:
-        if path.is_file():
-            return path
-    raise Tc3Error(
-        f"no {name} in {work}: put your catalogue there (JSON Lines with `title` and `content`; `.gz` will do), or "
-        "give its path as the setting `source`. TC3_PRESET=tiny runs on the embedded one."
-    )
+    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    if found is None:
+        raise Tc3Error(
+            f"no {path.name} in {path.parent}: put your catalogue there (JSON Lines with `title` and `content`; `.gz` "
+            "will do), or give its path as the setting `source`. TC3_PRESET=tiny runs on the embedded one."
+        )
+    if found.parent.resolve() == work.resolve() and found.name in STAGES["01_prepare"].writes:
+        raise Tc3Error(f"01_prepare would overwrite the catalogue {found}: rename the file, and set source.")
+    print(f"catalogue {found}")
+    return found
 
 
 def check_inputs(work: Path, stage: str) -> None:
@@ -109,14 +114,17 @@ def in_colab() -> bool:
 
 
 def _work_folder(config: Config) -> Path:
-    if os.environ.get("TC3_HOME"):
-        return Path(os.environ["TC3_HOME"]).expanduser().resolve()
-    if in_colab():
+    chosen = os.environ.get("TC3_HOME", "").strip()
+    work = Path(chosen) if chosen else DRIVE / "MyDrive" / "tc3" if in_colab() else REPOSITORY / "runs" / config.preset
+    try:
+        work = work.expanduser().absolute()
+    except RuntimeError as error:
+        raise Tc3Error(f"TC3_HOME={chosen!r}: {error}") from None
+    if in_colab() and work.is_relative_to(DRIVE):
         from google.colab import drive
 
         drive.mount(str(DRIVE))
-        return DRIVE / "MyDrive" / "tc3"
-    return REPOSITORY / "runs" / config.preset
+    return work
 
 
 def _check_gpu(config: Config) -> None:

@@ -11,8 +11,19 @@ from tc3lib import checkpoints
 from tc3lib.callbacks import LossLogger, read_losses
 from tc3lib.config import Config
 from tc3lib.files import write_json
-from tc3lib.planning import plan
+from tc3lib.planning import Plan, plan
 from tc3lib.prompts import encode
+
+
+def plan_run(rows: int, config: Config, work: Path) -> Plan:
+    """Return what training on `rows` rows will be, after checking that `work` does not hold another run.
+
+    Raises:
+        Tc3Error: It does (see `checkpoints.open_run`): better told before the model is loaded than after.
+    """
+    if config.training.resume_from_checkpoint:
+        checkpoints.check_run(work, checkpoints.manifest(config, work))
+    return plan(rows, config.training)
 
 
 def build_trainer(
@@ -59,7 +70,7 @@ def build_trainer(
 def train(trainer: Any, config: Config, work: Path) -> None:
     """Train to the end of the plan, from the newest complete checkpoint in `work` if there is one.
 
-    Keeps `run.json` up to date: what the run is when it starts, its plan, last losses and duration when it ends.
+    Keeps `run.json` up to date: what the run is and its plan when it starts, its last losses when it ends.
 
     Raises:
         Tc3Error: The work folder holds another run (see `checkpoints.open_run`).
@@ -67,17 +78,23 @@ def train(trainer: Any, config: Config, work: Path) -> None:
     run = checkpoints.manifest(config, work)
     run["plan"] = dataclasses.asdict(plan(len(trainer.train_dataset), config.training))
     last = checkpoints.open_run(work, run, resume=config.training.resume_from_checkpoint)
-    if last:
-        print(f"continuing from {last.name}, the newest complete checkpoint in {last.parent}")
-        trainer.args.eval_on_start = False
     start = time.monotonic()
-    trainer.train(resume_from_checkpoint=str(last) if last else None)
+    if last and checkpoints.step(last) >= run["plan"]["steps"]:
+        # Trainer would make one more step of a run that ended inside an epoch.
+        print(f"training is finished: loading {last.name} from {last.parent}")
+        trainer.model.load_adapter(str(last), "default", is_trainable=True)
+        trainer.state.global_step = checkpoints.step(last)
+    else:
+        if last:
+            print(f"continuing from {last.name}, the newest complete checkpoint in {last.parent}")
+            trainer.args.eval_on_start = False
+        trainer.train(resume_from_checkpoint=str(last) if last else None)
     history = read_losses(work / "loss.jsonl")
     run["result"] = {
         "steps": trainer.state.global_step,
         "train_loss": next((row["loss"] for row in reversed(history) if "loss" in row), None),
         "eval_loss": next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
-        "seconds": round(time.monotonic() - start, 1),
+        "seconds_of_last_call": round(time.monotonic() - start, 1),
     }
     write_json(work / "run.json", run)
 
@@ -86,6 +103,8 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
     """Save adapter and tokenizer as safetensors and JSON; an adapter saved earlier stays until this one is whole."""
     folder = Path(folder)
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():  # an earlier call was broken off between its two renames
+        old.rename(folder)
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
     model.save_pretrained(new, safe_serialization=True)

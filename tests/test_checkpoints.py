@@ -1,6 +1,9 @@
 import json
 
+import numpy
 import pytest
+import torch
+from safetensors.numpy import save_file
 
 from tc3lib import checkpoints
 from tc3lib.errors import Tc3Error
@@ -13,12 +16,18 @@ def work(tmp_path):
     return tmp_path
 
 
-def checkpoint(work, step, missing=None, empty=None):
+def checkpoint(work, step, missing=None, cut=None, share=0.0):
     folder = work / "outputs" / f"checkpoint-{step}"
     folder.mkdir(parents=True)
-    for name in ("adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"):
-        if name != missing:
-            (folder / name).write_text("" if name == empty else '{"global_step": 1}')
+    (folder / "trainer_state.json").write_text('{"global_step": 1}')
+    save_file({"w": numpy.arange(100)}, folder / "adapter_model.safetensors")
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        torch.save({"w": torch.arange(100)}, folder / name)
+    if missing:
+        (folder / missing).unlink()
+    if cut:
+        content = (folder / cut).read_bytes()
+        (folder / cut).write_bytes(content[: int(len(content) * share)])
     return folder
 
 
@@ -52,9 +61,15 @@ def test_an_incomplete_checkpoint_is_passed_over(config, work, name):
     good = checkpoint(work, 10)
     checkpoint(work, 20, missing=name)
     assert checkpoints.latest_complete(work / "outputs") == good
-    if name != "rng_state.pth":
-        checkpoint(work, 30, empty=name)
+    for number, share in enumerate((0.0, 0.5, 0.97)):
+        checkpoint(work, 30 + number, cut=name, share=share)
         assert checkpoints.latest_complete(work / "outputs") == good
+
+
+def test_a_folder_that_drive_duplicated_is_not_a_checkpoint(work):
+    good = checkpoint(work, 10)
+    good.rename(good.with_name("checkpoint-10 (1)"))
+    assert checkpoints.latest_complete(work / "outputs") is None
 
 
 def test_none_complete_is_an_error_not_a_fresh_start(config, work):
@@ -99,10 +114,21 @@ def test_other_data_or_another_template_is_refused(config, work, monkeypatch):
         checkpoints.open_run(work, old | {"template": "x"}, resume=True)
 
 
-def test_checkpoints_without_their_record_are_refused(config, work):
+@pytest.mark.parametrize("record", [None, "", "[1]", '{"settings": null, "data": {}}', '{"settings": {}}'])
+def test_checkpoints_without_their_record_are_refused(config, work, record):
     checkpoint(work, 2)
+    if record is not None:
+        (work / "run.json").write_text(record)
     with pytest.raises(Tc3Error, match=r"run\.json is missing or damaged"):
         checkpoints.open_run(work, checkpoints.manifest(config, work), resume=True)
+
+
+def test_an_adapter_of_other_rows_is_refused(config, work):
+    checkpoints.open_run(work, checkpoints.manifest(config, work), resume=True)
+    checkpoints.check_adapter(work)
+    (work / "eval.jsonl").write_text('{"uid": "b"}\n')
+    with pytest.raises(Tc3Error, match="have changed since the adapter was trained: run 03_train again"):
+        checkpoints.check_adapter(work)
 
 
 def test_starting_anew_sets_every_earlier_run_aside_whole(config, work):

@@ -32,6 +32,9 @@ def test_setting_names_are_unique_over_all_sections():
         ({"max_steps": "60"}, r"Expected `int`, got `str` - at `max_steps`"),
         ({"r": 0}, r"Expected `int` >= 1 - at `r`"),
         ({"eval_share": 1.0}, r"Expected `float` < 1.0 - at `eval_share`"),
+        ({"max_steps": -5}, r"Expected `int` >= -1 - at `max_steps`"),
+        ({"output_dir": "a/b"}, r"Expected `str` matching regex .* - at `output_dir`"),
+        ({"output_dir": ".."}, r"at `output_dir`"),
         ({"bias": "some"}, r"Invalid enum value 'some' - at `bias`"),
     ],
 )

@@ -50,17 +50,18 @@ def test_every_line_is_accounted_for(tmp_path):
         "not json",
         '{"title": 3, "content": "x"}',
         '{"title": "Mug"}',
-        '{"title": "Pan", "content": "A pan.", "uid": 7, "other": [[{}]]}',
+        '{"title": "Pan", "content": "A pan.", "uid": 7.5, "other": [[{}]]}',
+        '{"title": "Cup", "content": null}',
     ]
     (tmp_path / "trn.json").write_text("\n".join(lines))
     report = data.prepare(tmp_path / "trn.json", tmp_path / "out.json")
-    assert (report.read, report.kept) == (10, 2)
-    assert report.dropped == {"blank_title": 1, "blank_content": 2, "blank_both": 1, "empty_line": 1, "damaged": 3}
+    assert (report.read, report.kept) == (11, 2)
+    assert report.dropped == {"blank_title": 1, "blank_content": 3, "blank_both": 1, "empty_line": 1, "damaged": 3}
     assert report.read == report.kept + sum(report.dropped.values())
     assert records(tmp_path / "out.json") == [format_record("Mug", "A mug."), format_record("Pan", "A pan.")]
-    assert records(tmp_path / "out.uid.jsonl") == ["a", 7]
+    assert records(tmp_path / "out.uid.jsonl") == ["a", 7.5]
     assert [row["line"] for row in records(tmp_path / "quarantine.jsonl")] == [7, 8, 9]
-    assert "Expected `str`, got `int`" in records(tmp_path / "quarantine.jsonl")[1]["reason"]
+    assert "Expected `str | null`, got `int`" in records(tmp_path / "quarantine.jsonl")[1]["reason"]
 
 
 def test_a_second_run_without_damage_leaves_no_old_quarantine(tmp_path):
@@ -85,10 +86,29 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path, monkeypatch):
     assert json.loads(outputs[0][3][2])["line"] == 501
 
 
-def test_gzip_is_read_too(tmp_path):
-    line = b'{"uid": "a", "title": "Mug", "content": "A mug."}\n'
-    (tmp_path / "trn.json.gz").write_bytes(gzip.compress(line * 3))
-    assert data.prepare(tmp_path / "trn.json.gz", tmp_path / "out.json").kept == 3
+LINE = b'{"uid": "a", "title": "Mug", "content": "A mug."}\n'
+
+
+@pytest.mark.parametrize("name", ["trn.json.gz", "trn.json"])
+def test_gzip_is_read_too_whatever_its_name(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(LINE * 3))
+    assert data.prepare(tmp_path / name, tmp_path / "out.json").kept == 3
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-12], lambda b: b[:-6] + b"xxxxxx", lambda b: b[:40] + b"x" * 20 + b[60:]]
+)
+def test_damaged_gzip_is_told(tmp_path, damage):
+    whole = gzip.compress(b"".join(LINE.replace(b"Mug", str(n).encode() * 9) for n in range(99)))
+    (tmp_path / "trn.json.gz").write_bytes(damage(whole))
+    with pytest.raises(Tc3Error, match=r"trn\.json\.gz is a damaged gzip file \(.*Copy or download it again"):
+        data.prepare(tmp_path / "trn.json.gz", tmp_path / "out.json")
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_a_byte_order_mark_costs_no_row(tmp_path):
+    (tmp_path / "trn.json").write_bytes(b"\xef\xbb\xbf" + LINE * 2)
+    assert data.prepare(tmp_path / "trn.json", tmp_path / "out.json").kept == 2
 
 
 @pytest.mark.parametrize(
@@ -105,6 +125,10 @@ def test_gzip_is_read_too(tmp_path):
         (
             "He wrote--This text refers to the war. It ends well.",
             "He wrote--This text refers to the war. It ends well.",
+        ),
+        (
+            "It says--This text refers to the first edition. It goes on with much more.",
+            "It says--This text refers to the first edition. It goes on with much more.",
         ),
     ],
 )
@@ -185,6 +209,29 @@ def test_added_rows_move_no_row_to_the_other_side(tmp_path, products):
 
 def test_exact_duplicates_are_taken_once(tmp_path, products):
     assert draw(tmp_path / "a", products)[1:] == draw(tmp_path / "b", products + products)[1:]
+
+
+def test_held_out_titles_are_asked_once(tmp_path):
+    rows = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": f"Mug with picture {n}."} for n in range(400)]
+    (tmp_path / "a").mkdir()
+    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
+    config = presets.tiny().change(eval_rows=30, eval_share=0.5).data
+    data.select(tmp_path / "a" / "out.json", tmp_path / "a", config, train_rows=5)
+    titles = [row["input_text"] for row in files.read_rows(tmp_path / "a" / "eval.jsonl")]
+    assert len(titles) > 10
+    assert len(titles) == len(set(titles))
+
+
+def test_the_setting_train_rows_wins_over_what_the_plan_needs(tmp_path, products):
+    assert len(draw(tmp_path / "a", products, train_rows=50)[1]) == 50
+
+
+def test_files_that_do_not_belong_together_are_told(tmp_path, products):
+    draw(tmp_path / "a", products)
+    uids = (tmp_path / "a" / "out.uid.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "a" / "out.uid.jsonl").write_text("".join(uids[:-1]))
+    with pytest.raises(Tc3Error, match=r"out\.json, line 600: .*Run 01_prepare again"):
+        data.select(tmp_path / "a" / "out.json", tmp_path / "a", presets.tiny().data)
 
 
 def test_another_seed_draws_others_from_the_whole_file(tmp_path, products):

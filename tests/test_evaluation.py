@@ -30,8 +30,17 @@ def test_loss_is_weighted_by_tokens_and_eos_is_counted():
 
 
 def test_nothing_to_score_is_an_error():
-    with pytest.raises(Tc3Error, match="there are no answers to score"):
-        evaluation.evaluate([])
+    for rows in ([], [row(part="demo")]):
+        with pytest.raises(Tc3Error, match="there are no held-out rows to score"):
+            evaluation.evaluate(rows)
+
+
+@pytest.mark.parametrize(
+    ("reference", "answer", "expected"),
+    [("Кружка синяя.", "Кружка синяя", 1.0), ("avaliação boa", "situação boa", 0.5), ("It's Blue", "it s blue", 1.0)],
+)
+def test_words_of_any_alphabet_count_whole(reference, answer, expected):
+    assert evaluation.evaluate([row(reference=reference, answer=answer)])["rougeL"] == expected
 
 
 def test_only_held_out_rows_are_compared():
@@ -43,9 +52,9 @@ def test_only_held_out_rows_are_compared():
     assert report["finetuned"]["rougeL"] == 1.0 > report["baseline"]["rougeL"]
 
 
-@pytest.mark.parametrize("after", [[row("b")], [row("a"), row("b")], []])
+@pytest.mark.parametrize("after", [[row("b")], [row("a"), row("b")], [], [row("a", reference="It is red.")]])
 def test_tests_of_different_questions_are_not_compared(after):
-    with pytest.raises(Tc3Error, match="did not ask the same titles: run 02_pretest and 04_posttest again"):
+    with pytest.raises(Tc3Error, match="did not ask the same rows: run 02_pretest and 04_posttest again"):
         evaluation.compare([row("a")], after)
 
 
@@ -61,7 +70,10 @@ def test_completion_losses_are_those_of_the_models_own_loss(base, rows):
 
     model, tokenizer = base
     rows = [rows[0], rows[1] | {"response": rows[1]["response"] * 5}, rows[2]]
-    measured = evaluation.completion_losses(model, tokenizer, rows, max_length=512)
+    model.train()
+    measured = evaluation.completion_losses(model, tokenizer, rows, max_length=512, batch_size=2)
+    assert model.training
+    model.eval()
     for record, (loss, tokens) in zip(rows, measured, strict=True):
         encoded = encode(tokenizer, record)
         ids = torch.tensor([encoded["input_ids"]])
@@ -70,6 +82,12 @@ def test_completion_losses_are_those_of_the_models_own_loss(base, rows):
             expected = model(input_ids=ids, labels=labels).loss.item()
         assert tokens == sum(encoded["completion_mask"])
         assert math.isclose(loss / tokens, expected, rel_tol=0.02)  # the base computes in bfloat16
+
+
+def test_a_row_that_does_not_fit_is_told_before_the_answers_cost_time(base, config, rows, monkeypatch):
+    monkeypatch.setattr(evaluation, "generate", lambda *_: pytest.fail("generated first"))
+    with pytest.raises(Tc3Error, match="raise max_seq_length"):
+        evaluation.answer(*base, rows[:2], config.change(max_seq_length=20))
 
 
 def test_answering_gives_a_row_for_every_question(base, config, rows):

@@ -54,6 +54,7 @@ def test_streaming_prints_each_answer_with_its_source(asked, config, capsys):
     assert "Steel Mug  [source: uid B000000001]\n" in printed
     assert f"{TITLES[1]}  [source: not in the catalogue]\n" in printed
     assert all(answer.text in printed for answer in answers)
+    assert "### Input:" not in printed
     assert answers == generation.generate(model, tokenizer, TITLES[:1], config.generation) + answers[1:]
 
 

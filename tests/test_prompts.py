@@ -1,6 +1,7 @@
 import pytest
 
 from tc3lib import prompts
+from tc3lib.errors import Tc3Error
 
 TEMPLATE = (
     "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
@@ -75,7 +76,7 @@ def test_a_long_response_loses_its_end_and_its_eos_but_not_its_prompt(tokenizer)
 
 
 def test_a_prompt_without_room_for_a_response_is_refused(tokenizer):
-    with pytest.raises(ValueError, match="max_seq_length is 20"):
+    with pytest.raises(Tc3Error, match="max_seq_length is 20"):
         prompts.encode(tokenizer, prompts.format_record("Mug", "A mug."), max_length=20)
 
 
@@ -83,5 +84,5 @@ def test_a_tokenizer_without_bos_is_refused(tokenizer):
     class Bare:
         bos_token_id, eos_token_id, name_or_path = None, 2, "bare"
 
-    with pytest.raises(ValueError, match="'bare' needs a bos and an eos token"):
+    with pytest.raises(Tc3Error, match="'bare' needs a bos and an eos token"):
         prompts.encode_prompt(Bare(), "Mug")

@@ -37,6 +37,13 @@ def test_in_colab_it_is_on_drive_which_gets_mounted(monkeypatch, tmp_path):
     assert runtime.setup(presets.tiny()) == tmp_path / "drive" / "MyDrive" / "tc3"
     assert mounted == [str(tmp_path / "drive")]
 
+    monkeypatch.setenv("TC3_HOME", str(tmp_path / "drive" / "MyDrive" / "other"))
+    assert runtime.setup(presets.tiny()) == tmp_path / "drive" / "MyDrive" / "other"
+    assert len(mounted) == 2
+    monkeypatch.setenv("TC3_HOME", str(tmp_path / "elsewhere"))
+    runtime.setup(presets.tiny())
+    assert len(mounted) == 2
+
 
 def test_on_colab_the_folder_is_the_users():
     assert str(runtime.DRIVE / "MyDrive" / "tc3") == "/content/drive/MyDrive/tc3"
@@ -65,8 +72,8 @@ def test_a_stage_run_too_early_names_what_is_missing_and_who_writes_it(stage, mi
 def test_the_posttest_needs_the_pretest(home):
     home.mkdir()
     (home / "lora_model").mkdir()
-    (home / "eval.jsonl").touch()
-    (home / "demo.jsonl").touch()
+    for name in ("run.json", "train.jsonl", "eval.jsonl", "demo.jsonl"):
+        (home / name).touch()
     with pytest.raises(Tc3Error, match=r"04_posttest needs pretest\.jsonl, .*: run 02_pretest first"):
         runtime.setup(presets.tiny(), "04_posttest")
     (home / "pretest.jsonl").touch()
@@ -98,6 +105,26 @@ def test_the_catalogue_is_the_users_then_gzip_then_the_embedded_one(tmp_path):
     assert runtime.catalogue(config, tmp_path) == tmp_path / "trn.json.gz"
     (tmp_path / "trn.json").touch()
     assert runtime.catalogue(config, tmp_path) == tmp_path / "trn.json"
+
+
+def test_a_misspelt_source_is_not_replaced_by_the_embedded_catalogue(tmp_path):
+    with pytest.raises(Tc3Error, match=r"no mine\.json in "):
+        runtime.catalogue(presets.tiny().change(source="mine.json"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "trn_output.json"])
+def test_a_catalogue_that_would_be_overwritten_is_refused(tmp_path, name):
+    (tmp_path / name).touch()
+    with pytest.raises(Tc3Error, match=rf"would overwrite the catalogue .*{name}"):
+        runtime.catalogue(presets.tiny().change(source=name), tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    assert runtime.catalogue(presets.tiny().change(source=str(tmp_path / name)), tmp_path / "elsewhere")
+
+
+def test_a_home_that_does_not_exist_is_told(monkeypatch):
+    monkeypatch.setenv("TC3_HOME", "~nobody-of-that-name/tc3")
+    with pytest.raises(Tc3Error, match="TC3_HOME='~nobody-of-that-name/tc3'"):
+        runtime.setup(presets.tiny())
 
 
 def test_no_catalogue_is_told(tmp_path):

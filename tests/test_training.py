@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -64,6 +65,7 @@ def test_the_settings_arrive_in_the_trainer(base, config, rows, tmp_path):
     assert (arguments.max_steps, arguments.per_device_train_batch_size, arguments.learning_rate) == (4, 4, 3e-3)
     assert arguments.output_dir == str(tmp_path / "outputs")
     assert (arguments.completion_only_loss, arguments.packing, arguments.report_to) == (True, False, [])
+    assert arguments.max_length == config.model.max_seq_length == 512
 
 
 def test_a_run_writes_these_files_and_no_others(config, rows, tmp_path):
@@ -120,11 +122,21 @@ def test_an_interrupted_run_continues_to_the_same_adapter(config, rows, tmp_path
     assert read_losses(tmp_path / "loss.jsonl") == read_losses(uninterrupted / "loss.jsonl")
 
 
-def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, uninterrupted):
-    run(config, rows, tmp_path)
-    run(config, rows, tmp_path)
-    assert adapter(tmp_path) == adapter(uninterrupted)
-    assert read_losses(tmp_path / "loss.jsonl") == read_losses(uninterrupted / "loss.jsonl")
+@pytest.mark.parametrize("number", [32, 14])
+def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, number, capsys):
+    """With 32 rows the steps end with an epoch, with 14 inside one."""
+    config = config.change(lr_scheduler_type="constant")
+
+    def state():
+        result = json.loads((tmp_path / "run.json").read_text())["result"]
+        return adapter(tmp_path), read_losses(tmp_path / "loss.jsonl"), result["steps"], result["eval_loss"]
+
+    run(config, rows[:number], tmp_path)
+    before = state()
+    run(config, rows[:number], tmp_path)
+    assert "training is finished: loading checkpoint-4" in capsys.readouterr().out
+    assert state() == before
+    assert sorted(path.name for path in (tmp_path / "outputs").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
 
 
 def test_an_old_adapter_stays_until_the_new_one_is_whole(base, config, tmp_path):
@@ -142,6 +154,37 @@ def test_an_old_adapter_stays_until_the_new_one_is_whole(base, config, tmp_path)
     assert adapter(tmp_path) == before
     training.save_adapter(model, tokenizer, tmp_path / "lora_model")
     assert [path.name for path in tmp_path.iterdir()] == ["lora_model"]
+
+
+def test_an_adapter_survives_a_break_between_the_two_renames(base, config, tmp_path, monkeypatch):
+    model, tokenizer = base
+    model = models.add_lora(model, config.lora)
+    folder = tmp_path / "lora_model"
+    training.save_adapter(model, tokenizer, folder)
+    before = adapter(tmp_path)
+    rename = Path.rename
+
+    def breaks(path, target):
+        if path.name == ".lora_model.new":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", breaks)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            training.save_adapter(model, tokenizer, folder)
+        assert (tmp_path / ".lora_model.old" / "adapter_model.safetensors").read_bytes() == before
+    monkeypatch.undo()
+    training.save_adapter(model, tokenizer, folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["lora_model"]
+
+
+def test_another_run_in_the_folder_is_told_before_the_model_is_loaded(config, rows, tmp_path):
+    run(config, rows, tmp_path)
+    assert training.plan_run(32, config, tmp_path).steps == 4
+    with pytest.raises(Tc3Error, match="r was 16 and is now 8"):
+        training.plan_run(32, config.change(r=8), tmp_path)
+    assert training.plan_run(32, config.change(r=8, resume_from_checkpoint=False), tmp_path).steps == 4
 
 
 def test_other_settings_do_not_continue_an_old_run(config, rows, tmp_path):
