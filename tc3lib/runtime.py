@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tc3lib.config import Config, nearest
-from tc3lib.errors import Tc3Error
+from tc3lib.errors import Tc3Error, show_alone
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DRIVE = Path("/content/drive")
@@ -60,6 +60,7 @@ def setup(config: Config, stage: str | None = None) -> Path:
         Tc3Error: The folder cannot be written, a file that the stage reads is missing, there is no GPU, or there is
             no such stage.
     """
+    show_alone()
     if stage is not None and stage not in STAGES:
         raise Tc3Error(f"there is no stage {stage!r}. {nearest(stage, STAGES)}")
     work = _work_folder(config)

@@ -41,7 +41,3 @@ def test_setting_names_are_unique_over_all_sections():
 def test_a_wrong_setting_is_named_with_what_was_expected(settings, message):
     with pytest.raises(Tc3Error, match=message):
         presets.llama3_8b().change(**settings)
-
-
-def test_a_notebook_shows_the_line_of_an_error_alone():
-    assert Tc3Error("no file x: do y.")._render_traceback_() == ["Tc3Error: no file x: do y."]

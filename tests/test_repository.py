@@ -1,6 +1,8 @@
 """What must agree between the repository's files."""
 
+import os
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -68,6 +70,31 @@ def test_the_two_readmes_have_the_same_structure():
         return headings, blocks, sorted(re.findall(r"\]\((https?:[^)]+|docs/[^)]+)\)", outside))
 
     assert shape(english) == shape(portuguese)
+
+
+def planned(target, ready):
+    command = ["make", "-n", target, f"READY={ready}"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize(("target", "job"), [("run", "nbconvert"), ("test", "-m pytest")])
+def test_two_commands_install_once_and_do_their_job(tmp_path, target, job):
+    """What make would do, without doing it: in a new clone, the second time, and after new pins."""
+    ready = tmp_path / "ready"
+    first = planned(target, ready)
+    assert first.index("-m venv .venv") < first.index("pip install") < first.index(job)
+    ready.touch()
+    second = planned(target, ready)
+    assert job in second
+    assert "install" not in second
+    os.utime(ready, (0, 0))
+    assert "pip install" in planned(target, ready)
+
+
+def test_make_run_leaves_executed_notebooks_and_a_summary():
+    lines = planned("run", ROOT / "pyproject.toml").splitlines()
+    assert any("nbconvert" in line and "--execute --output-dir runs/tiny" in line for line in lines)
+    assert lines[-1].endswith("python -m tc3lib runs/tiny")
 
 
 def test_ci_calls_make_test():
