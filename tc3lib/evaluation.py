@@ -6,7 +6,7 @@ from typing import Any
 
 from tc3lib.config import Config
 from tc3lib.errors import Tc3Error
-from tc3lib.generation import generate
+from tc3lib.generation import evaluating, generate
 from tc3lib.prompts import encode
 
 
@@ -56,9 +56,7 @@ def completion_losses(
     encoded = [encode(tokenizer, row, max_length) for row in rows]
     order = sorted(range(len(rows)), key=lambda index: len(encoded[index]["input_ids"]))
     losses: dict[int, tuple[float, int]] = {}
-    training = model.training
-    model.eval()
-    with tqdm(total=len(rows), desc="losses") as bar, torch.inference_mode():
+    with evaluating(model), torch.inference_mode(), tqdm(total=len(rows), desc="losses") as bar:
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             width = len(encoded[batch[-1]]["input_ids"])
@@ -82,7 +80,6 @@ def completion_losses(
                 losses[index] = (loss.item(), len(where))
             del logits
             bar.update(len(batch))
-    model.train(training)
     return [losses[index] for index in range(len(rows))]
 
 

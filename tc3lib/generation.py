@@ -1,6 +1,7 @@
 """Titles to texts, greedily: in batches for a score, streamed for a look."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +32,7 @@ def generate(model: Any, tokenizer: Any, titles: Sequence[str], config: Generati
     prompts = [encode_prompt(tokenizer, title) for title in titles]
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
     answers: dict[int, Answer] = {}
-    with tqdm(total=len(titles), desc="answers") as bar:
+    with evaluating(model), tqdm(total=len(titles), desc="answers") as bar:
         for start in range(0, len(order), config.generation_batch_size):
             batch = order[start : start + config.generation_batch_size]
             width = max(len(prompts[index]) for index in batch)
@@ -76,12 +77,24 @@ def stream(
         print(f"{title}  [source: {f'uid {uids[title]}' if title in uids else 'not in the catalogue'}]")
         prompt = encode_prompt(tokenizer, title)
         ids = torch.tensor([prompt], device=model.device)
-        outputs = model.generate(
-            input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **_decoding(tokenizer, config)
-        )
+        with evaluating(model):
+            outputs = model.generate(
+                input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **_decoding(tokenizer, config)
+            )
         answers.append(_answer(tokenizer, title, outputs[0, len(prompt) :].tolist()))
         print()
     return answers
+
+
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Put the model into evaluation mode for a while: one that trains with checkpointing would generate nonsense."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)
 
 
 def _decoding(tokenizer: Any, config: GenerationConfig) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
         ) from error
     # unsloth sets it to the context's length on a GPU, and every call that gives max_new_tokens would warn of both.
     model.generation_config.max_length = None
-    return model, tokenizer
+    return model.eval(), tokenizer
 
 
 def add_lora(model: Any, config: LoraConfig) -> Any:

@@ -63,5 +63,17 @@ def test_one_title_may_be_given_as_a_string(asked, config):
     assert [a.title for a in generation.stream(model, tokenizer, "Steel Mug", config.generation)] == ["Steel Mug"]
 
 
+def test_a_model_that_trains_with_checkpointing_answers_as_in_evaluation_mode(config):
+    from tc3lib import models
+
+    model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    model = models.add_lora(model, config.change(use_gradient_checkpointing="unsloth").lora).eval()
+    expected = generation.generate(model, tokenizer, TITLES, config.generation)
+    model.train()
+    assert generation.generate(model, tokenizer, TITLES, config.generation) == expected
+    assert generation.stream(model, tokenizer, TITLES, config.generation) == expected
+    assert model.training
+
+
 def test_no_titles_no_answers(asked, config):
     assert generation.generate(*asked, [], config.generation) == []

@@ -46,6 +46,10 @@ def test_the_base_model_is_quantised_to_nf4_and_brings_its_tokenizer(base):
     assert tokenizer.pad_token != tokenizer.eos_token
 
 
+def test_a_loaded_model_is_in_evaluation_mode_throughout(base):
+    assert not any(module.training for module in base[0].modules())
+
+
 def test_lora_is_on_all_seven_projections_and_alone_is_trained(base, config):
     model = models.add_lora(base[0], config.lora)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
