@@ -73,7 +73,7 @@ def test_the_two_readmes_have_the_same_structure():
 
 
 def planned(target, ready):
-    command = ["make", "-n", target, f"READY={ready}"]
+    command = ["make", "-n", "--no-print-directory", target, f"READY={ready}"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
@@ -92,7 +92,7 @@ def test_two_commands_install_once_and_do_their_job(tmp_path, target, job):
 
 
 def test_make_run_leaves_executed_notebooks_and_a_summary():
-    lines = planned("run", ROOT / "pyproject.toml").splitlines()
+    lines = planned("run", ROOT / "README.md").splitlines()
     assert any("nbconvert" in line and "--execute --output-dir runs/tiny" in line for line in lines)
     assert lines[-1].endswith("python -m tc3lib runs/tiny")
 
