@@ -123,7 +123,6 @@ def test_the_parameters_cell_picks_the_preset_by_name_and_is_open_to_changes(nam
     assert f'runtime.setup(config, "{name}")' in source
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_an_edit_made_in_colab_comes_back_and_nothing_else_does(tmp_path):
     for name in ("notebooks", "pyproject.toml", "Makefile", "requirements-cpu.txt"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
