@@ -10,7 +10,7 @@ export TC3_PRESET := tiny
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test lint notebooks from-colab data clean
+.PHONY: help run test fuzz lint notebooks from-colab data clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +26,9 @@ run: $(READY)  ## run the four notebooks on the embedded data, on a CPU: results
 
 test: $(READY)  ## run every test
 	$(BIN)/python -m pytest
+
+fuzz: $(READY)  ## attack 01_prepare with 100,000 flipped bytes instead of the few of make test
+	TC3_FUZZ=100000 $(BIN)/python -m pytest tests/test_fuzz.py
 
 lint: $(READY)  ## check style, and that the notebooks are generated from their sources
 	$(BIN)/pre-commit run --all-files

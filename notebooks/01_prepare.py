@@ -44,7 +44,7 @@ from dataclasses import asdict
 
 import pandas as pd
 
-from tc3lib import data, files, planning, plotting, presets, prompts, runtime
+from tc3lib import data, files, models, planning, plotting, presets, prompts, runtime, sampling
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -56,37 +56,54 @@ config = presets.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
 work = runtime.setup(config, "01_prepare")
 
 # %% [markdown]
-# Read the whole catalogue once. A product needs a title and a description; every line is accounted for.
+# Read the whole catalogue once. A product needs a title and a content; every line is accounted for. Lines that cannot
+# be read are passed over and listed in `quarantine.jsonl`.
 
 # %%
-report = data.prepare(runtime.catalogue(config, work), work / "trn_output.json", clean=config.data.clean)
+source, settings = runtime.catalogue(config, work), config.data
+report = data.prepare(source, work / "trn_output.json", clean=settings.clean, max_damaged=settings.max_damaged)
+print(report.remark)
 pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="lines").to_frame()
 
 # %% [markdown]
+# What cleaning does to some texts (`clean=False` leaves them as they are): HTML is unescaped, white space is tidied, and
+# edition notes that were glued to the end go.
+
+# %%
+plotting.table(data.before_and_after(source), ["uid", "before", "after"])
+
+# %% [markdown]
 # Draw the rows that the planned steps will see. The hash of a description decides whether it may be trained on or is
-# held out, so none is on both sides.
+# held out, so none is on both sides. Equal rows count once.
 
 # %%
 needed, demo = planning.rows_needed(config.training), config.generation.demo_titles
-sample = data.select(work / "trn_output.json", work, config.data, train_rows=needed, demo_titles=demo)
+sample = sampling.select(work / "trn_output.json", work, settings, train_rows=needed, demo_titles=demo)
 files.write_json(work / "prepare_report.json", {**asdict(report), "selected": asdict(sample)})
 pd.Series(asdict(sample), name="rows").to_frame()
 
 # %% [markdown]
-# Some of the rows to train on.
+# Some of the rows to train on, which are in random order.
 
 # %%
 rows = files.read_rows(work / "train.jsonl")
 plotting.table(rows[:8], ["uid", "input_text", "response"])
 
 # %% [markdown]
-# One of them as the model will meet it: the prompt, then what it learns to write.
+# Three of them as the model will meet them: the prompt, then what it learns to write.
 
 # %%
-print(prompts.PROMPT.format(rows[0]["instruction"], rows[0]["input_text"]) + rows[0]["response"])
+print(prompts.preview(rows[8:11]))
 
 # %% [markdown]
-# How long titles and answers are.
+# How long their titles and contents are.
 
 # %%
 plotting.plot_lengths(rows)
+
+# %% [markdown]
+# How many tokens they have. What is longer than `max_seq_length` loses its end in training.
+
+# %%
+lengths = prompts.token_lengths(models.load_tokenizer(config.model), rows)
+plotting.plot_tokens(lengths, config.model.max_seq_length)

@@ -82,11 +82,13 @@ class DataConfig:
     """Which rows a run sees."""
 
     source: str
-    """The catalogue, in the work folder or anywhere; with `.gz` added it is found too."""
+    """The catalogue, in the work folder or anywhere; with `.gz` or `.zip` added it is found too."""
     fallback_source: str | None
     """What is read where the work folder has no `trn.json` and `source` asks for nothing else."""
     clean: bool
     """Unescape HTML, tidy white space, drop glued edition notes. False: only strip both ends."""
+    max_damaged: Share
+    """Largest share of damaged lines that is put up with; they are passed over and listed in `quarantine.jsonl`."""
     train_rows: Count | None
     """None: as many as the planned steps use."""
     eval_rows: Count

@@ -1,297 +1,163 @@
-"""From a catalogue of products to the rows of a run: clean, format, split, sample. Streams; the file may be large."""
+"""From a catalogue of products to fine-tuning records: every line is read once and accounted for."""
 
-import codecs
-import gzip
-import hashlib
-import heapq
-import html
-import json
 import os
-import re
 import time
-import unicodedata
-import zlib
-from collections import Counter, deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from tc3lib.config import DataConfig
+from tc3lib.cleaning import clean_text
 from tc3lib.errors import Tc3Error
-from tc3lib.files import replacing, write_rows
-from tc3lib.prompts import description, format_record
+from tc3lib.files import blaming, replacing
+from tc3lib.records import Converted, decode_each
+from tc3lib.sources import Source, opened
+from tc3lib.workers import convert_here, convert_in_workers
 
-BLOCK_BYTES = 8 << 20
-PARALLEL_FROM_BYTES = 256 << 20
-
-# Amazon glued this note to the end of many book descriptions, without a space and sometimes without an edition.
-_EDITION_NOTE = re.compile(
-    r"\s*--\s*This text refers to (?:the|an?)(?:(?!--).){0,100}?(?:edition|title)\b[^.]{0,40}\.\s*$"
-)
-
-
-class _Product(msgspec.Struct):
-    title: str | None
-    content: str | None
-    uid: Any = None
+PARALLEL_FROM_BYTES = 64 << 20
+FULL_LINES, FULL_USABLE = 2_248_619, 1_390_403
+"""Lines of LF-AmazonTitles-1.3MM's `trn.json`, and those of them that the recipe's rule keeps."""
 
 
 @dataclass(frozen=True)
 class PrepareReport:
-    """What `prepare` did with every line: `read` is `kept` plus the sum of `dropped`."""
+    """What `prepare` did with every line (or element of an array): `read` is `kept` plus the sum of `dropped`."""
 
     read: int
     kept: int
     dropped: dict[str, int] = field(default_factory=dict)
-    """Lines by reason: `blank_title`, `blank_content`, `blank_both`, `empty_line`, `damaged`."""
+    """By reason: `blank_title`, `blank_content`, `blank_both`, `blank_after_cleaning`, `empty_line`, `damaged`."""
     seconds: float = 0.0
+    remark: str = ""
+    """Whether this is the whole catalogue of the Tech Challenge, if it has as many lines."""
 
 
-@dataclass(frozen=True)
-class SelectReport:
-    """What `select` drew from the prepared rows."""
-
-    rows: int
-    train: int
-    eval: int
-    demo: int
-
-
-def prepare(source: Path | str, target: Path | str, *, clean: bool = True, workers: int | None = None) -> PrepareReport:
+def prepare(
+    source: Path | str,
+    target: Path | str,
+    *,
+    clean: bool = True,
+    max_damaged: float = 0.01,
+    workers: int | None = None,
+) -> PrepareReport:
     """Turn a catalogue into fine-tuning records, dropping products without a title or without a description.
 
     Writes `target` (JSON Lines of `instruction`, `input_text`, `response`); beside it `*.uid.jsonl`, whose n-th line
-    is the uid of the n-th record, and `quarantine.jsonl`, with number and reason of each line that could not be read.
-    Each file appears whole or not at all; the old one stays until then. The bytes do not depend on `workers`.
+    is the uid of the n-th record, and `quarantine.jsonl`, with line number, byte offset (in the unpacked file) and
+    reason of each line that could not be read. Each file appears whole or not at all; the old one stays until then.
+    The bytes do not depend on `workers`. Memory does not depend on the size of the catalogue or of its lines.
 
     Args:
-        source: JSON Lines with `title`, `content` and, if there is one, `uid`; plain or gzip.
+        source: JSON Lines, or a JSON array, of `title`, `content` and, if there is one, `uid`; other keys are passed
+            over. UTF-8, plain or packed with gzip or zip.
         target: The file to write.
-        clean: Unescape HTML, tidy white space, drop glued edition notes. False: only strip both ends.
-        workers: Processes. None: one, or one per core (at most 4) for a plain file over 256 MiB.
+        clean: Tidy title and content with `clean_text`. False: only strip both ends.
+        max_damaged: Largest share of damaged lines that is put up with.
+        workers: Processes. None: as many as there are cores, 4 at most, for plain JSON Lines from 64 MiB on, else
+            one. What is packed, or an array, is always read by one.
 
     Raises:
-        Tc3Error: `source` is missing, damaged (gzip) or holds no usable row, or `target`'s folder cannot be written.
+        Tc3Error: `source` is missing, not a catalogue, too damaged or without a usable row, or a file cannot be
+            written.
     """
     source, target, start = Path(source), Path(target), time.monotonic()
-    if not source.is_file():
-        raise Tc3Error(f"no file {source}: expected JSON Lines with `title` and `content`.")
-    if workers is None:
-        large = not _is_gzip(source) and source.stat().st_size >= PARALLEL_FROM_BYTES
-        workers = min(4, os.cpu_count() or 1) if large else 1
-    counts: Counter[str] = Counter()
-    quarantined: list[bytes] = []
-    with replacing(target) as records, replacing(target.with_suffix(".uid.jsonl")) as uids:
-        for block in _in_order(_blocks(source), clean, workers):
-            for number, reason in block.damaged:
-                quarantined.append(msgspec.json.encode({"line": counts["read"] + number, "reason": reason}) + b"\n")
-            counts.update(block.counts)
-            records.write(block.records)
-            uids.write(block.uids)
-        if not counts["kept"]:
-            lines = b"".join(quarantined[:3]).decode().replace("\n", " ")
-            raise Tc3Error(
-                f"{source} has no row with a title and a content in {counts['read']} lines; expected JSON Lines such "
-                f'as {{"title": "...", "content": "..."}}. {lines}'.rstrip()
-            )
-    quarantine = target.with_name("quarantine.jsonl")
-    if quarantined:
-        with replacing(quarantine) as file:
-            file.writelines(quarantined)
-    else:
-        quarantine.unlink(missing_ok=True)
-    read, kept = counts.pop("read"), counts.pop("kept")
-    return PrepareReport(read, kept, dict(sorted(counts.items())), round(time.monotonic() - start, 3))
+    quarantine, uids = target.with_name("quarantine.jsonl"), target.with_suffix(".uid.jsonl")
+    total, first = Converted(), []
+    with (
+        opened(source) as opened_source,
+        replacing(target) as records_file,
+        replacing(uids) as uids_file,
+        replacing(quarantine, keep_empty=False) as quarantine_file,
+        blaming(target),
+    ):
+        files = (records_file, uids_file)
+        if (workers := _workers(opened_source, workers)) > 1:
+            parts = convert_in_workers(source, clean, files, workers)
+        else:
+            parts = convert_here(opened_source, clean, files)
+        for part in _with_progress(parts, source):
+            for line, offset, reason in part.damaged:
+                row = msgspec.json.encode({"line": line, "offset": offset, "reason": reason})
+                quarantine_file.write(row + b"\n")
+                first += [row.decode()] if len(first) < 3 else []
+            total.add(part)
+            total.damaged.clear()
+        _check(source, total, first, max_damaged)
+    seconds = round(time.monotonic() - start, 3)
+    return PrepareReport(total.read, total.kept, dict(sorted(total.dropped.items())), seconds, _remark(total))
 
 
-def clean_text(text: str) -> str:
-    """Return the text with HTML unescaped once, in NFC, runs of white space as one space, no glued edition note.
-
-    References to C1 controls (`&#x92;`) become what browsers show for them; nothing else is added or removed.
-    """
-    text = html.unescape(text) if "&" in text else text
-    text = " ".join(unicodedata.normalize("NFC", text).split())
-    return _EDITION_NOTE.sub("", text) if "This text refers to" in text else text
-
-
-def select(
-    prepared: Path | str,
-    folder: Path | str,
-    config: DataConfig,
-    *,
-    train_rows: int | None = None,
-    demo_titles: tuple[str, ...] = (),
-) -> SelectReport:
-    """Draw the run's rows from all prepared ones and write `train.jsonl`, `eval.jsonl` and `demo.jsonl`.
-
-    A description's hash decides its side, so no description lies on both, whatever its title; a held-out row whose
-    title is trained on, or held out already, is passed over. The rows with the smallest hashes are taken: a uniform
-    sample, in an order that neither the file's order nor the platform changes. Exact duplicates are taken once.
+def before_and_after(source: Path | str, rows: int = 5, among: int = 20_000) -> list[dict[str, Any]]:
+    """Return titles and contents that cleaning changes: `uid`, `before` and `after` of some in the first rows.
 
     Args:
-        prepared: The file that `prepare` wrote.
-        folder: Where the three files go; each row has `uid`, `part` (`train`, `eval` or `demo`),
-            `instruction`, `input_text`, `response`.
-        config: `eval_rows`, `eval_share` and `sample_seed` are used, and `train_rows` before the argument.
-        train_rows: Rows to train on; None: all.
-        demo_titles: Titles whose row, if there is one, goes to `demo.jsonl`, whatever its side.
-
-    Raises:
-        Tc3Error: `prepared` is missing, or no row is left for one of the two sides.
+        source: The catalogue.
+        rows: How many to return, the shortest of those found.
+        among: Lines to look at.
     """
-    prepared, folder = Path(prepared), Path(folder)
-    train_rows = config.train_rows or train_rows
-    uids_path = prepared.with_suffix(".uid.jsonl")
-    for path in (prepared, uids_path):
-        if not path.is_file():
-            raise Tc3Error(f"no file {path}: run 01_prepare first.")
-    key = str(config.sample_seed).encode()
-    threshold = int(config.eval_share * 2**64)
-    # Three times as many held-out candidates as asked for: those whose title is taken are passed over below.
-    train, held_out = _Smallest(train_rows), _Smallest(3 * config.eval_rows)
-    demo: dict[str, tuple[int, int, bytes]] = {}
-    rows = offset = 0
-    decode = msgspec.json.Decoder(dict[str, str]).decode
-    try:
-        with open(prepared, "rb") as records, open(uids_path, "rb") as uids:
-            for line, uid in zip(records, uids, strict=True):
-                record = decode(line)
-                title, content = record["input_text"], description(record).encode()
-                side = held_out if _hash(key, content) < threshold else train
-                rank = _hash(key, title.encode() + b"\0" + content)
-                side.add(rank, offset, uid)
-                if title in demo_titles:
-                    demo[title] = min(demo.get(title, (rank, offset, uid)), (rank, offset, uid))
-                rows, offset = rows + 1, offset + len(line)
-    except (ValueError, KeyError) as error:
-        raise Tc3Error(f"{prepared}, line {rows + 1}: {error}. Run 01_prepare again from the top.") from None
-    train_sample = _rows_at(prepared, train.sorted())
-    seen = {row["input_text"] for row in train_sample}
-    eval_sample = []
-    for row in _rows_at(prepared, held_out.sorted()):
-        if row["input_text"] not in seen and len(eval_sample) < config.eval_rows:
-            seen.add(row["input_text"])
-            eval_sample.append(row)
-    if not train_sample or not eval_sample:
-        raise Tc3Error(
-            f"{prepared} has {rows} rows: {len(train_sample)} to train on and {len(eval_sample)} held out "
-            f"(eval_share={config.eval_share}); both need at least one. Add rows or change eval_share."
-        )
-    demo_sample = _rows_at(prepared, [demo[title] for title in demo_titles if title in demo])
-    for name, sample in (("train", train_sample), ("eval", eval_sample), ("demo", demo_sample)):
-        write_rows(folder / f"{name}.jsonl", [{"uid": row.pop("uid"), "part": name, **row} for row in sample])
-    return SelectReport(rows, len(train_sample), len(eval_sample), len(demo_sample))
+    changed, seen = [], 0
+    with opened(Path(source)) as catalogue:
+        for block in catalogue.blocks():
+            for product in decode_each(block, 1)[0]:
+                for text in filter(None, (product.title, product.content)):
+                    if (tidy := clean_text(text)) != text.strip():
+                        changed.append({"uid": product.uid, "before": text, "after": tidy})
+            seen += len(block.lines)
+            if seen >= among:
+                break
+    return sorted(changed, key=lambda row: len(row["before"]))[:rows]
 
 
-@dataclass(frozen=True)
-class _Block:
-    """What became of some lines; numbers of damaged lines count from 1 within the block."""
-
-    records: bytes
-    uids: bytes
-    counts: Counter[str]
-    damaged: list[tuple[int, str]]
-
-
-class _Smallest:
-    """The `size` entries of smallest rank (None: all), each rank once."""
-
-    def __init__(self, size: int | None):
-        self.size = size
-        self.heap: list[tuple[int, int, bytes]] = []
-        self.ranks: set[int] = set()
-
-    def add(self, rank: int, offset: int, uid: bytes) -> None:
-        if self.size is not None and len(self.heap) == self.size and rank > -self.heap[0][0]:
-            return
-        if rank in self.ranks:
-            return
-        self.ranks.add(rank)
-        if len(self.heap) == self.size:
-            self.ranks.remove(-heapq.heappushpop(self.heap, (-rank, offset, uid))[0])
-        else:
-            heapq.heappush(self.heap, (-rank, offset, uid))
-
-    def sorted(self) -> list[tuple[int, int, bytes]]:
-        """Return rank, offset and uid, smallest rank first."""
-        return sorted((-rank, offset, uid) for rank, offset, uid in self.heap)
+def _workers(source: Source, workers: int | None) -> int:
+    if source.packing or source.array:
+        return 1
+    if workers is None:
+        large = source.path.stat().st_size >= PARALLEL_FROM_BYTES
+        return min(4, len(os.sched_getaffinity(0))) if large else 1
+    return workers
 
 
-def _hash(key: bytes, value: bytes) -> int:
-    return int.from_bytes(hashlib.blake2b(value, digest_size=8, key=key).digest(), "big")
-
-
-def _rows_at(prepared: Path, entries: list[tuple[int, int, bytes]]) -> list[dict[str, Any]]:
-    """Return the records at the entries' offsets, in that order, each with its uid."""
-    rows = []
-    with open(prepared, "rb") as file:
-        for _, offset, uid in entries:
-            file.seek(offset)
-            rows.append({"uid": json.loads(uid), **json.loads(file.readline())})
-    return rows
-
-
-def _blocks(source: Path) -> Iterator[bytes]:
-    """Yield the file in pieces of whole lines, with a progress bar over its bytes on disk."""
+def _with_progress(parts: Iterator[tuple[Converted, int]], source: Path) -> Iterator[Converted]:
+    """Pass the parts on under a progress bar: bytes of the file on disk, rows a second, time left."""
     from tqdm.auto import tqdm
 
-    bar = tqdm(total=source.stat().st_size, unit="B", unit_scale=True, desc=source.name)
-    try:
-        with bar, open(source, "rb") as raw, gzip.open(raw) if _is_gzip(source) else raw as file:
-            if file.read(3) != codecs.BOM_UTF8:
-                file.seek(0)
-            while block := file.read(BLOCK_BYTES):
-                yield block + file.readline()
-                bar.update(raw.tell() - bar.n)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise Tc3Error(f"{source} is a damaged gzip file ({error}). Copy or download it again.") from None
+    rows, start, size = 0, time.monotonic(), source.stat().st_size
+    form = "{desc}: {percentage:3.0f}%|{bar}|{postfix} [{elapsed}<{remaining}]"
+    with tqdm(total=size, desc=source.name, bar_format=form) as bar:
+        for part, position in parts:
+            rows += part.read
+            if position - bar.n > size / 1000 or position >= size:
+                speed = rows / max(time.monotonic() - start, 1e-3)
+                bar.set_postfix_str(f"{rows:,} rows, {speed:,.0f} rows/s", refresh=False)
+                bar.update(position - bar.n)
+            yield part
 
 
-def _is_gzip(source: Path) -> bool:
-    with open(source, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
+def _check(source: Path, total: Converted, first: list[str], max_damaged: float) -> None:
+    """Raise Tc3Error if the catalogue is too damaged, or nothing of it can be used."""
+    damaged = total.dropped.get("damaged", 0)
+    shown = f" The first: {' '.join(first)}" if first else ""
+    if not total.kept:
+        raise Tc3Error(
+            f"{source} has no row with a title and a content in {total.read} lines; expected JSON Lines such as "
+            f'{{"title": "...", "content": "..."}}.{shown}'
+        )
+    if damaged > max_damaged * total.read:
+        raise Tc3Error(
+            f"{source}: {damaged:,} of {total.read:,} lines are damaged, {damaged / total.read:.1%}; at most "
+            f"{max_damaged:.1%} (max_damaged) are put up with. Copy or download it again, or mend it.{shown}"
+        )
 
 
-def _in_order(blocks: Iterable[bytes], clean: bool, workers: int) -> Iterator[_Block]:
-    """Yield the converted blocks in the file's order; at most two a worker are held in memory."""
-    if workers == 1:
-        yield from (_convert(block, clean) for block in blocks)
-        return
-    with ProcessPoolExecutor(workers) as pool:
-        pending: deque[Future[_Block]] = deque()
-        for block in blocks:
-            pending.append(pool.submit(_convert, block, clean))
-            if len(pending) == 2 * workers:
-                yield pending.popleft().result()
-        yield from (future.result() for future in pending)
-
-
-def _convert(block: bytes, clean: bool) -> _Block:
-    """Turn lines of products into lines of records."""
-    decode, encode = msgspec.json.Decoder(_Product).decode, msgspec.json.encode
-    tidy = clean_text if clean else str.strip
-    records, uids, damaged = bytearray(), bytearray(), []
-    counts: Counter[str] = Counter()
-    for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), 1):
-        counts["read"] += 1
-        try:
-            product = decode(line)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            if not line.strip():
-                counts["empty_line"] += 1
-                continue
-            counts["damaged"] += 1
-            damaged.append((number, str(error)))
-            continue
-        title, content = tidy(product.title or ""), tidy(product.content or "")
-        if title and content:
-            counts["kept"] += 1
-            records += encode(format_record(title, content)) + b"\n"
-            uids += encode(product.uid) + b"\n"
-        else:
-            counts["blank_both" if not title and not content else "blank_title" if not title else "blank_content"] += 1
-    return _Block(bytes(records), bytes(uids), counts, damaged)
+def _remark(total: Converted) -> str:
+    if total.read != FULL_LINES:
+        return ""
+    usable = total.kept + total.dropped.get("blank_after_cleaning", 0)
+    if usable == FULL_USABLE:
+        return f"This is the whole LF-AmazonTitles-1.3MM: {FULL_LINES:,} lines, {FULL_USABLE:,} usable before cleaning."
+    return (
+        f"As many lines as LF-AmazonTitles-1.3MM ({FULL_LINES:,}), but {usable:,} usable before cleaning, not "
+        f"{FULL_USABLE:,}: it is another file, or a damaged one."
+    )

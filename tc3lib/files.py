@@ -1,16 +1,21 @@
 """Read and write JSON Lines; what is written appears whole or not at all."""
 
+import errno
+import fcntl
+import glob
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import msgspec
 
 from tc3lib.errors import Tc3Error
+
+_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
 def read_rows(path: Path | str) -> list[dict[str, Any]]:
@@ -44,19 +49,94 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file for bytes that takes `path`'s place when the block ends well, and is gone when it does not."""
-    try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise Tc3Error(f"cannot write {path}: {error.strerror}. Choose another folder with TC3_HOME.") from None
-    try:
-        with open(handle, "wb") as file:
+def replacing(path: Path, keep_empty: bool = True) -> Iterator[IO[bytes]]:
+    """Open a new file for bytes that takes `path`'s place when the block ends well, and is gone when it does not.
+
+    While it is written it has no name where the file system can do that (Linux's `O_TMPFILE`), so that a process that
+    is killed leaves nothing. Elsewhere its name is hidden and begins with `path`'s; what a killed process left there
+    goes when the next one writes the same file.
+
+    Args:
+        path: The file to replace.
+        keep_empty: False: if nothing was written, `path` goes as well.
+
+    Raises:
+        Tc3Error: The file cannot be written; `path` is as it was.
+    """
+    with blaming(path):
+        _sweep(path)
+        with _unnamed(path) as (file, name):
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
+            if os.fstat(file.fileno()).st_size or keep_empty:
+                os.fsync(file.fileno())
+                _rename(name or _link(path, file), path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write into a `Tc3Error` that names `path` and what to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Make its folder writable"
+        old = " The file that was there before is unchanged." if path.exists() else ""
+        raise Tc3Error(
+            f"cannot write {path}: {error.strerror or error}. {advice}, or choose another folder with TC3_HOME.{old}"
+        ) from None
+
+
+@contextmanager
+def _unnamed(path: Path) -> Iterator[tuple[IO[bytes], str]]:
+    """Open a new file beside `path`, without a name or, where that cannot be, with one that goes in the end."""
+    name = ""
+    try:
+        handle = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
+    except OSError as error:
+        if error.errno not in _NO_TMPFILE or not path.parent.is_dir():
+            raise
+        name = _new_name(path)
+        handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+    file = open(handle, "wb")  # noqa: SIM115  (closing it must not hide why it is closed)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells `_sweep` that somebody is at work
+        yield file, name
+    finally:
+        with suppress(OSError):
+            file.close()
+        if name:
+            Path(name).unlink(missing_ok=True)
+
+
+def _new_name(path: Path) -> str:
+    return str(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
+
+
+def _link(path: Path, file: IO[bytes]) -> str:
+    """Give a file without a name one beside `path`, and return it."""
+    name = _new_name(path)
+    folder = os.open(path.parent, os.O_DIRECTORY)
+    try:
+        os.link(f"/proc/self/fd/{file.fileno()}", name, dst_dir_fd=folder)
+    finally:
+        os.close(folder)
+    return name
+
+
+def _rename(name: str, path: Path) -> None:
+    try:
         os.replace(name, path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def _sweep(path: Path) -> None:
+    """Remove what a killed process left of an earlier attempt to write `path`."""
+    for name in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+        with suppress(OSError), open(name, "rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            name.unlink()

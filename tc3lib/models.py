@@ -34,6 +34,17 @@ def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
+def load_tokenizer(config: ModelConfig) -> Any | None:
+    """Return the base model's tokenizer alone, or None, and say so, if it is not at hand: no GPU is needed."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(config.model_name)
+    except (OSError, ValueError) as error:
+        print(f"no tokenizer of {config.model_name} at hand ({str(error).splitlines()[0]}): tokens are not counted")
+        return None
+
+
 def add_lora(model: Any, config: LoraConfig) -> Any:
     """Return the model with a new, trainable adapter; every weight of the base model is frozen."""
     from unsloth import FastLanguageModel

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tc3lib.prompts import description
+
 TRAIN_COLOUR, EVAL_COLOUR, MUTED = "#4C78A8", "#E45756", "#9AA5B1"
 
 
@@ -24,15 +26,41 @@ def plot_loss(history: Sequence[Mapping[str, float]]) -> Any:
 
 
 def plot_lengths(rows: Sequence[Mapping[str, str]]) -> Any:
-    """Return histograms of the lengths of titles and responses, in characters on a log scale."""
+    """Return histograms of the lengths of titles and contents, in characters on a log scale."""
     import numpy
 
     figure, axes = _figure("characters", "rows")
-    for key, label, colour in (("input_text", "title", MUTED), ("response", "response", TRAIN_COLOUR)):
-        lengths = [len(row[key]) for row in rows]
+    titles, contents = [len(row["input_text"]) for row in rows], [len(description(row)) for row in rows]
+    for lengths, label, colour in ((titles, "title", MUTED), (contents, "content", TRAIN_COLOUR)):
         axes.hist(lengths, bins=numpy.geomspace(1, max(lengths) + 1, 60), label=label, color=colour, alpha=0.8)
     axes.set_xscale("log")
     axes.legend(frameon=False)
+    return figure
+
+
+def plot_tokens(lengths: Sequence[int], max_seq_length: int) -> Any:
+    """Return a histogram of the rows' lengths in tokens, with percentiles and the share over `max_seq_length`."""
+    import numpy
+
+    figure, axes = _figure("tokens a row", "rows")
+    if not lengths:
+        axes.set_title("no tokenizer at hand")
+        return figure
+    axes.hist(lengths, bins=60, color=TRAIN_COLOUR, alpha=0.8)
+    marks = {share: numpy.percentile(lengths, share) for share in (5, 50, 95, 99)}
+    for share, value in marks.items():
+        axes.axvline(value, color=MUTED, linewidth=1)
+        axes.annotate(
+            f"{share} %", (value, 1), xycoords=("data", "axes fraction"), fontsize=8, ha="center", va="bottom"
+        )
+    if max(lengths) > max_seq_length:
+        axes.axvline(max_seq_length, color=EVAL_COLOUR)
+    longer = sum(length > max_seq_length for length in lengths) / len(lengths)
+    values = ", ".join(f"{share} %: {value:,.0f}" for share, value in marks.items())
+    axes.set_title(
+        f"{values}, longest {max(lengths):,} tokens; {longer:.2%} longer than max_seq_length = {max_seq_length:,}",
+        fontsize=10, pad=16,
+    )  # fmt: skip
     return figure
 
 

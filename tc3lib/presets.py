@@ -59,6 +59,7 @@ def llama3_8b() -> Config:
             source="trn.json",
             fallback_source=None,
             clean=True,
+            max_damaged=0.01,
             train_rows=None,
             eval_rows=128,
             eval_share=0.05,

@@ -1,6 +1,6 @@
 """The prompt template and how a record becomes token ids; no other module knows either."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from tc3lib.errors import Tc3Error
@@ -70,6 +70,20 @@ def encode(tokenizer: Any, record: Mapping[str, str], max_length: int | None = N
         )
     ids = [*prompt, *_ids(tokenizer, record["response"]), tokenizer.eos_token_id][:max_length]
     return {"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))}
+
+
+def preview(records: Iterable[Mapping[str, str]]) -> str:
+    """Return records as the model meets them: the prompt, then what it learns to write."""
+    texts = [
+        PROMPT.format(record.get("instruction", INSTRUCTION), record["input_text"]) + record["response"]
+        for record in records
+    ]
+    return f"\n\n{'-' * 80}\n\n".join(texts)
+
+
+def token_lengths(tokenizer: Any | None, records: Iterable[Mapping[str, str]]) -> list[int]:
+    """Return the tokens of each record, uncut: prompt, response, bos and eos. No tokenizer: no lengths."""
+    return [len(encode(tokenizer, record)["input_ids"]) for record in records] if tokenizer else []
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

@@ -79,21 +79,21 @@ def setup(config: Config, stage: str | None = None) -> Path:
 
 
 def catalogue(config: Config, work: Path) -> Path:
-    """Return the catalogue to read: `source` in the work folder, `source` with `.gz`, else the preset's own.
+    """Return the catalogue to read: `source` in the work folder, `source` with `.gz` or `.zip`, else the preset's own.
 
     Raises:
         Tc3Error: There is none, or it has the name of a file that 01_prepare writes.
     """
     name = config.data.source
     path = work / Path(name).expanduser()
-    candidates = [path, path.with_name(f"{path.name}.gz")]
+    candidates = [path, path.with_name(f"{path.name}.gz"), path.with_name(f"{path.name}.zip")]
     if config.data.fallback_source and name == SOURCE:
         candidates.append(Path(config.data.fallback_source))
-    found = next((candidate for candidate in candidates if candidate.is_file()), None)
+    found = next((candidate for candidate in candidates if candidate.exists()), None)
     if found is None:
         raise Tc3Error(
             f"no {path.name} in {path.parent}: put your catalogue there (JSON Lines with `title` and `content`; `.gz` "
-            "will do), or give its path as the setting `source`. TC3_PRESET=tiny runs on the embedded one."
+            "or `.zip` will do), or give its path as the setting `source`. TC3_PRESET=tiny runs on the embedded one."
         )
     if found.parent.resolve() == work.resolve() and found.name in STAGES["01_prepare"].writes:
         raise Tc3Error(f"01_prepare would overwrite the catalogue {found}: rename the file, and set source.")

@@ -1,11 +1,12 @@
-import gzip
-import html
 import json
 import random
+import re
+import subprocess
+import sys
 
 import pytest
 
-from tc3lib import data, files, presets
+from tc3lib import data, presets, workers
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import format_record
 
@@ -54,13 +55,19 @@ def test_every_line_is_accounted_for(tmp_path):
         '{"title": "Cup", "content": null}',
     ]
     (tmp_path / "trn.json").write_text("\n".join(lines))
-    report = data.prepare(tmp_path / "trn.json", tmp_path / "out.json")
+    report = data.prepare(tmp_path / "trn.json", tmp_path / "out.json", max_damaged=0.3)
     assert (report.read, report.kept) == (11, 2)
-    assert report.dropped == {"blank_title": 1, "blank_content": 3, "blank_both": 1, "empty_line": 1, "damaged": 3}
+    assert report.dropped == {
+        "blank_title": 1, "blank_content": 2, "blank_both": 1, "blank_after_cleaning": 1, "empty_line": 1, "damaged": 3,
+    }  # fmt: skip
     assert report.read == report.kept + sum(report.dropped.values())
     assert records(tmp_path / "out.json") == [format_record("Mug", "A mug."), format_record("Pan", "A pan.")]
     assert records(tmp_path / "out.uid.jsonl") == ["a", 7.5]
-    assert [row["line"] for row in records(tmp_path / "quarantine.jsonl")] == [7, 8, 9]
+    quarantined = records(tmp_path / "quarantine.jsonl")
+    assert [row["line"] for row in quarantined] == [7, 8, 9]
+    whole = (tmp_path / "trn.json").read_bytes()
+    for row in quarantined:
+        assert whole[row["offset"] :].startswith(lines[row["line"] - 1].encode())
     assert "Expected `str | null`, got `int`" in records(tmp_path / "quarantine.jsonl")[1]["reason"]
 
 
@@ -72,68 +79,18 @@ def test_a_second_run_without_damage_leaves_no_old_quarantine(tmp_path):
 
 
 def test_any_number_of_workers_writes_the_same_bytes(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "BLOCK_BYTES", 1000)
+    monkeypatch.setattr(workers, "RANGE_BYTES", 1000)
     rows = [{"uid": str(n), "title": f"Mug {n}", "content": f"A mug {n}." * (n % 7)} for n in range(500)]
     source = write(tmp_path / "trn.json", rows)
     with open(source, "a") as file:
         file.write("damaged\n")
     outputs = []
-    for workers in (1, 2, 3):
-        report = data.prepare(source, tmp_path / "out.json", workers=workers)
+    for count in (1, 2, 3, 70):
+        report = data.prepare(source, tmp_path / "out.json", workers=count)
         files = [(tmp_path / name).read_bytes() for name in ("out.json", "out.uid.jsonl", "quarantine.jsonl")]
         outputs.append((report.read, report.kept, report.dropped, files))
-    assert outputs[0] == outputs[1] == outputs[2]
+    assert outputs[0] == outputs[1] == outputs[2] == outputs[3]
     assert json.loads(outputs[0][3][2])["line"] == 501
-
-
-LINE = b'{"uid": "a", "title": "Mug", "content": "A mug."}\n'
-
-
-@pytest.mark.parametrize("name", ["trn.json.gz", "trn.json"])
-def test_gzip_is_read_too_whatever_its_name(tmp_path, name):
-    (tmp_path / name).write_bytes(gzip.compress(LINE * 3))
-    assert data.prepare(tmp_path / name, tmp_path / "out.json").kept == 3
-
-
-@pytest.mark.parametrize(
-    "damage", [lambda b: b[:-12], lambda b: b[:-6] + b"xxxxxx", lambda b: b[:40] + b"x" * 20 + b[60:]]
-)
-def test_damaged_gzip_is_told(tmp_path, damage):
-    whole = gzip.compress(b"".join(LINE.replace(b"Mug", str(n).encode() * 9) for n in range(99)))
-    (tmp_path / "trn.json.gz").write_bytes(damage(whole))
-    with pytest.raises(Tc3Error, match=r"trn\.json\.gz is a damaged gzip file \(.*Copy or download it again"):
-        data.prepare(tmp_path / "trn.json.gz", tmp_path / "out.json")
-    assert not (tmp_path / "out.json").exists()
-
-
-def test_a_byte_order_mark_costs_no_row(tmp_path):
-    (tmp_path / "trn.json").write_bytes(b"\xef\xbb\xbf" + LINE * 2)
-    assert data.prepare(tmp_path / "trn.json", tmp_path / "out.json").kept == 2
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Tom &amp; Jerry&#8217;s &mdash; it&#x92;s", "Tom & Jerry’s — it’s"),
-        ("&amp;lt;3", "&lt;3"),
-        ("ages 2-8 years <3 a<b>c", "ages 2-8 years <3 a<b>c"),
-        ("  two\u00a0 spaces&#xA0;\n here ", "two spaces here"),
-        ("cafe\u0301", "café"),
-        ("Good.--This text refers to theHardcoveredition.", "Good."),
-        ("Good. --This text refers to the Paperback edition.", "Good."),
-        ("Good.--This text refers to an out of print or unavailable edition of this title.", "Good."),
-        (
-            "He wrote--This text refers to the war. It ends well.",
-            "He wrote--This text refers to the war. It ends well.",
-        ),
-        (
-            "It says--This text refers to the first edition. It goes on with much more.",
-            "It says--This text refers to the first edition. It goes on with much more.",
-        ),
-    ],
-)
-def test_cleaning_tidies_and_loses_nothing(text, expected):
-    assert data.clean_text(text) == expected
 
 
 def test_a_missing_file_and_one_without_usable_rows_are_named(tmp_path):
@@ -153,100 +110,153 @@ def test_the_old_output_stays_when_the_new_one_fails(tmp_path):
     assert (tmp_path / "out.json").read_text() == "old"
 
 
+def test_too_many_damaged_lines_stop_it_and_the_first_three_are_shown(tmp_path):
+    rows = [json.dumps({"title": f"Mug {n}", "content": "A mug."}) for n in range(396)]
+    for spoilt in (5, 6, 7, 300):
+        rows.insert(spoilt, "spoilt")
+    (tmp_path / "trn.json").write_text("\n".join(rows))
+    assert data.prepare(tmp_path / "trn.json", tmp_path / "out.json").dropped == {"damaged": 4}  # 1 % is put up with
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with open(tmp_path / "trn.json", "a") as file:
+        file.write("\nspoilt")
+    with pytest.raises(Tc3Error) as caught:
+        data.prepare(tmp_path / "trn.json", tmp_path / "out.json")
+    message = str(caught.value)
+    assert "5 of 401 lines are damaged, 1.2%; at most 1.0% (max_damaged)" in message
+    offset = (tmp_path / "trn.json").read_bytes().index(b"spoilt")
+    assert [f'"line":{number},' in message for number in (6, 7, 8, 301)] == [True, True, True, False]
+    assert f'"offset":{offset},' in message
+    del before["trn.json"]
+    assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.name != "trn.json"} == before
+    assert data.prepare(tmp_path / "trn.json", tmp_path / "out.json", max_damaged=0.02).kept == 396
+
+
+@pytest.mark.parametrize(
+    ("clean", "lines", "usable", "remark"),
+    [
+        (False, 10, 7, "This is the whole LF-AmazonTitles-1.3MM: 10 lines, 7 usable before cleaning."),
+        (True, 10, 7, "This is the whole LF-AmazonTitles-1.3MM: 10 lines, 7 usable before cleaning."),
+        (True, 10, 8, "As many lines as LF-AmazonTitles-1.3MM (10), but 7 usable before cleaning, not 8"),
+        (True, 11, 7, ""),
+    ],
+)
+def test_the_whole_catalogue_of_the_challenge_is_recognised(tmp_path, monkeypatch, clean, lines, usable, remark):
+    monkeypatch.setattr(data, "FULL_LINES", lines)
+    monkeypatch.setattr(data, "FULL_USABLE", usable)
+    contents = ["A mug."] * 6 + ["&nbsp;"] + [""] * 3
+    write(tmp_path / "trn.json", [{"title": "Mug", "content": content} for content in contents])
+    report = data.prepare(tmp_path / "trn.json", tmp_path / "out.json", clean=clean)
+    assert report.remark.startswith(remark) if remark else report.remark == ""
+    assert report.kept == (6 if clean else 7)
+
+
+def test_the_known_totals_are_those_of_the_real_file():
+    assert (data.FULL_LINES, data.FULL_USABLE) == (2_248_619, 1_390_403)
+
+
+NOTED = "Tea&nbsp;for two.--This text refers to theHardcoveredition."
+
+
+def test_what_cleaning_changes_is_shown_before_and_after(tmp_path):
+    write(
+        tmp_path / "trn.json",
+        [
+            {"uid": "a", "title": "Mug", "content": " A mug. "},
+            {
+                "uid": "b",
+                "title": "Tom &amp; Co",
+                "content": "Tea&nbsp;for two.--This text refers to theHardcoveredition.",
+            },
+            {"uid": "c", "title": None, "content": "1  2"},
+        ],
+    )
+    assert data.before_and_after(tmp_path / "trn.json") == [
+        {"uid": "c", "before": "1  2", "after": "1 2"},
+        {"uid": "b", "before": "Tom &amp; Co", "after": "Tom & Co"},
+        {"uid": "b", "before": NOTED, "after": "Tea for two."},
+    ]
+
+
+def test_the_bar_shows_rows_a_second_and_the_time_left(tmp_path, capsys):
+    write(tmp_path / "trn.json", [{"title": "Mug", "content": "A mug."}] * 1234)
+    data.prepare(tmp_path / "trn.json", tmp_path / "out.json")
+    last = capsys.readouterr().err.split("\r")[-1]
+    assert re.search(r"trn\.json: 100%\|.*\|, 1,234 rows, [\d,]+ rows/s \[\d\d:\d\d<\d\d:\d\d\]", last)
+
+
+def test_running_again_changes_no_byte(tmp_path):
+    source = presets.tiny().data.fallback_source
+    outputs = []
+    for _ in range(2):
+        data.prepare(source, tmp_path / "out.json")
+        outputs.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    assert outputs[0] == outputs[1]
+    assert set(outputs[0]) == {"out.json", "out.uid.jsonl"}
+
+
+LARGE = """
+import sys
+from tc3lib import data
+source, target, workers = sys.argv[1:]
+data.prepare(source, target, workers=int(workers))
+"""
+
+
 @pytest.fixture(scope="module")
-def products():
-    """600 products: every tenth repeats a description under another title, every 20th repeats a title."""
-    rows = [{"uid": f"u{n}", "title": f"Mug {n}", "content": f"Mug with picture {n}."} for n in range(600)]
-    for n in range(0, 600, 10):
-        rows[n]["content"] = rows[(n + 5) % 600]["content"]
-    for n in range(0, 600, 20):
-        rows[n]["title"] = rows[(n + 7) % 600]["title"]
-    return rows
+def large(tmp_path_factory):
+    """A catalogue that takes long enough to be interrupted: 200,000 rows."""
+    path = tmp_path_factory.mktemp("large") / "trn.json"
+    line = json.dumps({"uid": "a", "title": "Mug &amp; Co", "content": "A mug of  steel. " * 20})
+    path.write_text(f"{line}\n" * 200_000)
+    return path
 
 
-def draw(folder, rows, **settings):
-    folder.mkdir()
-    data.prepare(write(folder / "trn.json", rows), folder / "out.json")
-    config = presets.tiny().change(eval_rows=30, eval_share=0.2, **settings).data
-    report = data.select(folder / "out.json", folder, config, train_rows=200, demo_titles=("Mug 3", "None"))
-    return report, *(files.read_rows(folder / f"{name}.jsonl") for name in ("train", "eval", "demo"))
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_kill_at_any_moment_leaves_the_old_files_and_no_litter(tmp_path, large, count):
+    old = dict.fromkeys(("out.json", "out.uid.jsonl", "quarantine.jsonl"), b"old")
+    command = [sys.executable, "-c", LARGE, str(large), str(tmp_path / "out.json"), str(count)]
+    draw, killed = random.Random(count), 0
+    for _ in range(10):
+        for name, content in old.items():
+            (tmp_path / name).write_bytes(content)
+        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        try:
+            process.wait(draw.uniform(0.05, 0.7))
+        except subprocess.TimeoutExpired:
+            killed += 1
+        process.kill()
+        process.wait()
+        found = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        if found != old:  # it was done, or about to be
+            assert set(found) <= set(old)
+            assert found["out.uid.jsonl"].count(b"\n") == 200_000
+            assert found["out.json"] == b"old" or found["out.json"].count(b"\n") == 200_000
+    assert killed
 
 
-def content(row):
-    return row["response"].partition("' is ")[2]
+def test_memory_does_not_grow_with_a_line(tmp_path):
+    """One line of 200 MB among good ones, in a fresh process: it costs itself, and no process holds it."""
+    good = b'{"uid": "a", "title": "Mug", "content": "A mug."}\n'
+    with open(tmp_path / "trn.json", "wb") as file:
+        file.write(good * 150 + b'{"title": "')
+        file.writelines(b"x" * (1 << 20) for _ in range(200))
+        file.write(b'", "content": "y"}\n' + good * 150)
+    code = LARGE + (
+        "import re, resource\n"
+        "print(re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1])\n"  # unlike ru_maxrss from exec on
+        "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    for count in ("1", "2"):
+        command = [sys.executable, "-c", code, str(tmp_path / "trn.json"), str(tmp_path / "out.json"), count]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        assert max(map(int, done.stdout.split())) < 64 << 10
+        (row,) = records(tmp_path / "quarantine.jsonl")
+        assert row == {"line": 151, "offset": 150 * len(good), "reason": "the line is longer than 4,194,304 bytes"}
+        assert len(records(tmp_path / "out.json")) == 300
 
 
-def test_no_description_and_no_title_is_on_both_sides(tmp_path, products):
-    report, train, held_out, demo = draw(tmp_path / "a", products)
-    assert (report.rows, len(train), len(held_out), len(demo)) == (600, 200, 30, 1)
-    assert (report.train, report.eval, report.demo) == (200, 30, 1)
-    assert not {content(row) for row in train} & {content(row) for row in held_out}
-    assert not {row["input_text"] for row in train} & {row["input_text"] for row in held_out}
-
-
-def test_rows_carry_their_uid_and_part(tmp_path, products):
-    _, train, held_out, demo = draw(tmp_path / "a", products)
-    by_uid = {row["uid"]: row for row in products}
-    for part, rows in (("train", train), ("eval", held_out), ("demo", demo)):
-        for row in rows:
-            product = by_uid[row.pop("uid")]
-            assert row.pop("part") == part
-            assert row == format_record(product["title"], product["content"])
-
-
-def test_the_draw_does_not_depend_on_the_files_order(tmp_path, products):
-    shuffled = random.Random(1).sample(products, len(products))
-    assert draw(tmp_path / "a", products)[1:] == draw(tmp_path / "b", shuffled)[1:]
-
-
-def test_added_rows_move_no_row_to_the_other_side(tmp_path, products):
-    more = [{"uid": f"v{n}", "title": f"Pan {n}", "content": f"Pan {n}."} for n in range(600)]
-    _, train, held_out, _ = draw(tmp_path / "a", products)
-    _, train_more, held_out_more, _ = draw(tmp_path / "b", products + more)
-    assert not {content(row) for row in train} & {content(row) for row in held_out_more}
-    assert not {content(row) for row in held_out} & {content(row) for row in train_more}
-
-
-def test_exact_duplicates_are_taken_once(tmp_path, products):
-    assert draw(tmp_path / "a", products)[1:] == draw(tmp_path / "b", products + products)[1:]
-
-
-def test_held_out_titles_are_asked_once(tmp_path):
-    rows = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": f"Mug with picture {n}."} for n in range(400)]
-    (tmp_path / "a").mkdir()
-    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
-    config = presets.tiny().change(eval_rows=30, eval_share=0.5).data
-    data.select(tmp_path / "a" / "out.json", tmp_path / "a", config, train_rows=5)
-    titles = [row["input_text"] for row in files.read_rows(tmp_path / "a" / "eval.jsonl")]
-    assert len(titles) > 10
-    assert len(titles) == len(set(titles))
-
-
-def test_the_setting_train_rows_wins_over_what_the_plan_needs(tmp_path, products):
-    assert len(draw(tmp_path / "a", products, train_rows=50)[1]) == 50
-
-
-def test_files_that_do_not_belong_together_are_told(tmp_path, products):
-    draw(tmp_path / "a", products)
-    uids = (tmp_path / "a" / "out.uid.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "a" / "out.uid.jsonl").write_text("".join(uids[:-1]))
-    with pytest.raises(Tc3Error, match=r"out\.json, line 600: .*Run 01_prepare again"):
-        data.select(tmp_path / "a" / "out.json", tmp_path / "a", presets.tiny().data)
-
-
-def test_another_seed_draws_others_from_the_whole_file(tmp_path, products):
-    one, other = draw(tmp_path / "a", products)[1], draw(tmp_path / "b", products, sample_seed=1)[1]
-    assert one != other
-    numbers = [int(row["uid"][1:]) for row in one]
-    assert sum(number < 300 for number in numbers) in range(70, 131)
-
-
-def test_too_few_rows_are_told(tmp_path, products):
-    with pytest.raises(Tc3Error, match=r"has 1 rows: .*both need at least one"):
-        draw(tmp_path / "a", products[:1])
-    with pytest.raises(Tc3Error, match=r"out\.json: run 01_prepare first"):
-        data.select(tmp_path / "out.json", tmp_path, presets.tiny().data)
-
-
-def test_entities_are_unescaped_as_browsers_do():
-    assert data.clean_text("&#145;x&#x99;") == html.unescape("&#145;x&#x99;") == "‘x™"
+def test_a_worker_that_dies_is_told_and_nothing_is_left(tmp_path, large, monkeypatch):
+    monkeypatch.setattr(workers, "_MODULE", "tc3lib.no_such_module")
+    with pytest.raises(Tc3Error, match=r"a worker of 01_prepare ended too early \(exit status 1"):
+        data.prepare(large, tmp_path / "out.json", workers=2)
+    assert list(tmp_path.iterdir()) == []

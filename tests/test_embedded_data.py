@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tc3lib import presets
+from tc3lib.cleaning import clean_text
 from tc3lib.config import Config
-from tc3lib.data import clean_text
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -1,0 +1,104 @@
+import json
+import random
+
+import pytest
+
+from tc3lib import data, files, presets, sampling
+from tc3lib.errors import Tc3Error
+from tc3lib.prompts import description, format_record
+
+
+def write(path, products):
+    path.write_text("".join(json.dumps(product, ensure_ascii=False) + "\n" for product in products), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def products():
+    """600 products: every tenth repeats a description under another title, every 20th repeats a title."""
+    rows = [{"uid": f"u{n}", "title": f"Mug {n}", "content": f"Mug with picture {n}."} for n in range(600)]
+    for n in range(0, 600, 10):
+        rows[n]["content"] = rows[(n + 5) % 600]["content"]
+    for n in range(0, 600, 20):
+        rows[n]["title"] = rows[(n + 7) % 600]["title"]
+    return rows
+
+
+def draw(folder, rows, **settings):
+    folder.mkdir()
+    data.prepare(write(folder / "trn.json", rows), folder / "out.json")
+    config = presets.tiny().change(eval_rows=30, eval_share=0.2, **settings).data
+    report = sampling.select(folder / "out.json", folder, config, train_rows=200, demo_titles=("Mug 3", "None"))
+    return report, *(files.read_rows(folder / f"{name}.jsonl") for name in ("train", "eval", "demo"))
+
+
+def test_no_description_and_no_title_is_on_both_sides(tmp_path, products):
+    report, train, held_out, demo = draw(tmp_path / "a", products)
+    assert (report.rows, len(train), len(held_out), len(demo)) == (600, 200, 30, 1)
+    assert (report.train, report.eval, report.demo) == (200, 30, 1)
+    assert not {description(row) for row in train} & {description(row) for row in held_out}
+    assert not {row["input_text"] for row in train} & {row["input_text"] for row in held_out}
+
+
+def test_rows_carry_their_uid_and_part(tmp_path, products):
+    _, train, held_out, demo = draw(tmp_path / "a", products)
+    by_uid = {row["uid"]: row for row in products}
+    for part, rows in (("train", train), ("eval", held_out), ("demo", demo)):
+        for row in rows:
+            product = by_uid[row.pop("uid")]
+            assert row.pop("part") == part
+            assert row == format_record(product["title"], product["content"])
+
+
+def test_the_draw_does_not_depend_on_the_files_order(tmp_path, products):
+    shuffled = random.Random(1).sample(products, len(products))
+    assert draw(tmp_path / "a", products)[1:] == draw(tmp_path / "b", shuffled)[1:]
+
+
+def test_added_rows_move_no_row_to_the_other_side(tmp_path, products):
+    more = [{"uid": f"v{n}", "title": f"Pan {n}", "content": f"Pan {n}."} for n in range(600)]
+    _, train, held_out, _ = draw(tmp_path / "a", products)
+    _, train_more, held_out_more, _ = draw(tmp_path / "b", products + more)
+    assert not {description(row) for row in train} & {description(row) for row in held_out_more}
+    assert not {description(row) for row in held_out} & {description(row) for row in train_more}
+
+
+def test_exact_duplicates_are_taken_once(tmp_path, products):
+    assert draw(tmp_path / "a", products)[1:] == draw(tmp_path / "b", products + products)[1:]
+
+
+def test_held_out_titles_are_asked_once(tmp_path):
+    rows = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": f"Mug with picture {n}."} for n in range(400)]
+    (tmp_path / "a").mkdir()
+    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
+    config = presets.tiny().change(eval_rows=30, eval_share=0.5).data
+    sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, train_rows=5)
+    titles = [row["input_text"] for row in files.read_rows(tmp_path / "a" / "eval.jsonl")]
+    assert len(titles) > 10
+    assert len(titles) == len(set(titles))
+
+
+def test_the_setting_train_rows_wins_over_what_the_plan_needs(tmp_path, products):
+    assert len(draw(tmp_path / "a", products, train_rows=50)[1]) == 50
+
+
+def test_files_that_do_not_belong_together_are_told(tmp_path, products):
+    draw(tmp_path / "a", products)
+    uids = (tmp_path / "a" / "out.uid.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "a" / "out.uid.jsonl").write_text("".join(uids[:-1]))
+    with pytest.raises(Tc3Error, match=r"out\.uid\.jsonl has 599 lines, .*out\.json 600: run 01_prepare"):
+        sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", presets.tiny().data)
+
+
+def test_another_seed_draws_others_from_the_whole_file(tmp_path, products):
+    one, other = draw(tmp_path / "a", products)[1], draw(tmp_path / "b", products, sample_seed=1)[1]
+    assert one != other
+    numbers = [int(row["uid"][1:]) for row in one]
+    assert sum(number < 300 for number in numbers) in range(70, 131)
+
+
+def test_too_few_rows_are_told(tmp_path, products):
+    with pytest.raises(Tc3Error, match=r"has 1 rows: .*both need at least one"):
+        draw(tmp_path / "a", products[:1])
+    with pytest.raises(Tc3Error, match=r"out\.json: run 01_prepare first"):
+        sampling.select(tmp_path / "out.json", tmp_path, presets.tiny().data)
