@@ -64,6 +64,9 @@ def prepare(
     """
     source, target, start = Path(source), Path(target), time.monotonic()
     quarantine, uids = target.with_name("quarantine.jsonl"), target.with_suffix(".uid.jsonl")
+    for path in (target, uids, quarantine):
+        if path.exists() and source.exists() and path.samefile(source):
+            raise Tc3Error(f"{path} would overwrite the catalogue: give another target, or rename the catalogue.")
     total, first = Converted(), []
     with (
         opened(source) as opened_source,

@@ -95,7 +95,8 @@ def catalogue(config: Config, work: Path) -> Path:
             f"no {path.name} in {path.parent}: put your catalogue there (JSON Lines with `title` and `content`; `.gz` "
             "or `.zip` will do), or give its path as the setting `source`. TC3_PRESET=tiny runs on the embedded one."
         )
-    if found.parent.resolve() == work.resolve() and found.name in STAGES["01_prepare"].writes:
+    written = (*STAGES["01_prepare"].writes, "quarantine.jsonl")
+    if found.parent.resolve() == work.resolve() and found.name in written:
         raise Tc3Error(f"01_prepare would overwrite the catalogue {found}: rename the file, and set source.")
     print(f"catalogue {found}")
     return found

@@ -260,3 +260,12 @@ def test_a_worker_that_dies_is_told_and_nothing_is_left(tmp_path, large, monkeyp
     with pytest.raises(Tc3Error, match=r"a worker of 01_prepare ended too early \(exit status 1"):
         data.prepare(large, tmp_path / "out.json", workers=2)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.uid.jsonl", "quarantine.jsonl"])
+def test_the_catalogue_itself_is_never_overwritten(tmp_path, name):
+    source = write(tmp_path / name, [{"title": "Mug", "content": "A mug."}])
+    before = source.read_bytes()
+    with pytest.raises(Tc3Error, match=rf"{name} would overwrite the catalogue"):
+        data.prepare(source, tmp_path / "out.json")
+    assert source.read_bytes() == before

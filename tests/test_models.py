@@ -122,3 +122,16 @@ def test_a_damaged_base_model_is_named(config, tmp_path):
     (tmp_path / "base" / "model.safetensors").write_bytes(b"short")
     with pytest.raises(Tc3Error, match=r"cannot load the model '.*base' \(model_name\)"):
         models.load_base_model(config.change(model_name=str(tmp_path / "base")).model)
+
+
+def test_the_tokenizer_alone_is_the_base_models_own(config, tokenizer, rows):
+    from tc3lib.prompts import encode
+
+    alone = models.load_tokenizer(config.model)
+    assert [encode(alone, row) for row in rows] == [encode(tokenizer, row) for row in rows]
+
+
+def test_a_tokenizer_that_is_not_at_hand_is_told_and_stops_nothing(config, capsys):
+    missing = config.change(model_name="nobody/no-such-model").model
+    assert models.load_tokenizer(missing) is None
+    assert "no tokenizer of nobody/no-such-model at hand (" in capsys.readouterr().out

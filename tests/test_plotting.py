@@ -1,4 +1,5 @@
 from tc3lib import plotting
+from tc3lib.prompts import format_record
 
 HISTORY = [
     {"step": 0, "eval_loss": 3.0},
@@ -24,9 +25,21 @@ def test_an_empty_history_is_an_empty_plot():
 
 
 def test_lengths_are_counted_once_each():
-    rows = [{"input_text": "a" * n, "response": "b" * 10 * n} for n in range(1, 21)]
-    bars = plotting.plot_lengths(rows).axes[0].patches
+    rows = [format_record("a" * n, "b" * 10 * n) for n in range(1, 21)]
+    figure = plotting.plot_lengths(rows)
+    bars = figure.axes[0].patches
     assert sum(bar.get_height() for bar in bars) == 2 * len(rows)
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()] == ["title", "content"]
+    contents = [bar for bar in bars[len(bars) // 2 :] if bar.get_height()]
+    assert contents[-1].get_x() <= 200 <= contents[-1].get_x() + contents[-1].get_width() * 1.01
+
+
+def test_tokens_show_percentiles_and_the_share_that_is_too_long():
+    figure = plotting.plot_tokens(list(range(1, 101)), 90)
+    title = figure.axes[0].get_title()
+    assert title == ("5 %: 6, 50 %: 50, 95 %: 95, 99 %: 99, longest 100 tokens; 10.00% longer than max_seq_length = 90")
+    assert sum(bar.get_height() for bar in figure.axes[0].patches) == 100
+    assert plotting.plot_tokens([], 90).axes[0].get_title() == "no tokenizer at hand"
 
 
 def test_each_metric_has_its_before_and_after():

@@ -86,3 +86,16 @@ def test_a_tokenizer_without_bos_is_refused(tokenizer):
 
     with pytest.raises(Tc3Error, match="'bare' needs a bos and an eos token"):
         prompts.encode_prompt(Bare(), "Mug")
+
+
+def test_a_preview_is_what_the_model_meets():
+    records = [prompts.format_record("Mug", "A mug."), prompts.format_record("Pan", "A pan.")]
+    first, second = prompts.preview(records).split(f"\n\n{'-' * 80}\n\n")
+    assert first == prompts.PROMPT.format(prompts.INSTRUCTION, "Mug") + "The 'Mug' is A mug."
+    assert second.endswith("### Input:\nPan\n\n### Response:\nThe 'Pan' is A pan.")
+
+
+def test_token_lengths_are_those_of_training_uncut(tokenizer, rows):
+    lengths = prompts.token_lengths(tokenizer, rows)
+    assert lengths == [len(prompts.encode(tokenizer, row)["input_ids"]) for row in rows]
+    assert prompts.token_lengths(None, rows) == []

@@ -101,6 +101,8 @@ def test_a_wrong_stage_is_told():
 def test_the_catalogue_is_the_users_then_gzip_then_the_embedded_one(tmp_path):
     config = presets.tiny()
     assert runtime.catalogue(config, tmp_path) == runtime.REPOSITORY / "data" / "trn.json"
+    (tmp_path / "trn.json.zip").touch()
+    assert runtime.catalogue(config, tmp_path) == tmp_path / "trn.json.zip"
     (tmp_path / "trn.json.gz").touch()
     assert runtime.catalogue(config, tmp_path) == tmp_path / "trn.json.gz"
     (tmp_path / "trn.json").touch()
@@ -112,7 +114,7 @@ def test_a_misspelt_source_is_not_replaced_by_the_embedded_catalogue(tmp_path):
         runtime.catalogue(presets.tiny().change(source="mine.json"), tmp_path)
 
 
-@pytest.mark.parametrize("name", ["train.jsonl", "trn_output.json"])
+@pytest.mark.parametrize("name", ["train.jsonl", "trn_output.json", "quarantine.jsonl"])
 def test_a_catalogue_that_would_be_overwritten_is_refused(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(Tc3Error, match=rf"would overwrite the catalogue .*{name}"):

@@ -102,3 +102,82 @@ def test_too_few_rows_are_told(tmp_path, products):
         draw(tmp_path / "a", products[:1])
     with pytest.raises(Tc3Error, match=r"out\.json: run 01_prepare first"):
         sampling.select(tmp_path / "out.json", tmp_path, presets.tiny().data)
+
+
+def test_of_equal_rows_the_smallest_uid_is_taken_wherever_it_stands(tmp_path, products):
+    twins = [{**row, "uid": f"a{row['uid']}"} for row in products]
+    _, train, held_out, demo = draw(tmp_path / "a", products + twins)
+    assert all(row["uid"].startswith("au") for row in train + held_out + demo)
+    assert draw(tmp_path / "b", twins + products)[1:] == (train, held_out, demo)
+
+
+def test_the_report_counts_what_is_repeated(tmp_path):
+    texts = [("Mug", "One."), ("Mug", "One."), ("Mug", "Two."), ("Pan", "Two."), ("Pot", "Three."), ("Jug", "Four.")]
+    rows = [{"uid": str(n), "title": title, "content": content} for n, (title, content) in enumerate(texts)]
+    (tmp_path / "a").mkdir()
+    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
+    config = presets.tiny().change(eval_rows=1, eval_share=0.5).data
+    report = sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config)
+    assert (report.rows, report.duplicates, report.repeated_titles, report.repeated_descriptions) == (6, 1, 2, 2)
+
+
+AWKWARD = [
+    'say "x"',
+    "back\\slash",
+    '","response":"The \'',
+    "' is ",
+    "The 'x' is y",
+    "tab\there",
+    "é 😀",
+    "\u2028",
+    "{}",
+    "\x00",
+]
+
+
+def test_titles_and_descriptions_of_any_text_are_cut_where_they_end(tmp_path):
+    """The hashes are taken from the written line: its parts must be those of the record, whatever they hold."""
+    rows = [
+        {"uid": f"{n}", "title": title, "content": content}
+        for n, (title, content) in enumerate((t, c) for t in AWKWARD for c in AWKWARD)
+    ]
+    (tmp_path / "a").mkdir()
+    source = write(tmp_path / "a" / "trn.json", rows)
+    report = data.prepare(source, tmp_path / "a" / "out.json", clean=False)
+    assert report.kept == 100
+    config = presets.tiny().change(eval_rows=2, eval_share=0.3).data
+    found = sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, demo_titles=tuple(AWKWARD))
+    assert (found.repeated_titles, found.repeated_descriptions, found.duplicates) == (90, 90, 0)
+    demo = files.read_rows(tmp_path / "a" / "demo.jsonl")
+    assert [row["input_text"] for row in demo] == [text.strip() for text in AWKWARD]
+    by_uid = {row["uid"]: row for row in rows}
+    for part in ("train", "eval", "demo"):
+        for row in files.read_rows(tmp_path / "a" / f"{part}.jsonl"):
+            product = by_uid[row["uid"]]
+            record = format_record(product["title"].strip(), product["content"].strip())
+            assert {name: row[name] for name in record} == record
+
+
+def test_each_side_is_a_uniform_sample(tmp_path):
+    """Over many seeds each row is trained on as often as any other, wherever it stands in the file."""
+    rows = [{"uid": str(n), "title": f"Mug {n}", "content": f"Mug with picture {n}."} for n in range(200)]
+    (tmp_path / "a").mkdir()
+    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
+    counts = [0] * 200
+    for seed in range(200):
+        config = presets.tiny().change(eval_rows=5, eval_share=0.2, sample_seed=seed).data
+        sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, train_rows=40)
+        for row in files.read_rows(tmp_path / "a" / "train.jsonl"):
+            counts[int(row["uid"])] += 1
+    assert sum(counts) == 200 * 40
+    chi_square = sum((count - 40) ** 2 / (40 * 0.8) for count in counts)
+    assert 130 < chi_square < 285  # 199 degrees of freedom, both tails about 1 in 10,000
+
+
+def test_a_line_that_is_no_record_is_told(tmp_path, products):
+    draw(tmp_path / "a", products)
+    lines = (tmp_path / "a" / "out.json").read_bytes().splitlines(keepends=True)
+    for spoilt in (b"spoilt\n", lines[7].replace(b'"response"', b'"answer"'), lines[7][:-3] + b"\n"):
+        (tmp_path / "a" / "out.json").write_bytes(b"".join([*lines[:7], spoilt, *lines[8:]]))
+        with pytest.raises(Tc3Error, match=r"out\.json, line 8 is not a record: run 01_prepare again"):
+            sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", presets.tiny().data)
