@@ -125,11 +125,11 @@ AWKWARD = [
     'say "x"',
     "back\\slash",
     '","response":"The \'',
-    "' is ",
+    "x' is y",
     "The 'x' is y",
     "tab\there",
     "é 😀",
-    "\u2028",
+    "a\u2028b",
     "{}",
     "\x00",
 ]
@@ -137,24 +137,21 @@ AWKWARD = [
 
 def test_titles_and_descriptions_of_any_text_are_cut_where_they_end(tmp_path):
     """The hashes are taken from the written line: its parts must be those of the record, whatever they hold."""
-    rows = [
-        {"uid": f"{n}", "title": title, "content": content}
-        for n, (title, content) in enumerate((t, c) for t in AWKWARD for c in AWKWARD)
-    ]
+    texts = [(title, content) for title in AWKWARD for content in AWKWARD]
+    texts += [(f"Mug {n}", f"A mug, number {n}.") for n in range(50)]
+    rows = [{"uid": str(n), "title": title, "content": content} for n, (title, content) in enumerate(texts)]
     (tmp_path / "a").mkdir()
     source = write(tmp_path / "a" / "trn.json", rows)
-    report = data.prepare(source, tmp_path / "a" / "out.json", clean=False)
-    assert report.kept == 100
+    assert data.prepare(source, tmp_path / "a" / "out.json", clean=False).kept == 150
     config = presets.tiny().change(eval_rows=2, eval_share=0.3).data
     found = sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, demo_titles=tuple(AWKWARD))
     assert (found.repeated_titles, found.repeated_descriptions, found.duplicates) == (90, 90, 0)
     demo = files.read_rows(tmp_path / "a" / "demo.jsonl")
-    assert [row["input_text"] for row in demo] == [text.strip() for text in AWKWARD]
-    by_uid = {row["uid"]: row for row in rows}
+    assert [row["input_text"] for row in demo] == AWKWARD
     for part in ("train", "eval", "demo"):
         for row in files.read_rows(tmp_path / "a" / f"{part}.jsonl"):
-            product = by_uid[row["uid"]]
-            record = format_record(product["title"].strip(), product["content"].strip())
+            title, content = texts[int(row["uid"])]
+            record = format_record(title.strip(), content.strip())
             assert {name: row[name] for name in record} == record
 
 
