@@ -7,6 +7,7 @@ import unicodedata
 # Amazon glued this note to the end of many book descriptions, without a space and sometimes without an edition.
 _NOTE = "This text refers to"
 _EDITION_NOTE = re.compile(rf" ?-- ?{_NOTE} (?:the|an?)(?:(?!--).){{0,100}}?(?:edition|title)\b[^.]{{0,40}}\.$")
+_LONG_REFERENCE = re.compile(r"&#[0-9]{1000,};?")
 _NOTE_LENGTH = 200
 """Characters, more than the pattern can match: only the end of a text is searched."""
 
@@ -15,11 +16,15 @@ def clean_text(text: str) -> str:
     """Return the text with HTML unescaped once, in NFC, runs of white space as one space, no glued edition note.
 
     References to C1 controls (`&#x92;`) become what browsers show for them; nothing else is added or removed. White
-    space is what `str.split` takes for it, NBSP included; it goes from both ends.
+    space is what `str.split` takes for it, NBSP included; it goes from both ends. A long text with over 1,000
+    combining marks in a row stays as it is in this respect: putting them in order would take hours.
     """
     if "&" in text:
-        text = html.unescape(text)
-    if not text.isascii():
+        try:
+            text = html.unescape(text)
+        except ValueError:  # Python builds no number of so many digits; no character has one
+            text = html.unescape(_LONG_REFERENCE.sub("\ufffd", text))
+    if not text.isascii() and not _piled_marks(text):
         text = unicodedata.normalize("NFC", text)
     if not text.isprintable():  # true of all white space but the plain space, and of little else
         text = " ".join(text.split())
@@ -31,3 +36,15 @@ def clean_text(text: str) -> str:
         found = _EDITION_NOTE.search(text, max(0, len(text) - _NOTE_LENGTH))
         text = text[: found.start()] if found else text
     return text
+
+
+def _piled_marks(text: str) -> bool:
+    """Tell whether the text has so many combining marks in a row that NFC, quadratic in them, would not end."""
+    if len(text) <= 5000:
+        return False
+    row = 0
+    for character in text:
+        row = row + 1 if unicodedata.combining(character) else 0
+        if row > 1000:
+            return True
+    return False

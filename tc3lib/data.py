@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import msgspec
 
 from tc3lib.cleaning import clean_text
 from tc3lib.errors import Tc3Error
-from tc3lib.files import blaming, replacing
+from tc3lib.files import alone, blaming, replacing_all
 from tc3lib.records import Converted, decode_each
 from tc3lib.sources import Source, opened
 from tc3lib.workers import convert_here, convert_in_workers
@@ -63,31 +64,26 @@ def prepare(
             written.
     """
     source, target, start = Path(source), Path(target), time.monotonic()
-    quarantine, uids = target.with_name("quarantine.jsonl"), target.with_suffix(".uid.jsonl")
-    for path in (target, uids, quarantine):
-        if path.exists() and source.exists() and path.samefile(source):
-            raise Tc3Error(f"{path} would overwrite the catalogue: give another target, or rename the catalogue.")
+    if workers is not None and workers < 1:
+        raise Tc3Error(f"workers={workers}: expected 1 or more, or None to let the file's size decide.")
+    uids, quarantine = target.with_suffix(".uid.jsonl"), target.with_name("quarantine.jsonl")
     total, first = Converted(), []
-    with (
-        opened(source) as opened_source,
-        replacing(target) as records_file,
-        replacing(uids) as uids_file,
-        replacing(quarantine, keep_empty=False) as quarantine_file,
-        blaming(target),
-    ):
-        files = (records_file, uids_file)
-        if (workers := _workers(opened_source, workers)) > 1:
-            parts = convert_in_workers(source, clean, files, workers)
-        else:
-            parts = convert_here(opened_source, clean, files)
-        for part in _with_progress(parts, source):
-            for line, offset, reason in part.damaged:
-                row = msgspec.json.encode({"line": line, "offset": offset, "reason": reason})
-                quarantine_file.write(row + b"\n")
-                first += [row.decode()] if len(first) < 3 else []
-            total.add(part)
-            total.damaged.clear()
-        _check(source, total, first, max_damaged)
+    with alone(target.parent), opened(source) as opened_source:
+        _keep_apart(source, (target, uids, quarantine))
+        with blaming(target), replacing_all(target, uids, quarantine, keep_empty=False) as (records, names, damaged):
+            if (workers := _workers(opened_source, workers)) > 1:
+                parts = convert_in_workers(source, clean, (records, names), workers)
+            else:
+                parts = convert_here(opened_source, clean, (records, names))
+            for part in _with_progress(parts, source):
+                for line, offset, reason in part.damaged:
+                    row = msgspec.json.encode({"line": line, "offset": offset, "reason": reason})
+                    damaged.write(row + b"\n")
+                    if len(first) < 3:
+                        first.append(row.decode())
+                part.damaged.clear()
+                total.add(part)
+            _check(source, total, first, max_damaged)
     seconds = round(time.monotonic() - start, 3)
     return PrepareReport(total.read, total.kept, dict(sorted(total.dropped.items())), seconds, _remark(total))
 
@@ -111,6 +107,13 @@ def before_and_after(source: Path | str, rows: int = 5, among: int = 20_000) -> 
             if seen >= among:
                 break
     return sorted(changed, key=lambda row: len(row["before"]))[:rows]
+
+
+def _keep_apart(source: Path, written: tuple[Path, ...]) -> None:
+    for path in written:
+        with suppress(FileNotFoundError):
+            if path.samefile(source):
+                raise Tc3Error(f"{path} would overwrite the catalogue: give another target, or rename the catalogue.")
 
 
 def _workers(source: Source, workers: int | None) -> int:

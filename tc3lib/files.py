@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,30 +49,73 @@ def write_json(path: Path | str, value: Any) -> None:
 
 
 @contextmanager
-def replacing(path: Path, keep_empty: bool = True) -> Iterator[IO[bytes]]:
+def replacing(path: Path) -> Iterator[IO[bytes]]:
     """Open a new file for bytes that takes `path`'s place when the block ends well, and is gone when it does not.
 
     While it is written it has no name where the file system can do that (Linux's `O_TMPFILE`), so that a process that
     is killed leaves nothing. Elsewhere its name is hidden and begins with `path`'s; what a killed process left there
     goes when the next one writes the same file.
 
-    Args:
-        path: The file to replace.
-        keep_empty: False: if nothing was written, `path` goes as well.
-
     Raises:
         Tc3Error: The file cannot be written; `path` is as it was.
     """
-    with blaming(path):
-        _sweep(path)
-        with _unnamed(path) as (file, name):
-            yield file
-            file.flush()
-            if os.fstat(file.fileno()).st_size or keep_empty:
+    with blaming(path), replacing_all(path) as (file,):
+        yield file
+
+
+@contextmanager
+def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[bytes]]]:
+    """Do what `replacing` does for several files of one folder that belong together.
+
+    None takes its place before all are whole and on the disk. With `keep_empty=False` the last one, if nothing was
+    written to it, takes the old file away instead.
+    """
+    with ExitStack() as stack:
+        files: list[IO[bytes]] = []
+        names: list[str] = []
+        for path in paths:
+            with blaming(path):
+                _sweep(path)
+                files.append(stack.enter_context(_unnamed(path, names)))
+        yield files
+        ready = []
+        for path, file in zip(paths, files, strict=True):
+            with blaming(path):
+                file.flush()
                 os.fsync(file.fileno())
-                _rename(name or _link(path, file), path)
-            else:
-                path.unlink(missing_ok=True)
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+                ready.append(names[len(ready)] or _link(path, file, stack))
+        for path, file, name in reversed([*zip(paths, files, ready, strict=True)]):
+            with blaming(path):
+                if keep_empty or path != paths[-1] or os.fstat(file.fileno()).st_size:
+                    os.replace(name, path)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep a second process from preparing into the same folder; where the file system knows no locks, do nothing.
+
+    Raises:
+        Tc3Error: Another one is at work there.
+    """
+    handle = None
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            if handle is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Tc3Error(f"another run of 01_prepare is writing to {folder}: wait until it is done.") from None
+        except OSError:
+            pass
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
 
 
 @contextmanager
@@ -89,8 +132,8 @@ def blaming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _unnamed(path: Path) -> Iterator[tuple[IO[bytes], str]]:
-    """Open a new file beside `path`, without a name or, where that cannot be, with one that goes in the end."""
+def _unnamed(path: Path, names: list[str]) -> Iterator[IO[bytes]]:
+    """Open a new file beside `path`, without a name or, where that cannot be, with one, which is added to `names`."""
     name = ""
     try:
         handle = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
@@ -99,11 +142,12 @@ def _unnamed(path: Path) -> Iterator[tuple[IO[bytes], str]]:
             raise
         name = _new_name(path)
         handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
+    names.append(name)
     file = open(handle, "wb")  # noqa: SIM115  (closing it must not hide why it is closed)
     try:
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells `_sweep` that somebody is at work
-        yield file, name
+        yield file
     finally:
         with suppress(OSError):
             file.close()
@@ -115,23 +159,16 @@ def _new_name(path: Path) -> str:
     return str(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
 
 
-def _link(path: Path, file: IO[bytes]) -> str:
-    """Give a file without a name one beside `path`, and return it."""
+def _link(path: Path, file: IO[bytes], stack: ExitStack) -> str:
+    """Give a file without a name one beside `path`, which goes with the stack, and return it."""
     name = _new_name(path)
     folder = os.open(path.parent, os.O_DIRECTORY)
     try:
         os.link(f"/proc/self/fd/{file.fileno()}", name, dst_dir_fd=folder)
+        stack.callback(Path(name).unlink, missing_ok=True)
     finally:
         os.close(folder)
     return name
-
-
-def _rename(name: str, path: Path) -> None:
-    try:
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _sweep(path: Path) -> None:

@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from tc3lib.blocks import Block
 from tc3lib.cleaning import clean_text
 from tc3lib.prompts import INSTRUCTION, RESPONSE
-from tc3lib.sources import Block
 
 _BEFORE, _BETWEEN, _AFTER = RESPONSE.split("{}")
 
@@ -16,7 +16,7 @@ class _Product(msgspec.Struct, gc=False):
 
     title: str | None
     content: str | None
-    uid: str | int | float | None = None
+    uid: str | int | float | bool | None = None
 
 
 class _Record(msgspec.Struct, gc=False, tag_field="instruction", tag=INSTRUCTION):

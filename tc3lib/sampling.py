@@ -129,10 +129,12 @@ def _index(prepared: Path, seed: int) -> _Index:
     with open(prepared, "rb", buffering=1 << 20) as file:
         for line in file:
             middle = line.find(_MIDDLE, head)
-            if middle < 0 or not line.endswith(_END):
+            title = line[head:middle]
+            whole = line.startswith(_HEAD) and middle > 0 and line.endswith(_END)
+            if not whole or not line.startswith(title + _LINK, middle + len(_MIDDLE)):
                 raise Tc3Error(f"{prepared}, line {len(lines) + 1} is not a record: run 01_prepare again from the top.")
             lines.append(xxh3_64_intdigest(line, seed))
-            titles.append(xxh3_64_intdigest(line[head:middle], seed))
+            titles.append(xxh3_64_intdigest(title, seed))
             descriptions.append(xxh3_64_intdigest(line[2 * middle - head + link : -len(_END)], seed))
             lengths.append(len(line))
     with open(_uids(prepared), "rb") as file:
@@ -147,7 +149,8 @@ def _index(prepared: Path, seed: int) -> _Index:
 
 def _first_with_title(index: _Index, drawn: Any, titles: tuple[str, ...], seed: int) -> list[int]:
     """Return the first of the drawn rows with each title that there is."""
-    hashes = [xxh3_64_intdigest(msgspec.json.encode(title)[1:-1], seed) for title in titles]
+    texts = [title.encode(errors="replace").decode() for title in titles]  # no title has a lone surrogate
+    hashes = [xxh3_64_intdigest(msgspec.json.encode(text)[1:-1], seed) for text in texts]
     found = [drawn[index.title[drawn] == value][:1] for value in hashes]
     return [int(rows[0]) for rows in found if len(rows)]
 
@@ -168,4 +171,8 @@ def _rows(prepared: Path, index: _Index, sample: Any, part: str) -> Iterator[dic
         for row in sample:
             file.seek(int(index.offset[row]))
             smallest = min(uid(twin) for twin in twins[int(index.line[row])])
-            yield {"uid": json.loads(smallest), "part": part, **json.loads(file.readline())}
+            try:
+                yield {"uid": json.loads(smallest), "part": part, **json.loads(file.readline())}
+            except ValueError as error:
+                message = f"{prepared}, or its uids, line {row + 1}: {error}. Run 01_prepare again from the top."
+                raise Tc3Error(message) from None

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import cycle, pairwise
 from pathlib import Path
 from typing import IO
@@ -21,12 +21,13 @@ from tc3lib.errors import Tc3Error
 from tc3lib.records import Converted, convert
 from tc3lib.sources import Source, opened
 
-RANGE_BYTES = 8 << 20
+RANGE_BYTES = 4 << 20
+_DAMAGED = 1000
+"""Damaged lines after which a worker answers before its range is done, so that none has to hold many of them."""
 _MODULE = "tc3lib.workers"
 
 
 class _Task(msgspec.Struct):
-    path: str
     clean: bool
     files: tuple[int, int]
     """Descriptors of the files for records and uids."""
@@ -43,6 +44,8 @@ class _Answer(msgspec.Struct):
     converted: Converted = msgspec.field(default_factory=Converted)
     """Without the bytes, which the worker keeps until it is told where they go."""
     sizes: tuple[int, int] = (0, 0)
+    rest: tuple[int, int | None] | None = None
+    """What is left of the range."""
     error: str = ""
     errno: int = 0
 
@@ -75,19 +78,21 @@ def convert_in_workers(
     size = path.stat().st_size
     edges = [*range(0, size, RANGE_BYTES), None]
     ranges = iter(list(pairwise(edges)))
-    task = _Task(str(path.absolute()), clean, (files[0].fileno(), files[1].fileno()))
+    task = _Task(clean, (files[0].fileno(), files[1].fileno()))
     with ExitStack() as stack:
-        team = [stack.enter_context(_Worker(task)) for _ in range(workers)]
+        team = [stack.enter_context(_Worker(path, task)) for _ in range(workers)]
         for worker in team:
             worker.send(_Order(range=next(ranges, None)))
         line, at = 1, (0, 0)
         for worker, (_, end) in zip(cycle(team), pairwise(edges), strict=False):
-            answer = worker.receive()
-            worker.send(_Order(at, next(ranges, None)))
-            converted = answer.converted
-            converted.damaged = [(line - 1 + number, offset, reason) for number, offset, reason in converted.damaged]
-            line, at = line + converted.read, (at[0] + answer.sizes[0], at[1] + answer.sizes[1])
-            yield converted, end or size
+            answer = _Answer(rest=(0, 0))
+            while answer.rest:
+                answer = worker.receive()
+                worker.send(_Order(at, answer.rest or next(ranges, None)))
+                done = answer.converted
+                done.damaged = [(line - 1 + number, offset, reason) for number, offset, reason in done.damaged]
+                line, at = line + done.read, (at[0] + answer.sizes[0], at[1] + answer.sizes[1])
+                yield done, answer.rest[0] if answer.rest else end or size
         for worker in team:
             worker.receive()
 
@@ -95,12 +100,15 @@ def convert_in_workers(
 class _Worker:
     """A process that converts ranges."""
 
-    def __init__(self, task: _Task):
+    def __init__(self, path: Path, task: _Task):
+        command = [sys.executable, "-m", _MODULE, str(path.absolute()), msgspec.json.encode(task).decode()]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", _MODULE, msgspec.json.encode(task).decode()],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=task.files, env=environment,
-        )  # fmt: skip
+        try:
+            self.process = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=task.files, env=environment
+            )
+        except OSError as error:
+            raise Tc3Error(f"cannot start a worker of 01_prepare: {error.strerror}. Set workers=1.") from None
 
     def __enter__(self) -> "_Worker":
         return self
@@ -131,11 +139,11 @@ class _Worker:
         return answer
 
 
-def _work(task: _Task, orders: IO[bytes], answers: IO[bytes]) -> None:
+def _work(path: Path, task: _Task, orders: IO[bytes], answers: IO[bytes]) -> None:
     """Do what a worker does until the orders end or the process that gives them is gone."""
     held = (b"", b"")
     _keep_freed_memory()
-    with opened(Path(task.path)) as source:
+    with opened(path) as source:
         for line in orders:
             order = msgspec.json.decode(line, type=_Order)
             answer = _Answer()
@@ -144,25 +152,31 @@ def _work(task: _Task, orders: IO[bytes], answers: IO[bytes]) -> None:
                     _write_at(file, data, offset)
                 held = (b"", b"")
                 if order.range:
-                    converted, held = _convert_range(source, task.clean, *order.range)
-                    answer = _Answer(converted, (len(held[0]), len(held[1])))
+                    converted, held, rest = _convert_range(source, task.clean, *order.range)
+                    answer = _Answer(converted, (len(held[0]), len(held[1])), rest)
             except OSError as error:
                 answer = _Answer(error=error.strerror or str(error), errno=error.errno or 5)
             except Tc3Error as error:
-                answer = _Answer(error=str(error))
+                answer = _Answer(error=str(error).encode(errors="backslashreplace").decode())
+            except Exception as error:
+                answer = _Answer(error=f"a defect of tc3lib, please report it: {type(error).__name__}: {error}")
             answers.write(msgspec.json.encode(answer) + b"\n")
             answers.flush()
 
 
-def _convert_range(source: Source, clean: bool, start: int, end: int | None) -> tuple[Converted, tuple[bytes, bytes]]:
-    whole, records, uids = Converted(), [], []
+def _convert_range(
+    source: Source, clean: bool, start: int, end: int | None
+) -> tuple[Converted, tuple[bytearray, bytearray], tuple[int, int | None] | None]:
+    """Return what became of the lines of a range, their records and uids, and what is left of the range."""
+    whole, records, uids = Converted(), bytearray(), bytearray()
     for block in source.blocks(start, end):
+        if len(whole.damaged) >= _DAMAGED:
+            return whole, (records, uids), (block.offset, end)
         part = convert(block, clean, whole.read + 1)
-        records.append(part.records)
-        uids.append(part.uids)
-        part.records = part.uids = b""
+        records += part.records
+        uids += part.uids
         whole.add(part)
-    return whole, (b"".join(records), b"".join(uids))
+    return whole, (records, uids), None
 
 
 def _keep_freed_memory() -> None:
@@ -182,4 +196,5 @@ def _write_at(file: int, data: bytes, offset: int) -> None:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that gives the orders decides
-    _work(msgspec.json.decode(sys.argv[1], type=_Task), sys.stdin.buffer, sys.stdout.buffer)
+    with suppress(BrokenPipeError):  # it is gone
+        _work(Path(sys.argv[1]), msgspec.json.decode(sys.argv[2], type=_Task), sys.stdin.buffer, sys.stdout.buffer)

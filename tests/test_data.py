@@ -1,4 +1,5 @@
 import json
+import os
 import random
 import re
 import subprocess
@@ -251,7 +252,7 @@ def test_memory_does_not_grow_with_a_line(tmp_path):
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         assert max(map(int, done.stdout.split())) < 64 << 10
         (row,) = records(tmp_path / "quarantine.jsonl")
-        assert row == {"line": 151, "offset": 150 * len(good), "reason": "the line is longer than 4,194,304 bytes"}
+        assert row == {"line": 151, "offset": 150 * len(good), "reason": "longer than 1,048,576 bytes"}
         assert len(records(tmp_path / "out.json")) == 300
 
 
@@ -269,3 +270,62 @@ def test_the_catalogue_itself_is_never_overwritten(tmp_path, name):
     with pytest.raises(Tc3Error, match=rf"{name} would overwrite the catalogue"):
         data.prepare(source, tmp_path / "out.json")
     assert source.read_bytes() == before
+
+
+def peaks(source, target, count):
+    """Run `prepare` in a fresh process; return the largest memory of any process, in MiB."""
+    code = LARGE.replace("workers=int(workers)", "workers=int(workers), max_damaged=1") + (
+        "import re, resource\n"
+        "own = re.search(r'VmHWM:\\s*(\\d+)', open('/proc/self/status').read())[1]\n"
+        "print(own, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, source, target, count], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return max(map(int, done.stdout.split())) / 1024
+
+
+GOOD = b'{"uid": "a", "title": "Mug", "content": "A mug."}'
+HEAVY = {
+    "damaged lines": b"x\n" * (5 << 19),
+    "short rows": b'{"title":"a","content":"b"}\n' * 600_000,
+    "long titles": (b'{"title": "' + b"x" * 1_000_000 + b'", "content": "y"}\n') * 12,
+    "long title with an emoji": b'{"title": "' + b"x" * 1_000_000 + "😀".encode() + b'", "content": "y"}\n',
+    "one word after the other": b'{"title": "a", "content": "\\t' + b"ab " * 340_000 + b'"}\n',
+    "text that NFC makes longer": b'{"title": "' + "\U0001d160".encode() * 250_000 + b'", "content": "y"}\n',
+    "an array of nothing": b"[" + b"{}," * (1 << 19) + GOOD + b"]",
+    "an array": b"[" + b",".join([GOOD] * 200_000) + b"]",
+    "an array with many escapes": b'[{"title": "a", "content": "x' + b"\\n" * 500_000 + b'"}]',
+    "an array of openers": b'[{"x":' + b"[" * (4 << 20),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [*((name, "1") for name in HEAVY), *((name, "2") for name in HEAVY if not HEAVY[name].startswith(b"["))],
+)
+def test_memory_stays_below_64_mib_whatever_the_file_holds(tmp_path, name, count):
+    first = b"" if HEAVY[name].startswith(b"[") else GOOD + b"\n"
+    (tmp_path / "trn.json").write_bytes(first + HEAVY[name].replace(b'{"x":', GOOD + b',{"x":'))
+    assert peaks(str(tmp_path / "trn.json"), str(tmp_path / "out.json"), count) < 64
+
+
+def test_a_defect_in_a_worker_reaches_the_reader(tmp_path, large, monkeypatch):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "sitecustomize.py").write_text(
+        "import tc3lib.records\ndef convert(*_): raise KeyError('broken')\ntc3lib.records.convert = convert\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path / "broken"))
+    with pytest.raises(Tc3Error, match="a defect of tc3lib, please report it: KeyError: 'broken'"):
+        data.prepare(large, tmp_path / "out.json", workers=2)
+
+
+def test_a_source_with_any_name_is_read_by_workers_too(tmp_path):
+    source = tmp_path / os.fsdecode(b"caf\xe9.json")
+    write(source, [{"title": "Mug", "content": "A mug."}])
+    assert data.prepare(source, tmp_path / "out.json", workers=2).kept == 1
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_number_of_workers_that_makes_no_sense_is_told(tmp_path, count):
+    with pytest.raises(Tc3Error, match=rf"workers={count}: expected 1 or more"):
+        data.prepare(tmp_path / "trn.json", tmp_path / "out.json", workers=count)

@@ -99,12 +99,59 @@ def test_whatever_call_fails_the_old_file_stays_and_no_other(folder, monkeypatch
 
 
 def test_nothing_written_takes_the_old_file_away_if_asked_to(folder):
-    with files.replacing(folder / "rows.jsonl", keep_empty=False):
+    with files.replacing_all(folder / "other", folder / "rows.jsonl", keep_empty=False):
         pass
-    assert os.listdir(folder) == []
-    with files.replacing(folder / "rows.jsonl", keep_empty=False) as file:
+    assert os.listdir(folder) == ["other"]
+    with files.replacing_all(folder / "other", folder / "rows.jsonl", keep_empty=False) as (_, file):
         file.write(b"x")
     assert (folder / "rows.jsonl").read_bytes() == b"x"
+
+
+@pytest.mark.parametrize("failing", [0, 1, 2])
+@pytest.mark.parametrize("call", ["fsync", "link"])
+def test_of_files_that_belong_together_none_is_replaced_if_one_fails(tmp_path, monkeypatch, call, failing):
+    paths = [tmp_path / name for name in ("a", "b", "c")]
+    for path in paths:
+        path.write_text("old")
+    real, calls = getattr(os, call), []
+
+    def fail(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == failing + 1:
+            raise OSError(errno.EIO, "Input/output error")
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(os, call, fail)
+    with (
+        pytest.raises(Tc3Error, match=rf"cannot write .*/{'abc'[failing]}: Input/output error"),
+        files.replacing_all(*paths) as opened,
+    ):
+        for file in opened:
+            file.write(b"new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old", "c": "old"}
+
+
+def test_a_folder_in_a_files_place_is_told_before_any_is_replaced(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").write_text("old")
+    with (
+        pytest.raises(Tc3Error, match=r"cannot write .*/a: Is a directory"),
+        files.replacing_all(tmp_path / "a", tmp_path / "b"),
+    ):
+        pass
+    assert (tmp_path / "b").read_text() == "old"
+
+
+def test_two_runs_into_one_folder_are_kept_apart(tmp_path):
+    with files.alone(tmp_path):
+        told = pytest.raises(Tc3Error, match=r"another run of 01_prepare is writing to .*: wait until it is done")
+        with told, files.alone(tmp_path):
+            pass
+        (tmp_path / "other").mkdir()
+        with files.alone(tmp_path / "other"):
+            pass
+    with files.alone(tmp_path):
+        pass
 
 
 def test_what_a_killed_process_left_goes_and_what_a_live_one_writes_stays(tmp_path, monkeypatch):
