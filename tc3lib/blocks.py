@@ -91,7 +91,7 @@ def elements(source: Readable) -> Iterator[Block]:
     """
     source.seek(source.start)
     text, here, ended, opened, skipping = b"", 0, False, False, False
-    base, line, counted, last = source.start, 1, 0, -1
+    base, line, counted, last, reason = source.start, 1, 0, -1, ""
     found: list[bytes] = []
     starts: list[tuple[int, int]] = []
     while True:
@@ -133,7 +133,7 @@ def elements(source: Readable) -> Iterator[Block]:
         here = end
     if found:
         yield Block(found, starts[0][1], starts)
-    if here != last:
+    if here != last and not reason:
         yield Block([b""], base + here, [(line, base + here)], _NOT_CLOSED)
 
 
@@ -164,7 +164,8 @@ def _value_end(text: bytes, start: int, ended: bool) -> tuple[int, int, str]:
 def _next_object(text: bytes, start: int, damage: int) -> int | None:
     """Return where to read on after what begins at `start` and is damaged at `damage`; None: not in this text."""
     if not text.startswith(b"{", start):
-        return text.find(b"{", start) if b"{" in text[start:] else None
+        here = text.find(b"{", start)
+        return here if here >= 0 else None
     for tries, step in enumerate(_BOUNDARY.finditer(text, start + 1)):
         here = step.end()
         if here > damage or tries == _TRIES or not _value_end(text, here, ended=True)[2]:
