@@ -73,3 +73,15 @@ def test_a_long_text_before_the_note_stays():
 )
 def test_no_character_is_lost_but_white_space(text):
     assert clean_text(text) == html.unescape(text)
+
+
+def test_long_texts_are_brought_into_nfc_and_endless_marks_are_left_alone():
+    word = "cafe\u0301 "
+    assert clean_text(word * 1000) == ("café " * 1000).strip()
+    marks = "a" + "\u0301" * 250_000 + "\u0323" * 250_000
+    assert clean_text(marks) == marks
+
+
+def test_a_reference_with_more_digits_than_python_reads_is_no_character():
+    assert clean_text("a&#" + "1" * 5000 + ";b &amp; c") == "a\ufffdb & c"
+    assert clean_text("a&#x" + "1" * 5000 + ";b") == "a\ufffdb"
