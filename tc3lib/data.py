@@ -93,7 +93,7 @@ def before_and_after(source: Path | str, rows: int = 5, among: int = 20_000) -> 
 
     Args:
         source: The catalogue.
-        rows: How many to return, the shortest of those found.
+        rows: How many to return, at most: some of any length up to 300 characters, if there are such.
         among: Lines to look at.
     """
     changed, seen = [], 0
@@ -106,7 +106,9 @@ def before_and_after(source: Path | str, rows: int = 5, among: int = 20_000) -> 
             seen += len(block.lines)
             if seen >= among:
                 break
-    return sorted(changed, key=lambda row: len(row["before"]))[:rows]
+    changed.sort(key=lambda row: len(row["before"]))
+    short = [row for row in changed if len(row["before"]) <= 300] or changed
+    return short[:: max(1, len(short) // rows)][:rows]
 
 
 def _keep_apart(source: Path, written: tuple[Path, ...]) -> None:

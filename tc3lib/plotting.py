@@ -46,21 +46,16 @@ def plot_tokens(lengths: Sequence[int], max_seq_length: int) -> Any:
     if not lengths:
         axes.set_title("no tokenizer at hand")
         return figure
-    axes.hist(lengths, bins=60, color=TRAIN_COLOUR, alpha=0.8)
+    axes.hist(lengths, bins=numpy.geomspace(min(lengths), max(lengths) + 1, 60), color=TRAIN_COLOUR, alpha=0.8)
+    axes.set_xscale("log")
     marks = {share: numpy.percentile(lengths, share) for share in (5, 50, 95, 99)}
-    for share, value in marks.items():
+    for value in marks.values():
         axes.axvline(value, color=MUTED, linewidth=1)
-        axes.annotate(
-            f"{share} %", (value, 1), xycoords=("data", "axes fraction"), fontsize=8, ha="center", va="bottom"
-        )
-    if max(lengths) > max_seq_length:
-        axes.axvline(max_seq_length, color=EVAL_COLOUR)
+    axes.axvline(max_seq_length, color=EVAL_COLOUR, label=f"max_seq_length = {max_seq_length:,}")
+    axes.legend(frameon=False)
     longer = sum(length > max_seq_length for length in lengths) / len(lengths)
     values = ", ".join(f"{share} %: {value:,.0f}" for share, value in marks.items())
-    axes.set_title(
-        f"{values}, longest {max(lengths):,} tokens; {longer:.2%} longer than max_seq_length = {max_seq_length:,}",
-        fontsize=10, pad=16,
-    )  # fmt: skip
+    axes.set_title(f"{values}, longest: {max(lengths):,} tokens; {longer:.2%} are too long", fontsize=10)
     return figure
 
 

@@ -37,7 +37,7 @@ def test_lengths_are_counted_once_each():
 def test_tokens_show_percentiles_and_the_share_that_is_too_long():
     figure = plotting.plot_tokens(list(range(1, 101)), 90)
     title = figure.axes[0].get_title()
-    assert title == ("5 %: 6, 50 %: 50, 95 %: 95, 99 %: 99, longest 100 tokens; 10.00% longer than max_seq_length = 90")
+    assert title == ("5 %: 6, 50 %: 50, 95 %: 95, 99 %: 99, longest: 100 tokens; 10.00% are too long")
     assert sum(bar.get_height() for bar in figure.axes[0].patches) == 100
     assert plotting.plot_tokens([], 90).axes[0].get_title() == "no tokenizer at hand"
 
