@@ -78,7 +78,7 @@ def select(
     train_rows = config.train_rows or train_rows
     seed = config.sample_seed % 2**64
     index = _index(prepared, seed)
-    ranks, drawn = numpy.unique(index.line, return_index=True)  # in the order of the hashes
+    ranks, drawn, counts = numpy.unique(index.line, return_index=True, return_counts=True)  # in the hashes' order
     held_out = index.description[drawn] < int(config.eval_share * 2**64)
     train = drawn[~held_out][:train_rows]
     candidates = drawn[held_out]
@@ -92,8 +92,11 @@ def select(
             f"{prepared} has {rows} rows: {len(train)} to train on and {len(chosen)} held out "
             f"(eval_share={config.eval_share}); both need at least one. Add rows or change eval_share."
         )
+    twins: dict[int, list[int]] = {}
+    for row in numpy.flatnonzero(_among(index.line, ranks[counts > 1])):
+        twins.setdefault(int(index.line[row]), []).append(int(row))
     for part, sample in (("train", train), ("eval", chosen), ("demo", demo)):
-        write_rows(folder / f"{part}.jsonl", _rows(prepared, index, sample, part))
+        write_rows(folder / f"{part}.jsonl", _rows(prepared, index, sample, part, twins))
     repeated = (rows - _distinct(hashes) for hashes in (index.title, index.description))
     return SelectReport(rows, rows - len(ranks), *repeated, len(train), len(chosen), len(demo))
 
@@ -155,13 +158,10 @@ def _first_with_title(index: _Index, drawn: Any, titles: tuple[str, ...], seed: 
     return [int(rows[0]) for rows in found if len(rows)]
 
 
-def _rows(prepared: Path, index: _Index, sample: Any, part: str) -> Iterator[dict[str, Any]]:
-    """Yield the records of a sample, in its order, each with its uid and its part."""
-    import numpy
-
-    twins: dict[int, list[int]] = {}
-    for row in numpy.flatnonzero(_among(index.line, index.line[sample])):
-        twins.setdefault(int(index.line[row]), []).append(int(row))
+def _rows(
+    prepared: Path, index: _Index, sample: Any, part: str, twins: dict[int, list[int]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the records of a sample, in its order, each with its part and the smallest uid of the rows equal to it."""
     with open(prepared, "rb") as file, open(_uids(prepared), "rb") as uid_file:
 
         def uid(row: int) -> bytes:
@@ -170,7 +170,7 @@ def _rows(prepared: Path, index: _Index, sample: Any, part: str) -> Iterator[dic
 
         for row in sample:
             file.seek(int(index.offset[row]))
-            smallest = min(uid(twin) for twin in twins[int(index.line[row])])
+            smallest = min(map(uid, twins.get(int(index.line[row]), [row])))
             try:
                 yield {"uid": json.loads(smallest), "part": part, **json.loads(file.readline())}
             except ValueError as error:
