@@ -107,12 +107,12 @@ def elements(source: Readable) -> Iterator[Block]:
             continue
         if skipping:  # the rest of an element that is too long
             step = _BOUNDARY.search(text, here)
-            here = step.end() if step else len(text)
             skipping = not step and not ended
+            here = step.end() if step else _tail(text, here) if skipping else _array_end(text, here)
         else:
             here = _SEPARATOR.match(text, here).end()
-        if (here == len(text) or skipping) and not ended:
-            continue
+        if not ended and len(text) - here <= LINE_BYTES:
+            continue  # to read on: a value must not be taken for damaged because it is not here yet
         line, counted = line + text.count(b"\n", counted, here), here
         if here >= len(text) or (here == last and text[here:].startswith(b"]")):
             break
@@ -120,8 +120,7 @@ def elements(source: Readable) -> Iterator[Block]:
         if reason:
             next_object = _next_object(text, here, damage)
             skipping = next_object is None and not ended
-            end = last if next_object is None and text[last:].startswith(b"]") else len(text)
-            end = next_object or max(end, here + 1)
+            end = next_object or (_tail if skipping else _array_end)(text, here + 1)
         if found and (reason or len(found) == 1000 or base + here - starts[0][1] > BLOCK_BYTES):
             yield Block(found, starts[0][1], starts)
             found, starts = [], []
@@ -135,6 +134,16 @@ def elements(source: Readable) -> Iterator[Block]:
         yield Block(found, starts[0][1], starts)
     if here != last and not reason:
         yield Block([b""], base + here, [(line, base + here)], _NOT_CLOSED)
+
+
+def _tail(text: bytes, here: int) -> int:
+    """Return from where on the text may still hold the beginning of what `_BOUNDARY` matches, but not before `here`."""
+    return max(here, len(text.rstrip()) - 1, len(text) - LINE_BYTES)
+
+
+def _array_end(text: bytes, here: int) -> int:
+    """Return where the closing bracket is, or the end of a text that has none; not before `here`."""
+    return max(here, len(text.rstrip().removesuffix(b"]")) if text.rstrip().endswith(b"]") else len(text))
 
 
 def _value_end(text: bytes, start: int, ended: bool) -> tuple[int, int, str]:

@@ -64,13 +64,15 @@ def prepare(
             written.
     """
     source, target, start = Path(source), Path(target), time.monotonic()
-    if workers is not None and workers < 1:
-        raise Tc3Error(f"workers={workers}: expected 1 or more, or None to let the file's size decide.")
+    if workers is not None and (not isinstance(workers, int) or workers < 1):
+        raise Tc3Error(f"workers={workers!r}: expected 1 or more, or None to let the file's size decide.")
+    if not target.name or "\0" in str(target) or target.name in ("quarantine.jsonl", "quarantine.json"):
+        raise Tc3Error(f"{str(target)!r} cannot be the file to write: give another name, such as trn_output.json.")
     uids, quarantine = target.with_suffix(".uid.jsonl"), target.with_name("quarantine.jsonl")
     total, first = Converted(), []
-    with alone(target.parent), opened(source) as opened_source:
+    with alone(target.parent), opened(source) as opened_source, blaming(target):
         _keep_apart(source, (target, uids, quarantine))
-        with blaming(target), replacing_all(target, uids, quarantine, keep_empty=False) as (records, names, damaged):
+        with replacing_all(target, uids, quarantine, keep_empty=False) as (records, names, damaged):
             if (workers := _workers(opened_source, workers)) > 1:
                 parts = convert_in_workers(source, clean, (records, names), workers)
             else:

@@ -15,6 +15,12 @@ import msgspec
 
 from tc3lib.errors import Tc3Error
 
+_ADVICE = {
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space",
+    errno.ENOENT: "Make that folder",
+    errno.ENAMETOOLONG: "Give it a shorter name",
+}
 _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
@@ -86,12 +92,19 @@ def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[byt
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 ready.append(names[len(ready)] or _link(path, file, stack))
-        for path, file, name in reversed([*zip(paths, files, ready, strict=True)]):
-            with blaming(path):
-                if keep_empty or path != paths[-1] or os.fstat(file.fileno()).st_size:
-                    os.replace(name, path)
-                else:
-                    path.unlink(missing_ok=True)
+        olds = {path: _keep_old(path, stack) for path in paths} if len(paths) > 1 else {}
+        try:
+            for path, file, name in reversed([*zip(paths, files, ready, strict=True)]):
+                with blaming(path):
+                    if keep_empty or path != paths[-1] or os.fstat(file.fileno()).st_size:
+                        os.replace(name, path)
+                    else:
+                        path.unlink(missing_ok=True)
+        except BaseException:
+            for path, old in olds.items():
+                if old:
+                    os.replace(old, path)
+            raise
 
 
 @contextmanager
@@ -124,8 +137,8 @@ def blaming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "Free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Make its folder writable"
-        old = " The file that was there before is unchanged." if path.exists() else ""
+        advice = _ADVICE.get(error.errno, "Make its folder writable")
+        old = " The file that was there before is unchanged." if os.path.exists(path) else ""
         raise Tc3Error(
             f"cannot write {path}: {error.strerror or error}. {advice}, or choose another folder with TC3_HOME.{old}"
         ) from None
@@ -143,7 +156,7 @@ def _unnamed(path: Path, names: list[str]) -> Iterator[IO[bytes]]:
         name = _new_name(path)
         handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
     names.append(name)
-    file = open(handle, "wb")  # noqa: SIM115  (closing it must not hide why it is closed)
+    file = open(handle, "wb", buffering=1 << 20)  # noqa: SIM115  (closing it must not hide why it is closed)
     try:
         with suppress(OSError):
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells `_sweep` that somebody is at work
@@ -152,7 +165,7 @@ def _unnamed(path: Path, names: list[str]) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             file.close()
         if name:
-            Path(name).unlink(missing_ok=True)
+            _discard(name)
 
 
 def _new_name(path: Path) -> str:
@@ -165,10 +178,25 @@ def _link(path: Path, file: IO[bytes], stack: ExitStack) -> str:
     folder = os.open(path.parent, os.O_DIRECTORY)
     try:
         os.link(f"/proc/self/fd/{file.fileno()}", name, dst_dir_fd=folder)
-        stack.callback(Path(name).unlink, missing_ok=True)
+        stack.callback(_discard, name)
     finally:
         os.close(folder)
     return name
+
+
+def _keep_old(path: Path, stack: ExitStack) -> str:
+    """Give an old file a second name, which goes with the stack, and return it; nothing where that cannot be done."""
+    name = _new_name(path)
+    with suppress(OSError):
+        os.link(path, name)
+        stack.callback(_discard, name)
+        return name
+    return ""
+
+
+def _discard(name: str) -> None:
+    with suppress(OSError):
+        os.unlink(name)
 
 
 def _sweep(path: Path) -> None:

@@ -104,9 +104,10 @@ def convert_in_workers(
 class _Worker:
     """A process that converts ranges."""
 
-    def __init__(self, path: Path, task: _Task):
-        command = [sys.executable, "-m", _MODULE, str(path.absolute()), msgspec.json.encode(task).decode()]
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    def __init__(self, source: Path, task: _Task):
+        command = [sys.executable, "-m", _MODULE, str(source.absolute()), msgspec.json.encode(task).decode()]
+        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONSAFEPATH": "1"}  # the same modules as here, no others
         try:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=task.files, env=environment

@@ -329,3 +329,42 @@ def test_a_source_with_any_name_is_read_by_workers_too(tmp_path):
 def test_a_number_of_workers_that_makes_no_sense_is_told(tmp_path, count):
     with pytest.raises(Tc3Error, match=rf"workers={count}: expected 1 or more"):
         data.prepare(tmp_path / "trn.json", tmp_path / "out.json", workers=count)
+
+
+@pytest.mark.parametrize(
+    "name", [".", "/", "a\0b", "quarantine.jsonl", "x" * 300, "file/out.json", "loop", "no/out.json"]
+)
+def test_a_target_that_cannot_be_written_is_told(tmp_path, name):
+    source = write(tmp_path / "trn.json", [{"title": "Mug", "content": "A mug."}])
+    (tmp_path / "file").touch()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(Tc3Error, match=r"cannot write|cannot be the file to write"):
+        data.prepare(source, name if name in "./" else tmp_path / name)
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+def test_a_worker_imports_what_its_caller_does(tmp_path, monkeypatch):
+    """A file of the current folder with a module's name is not that module."""
+    source = write(tmp_path / "trn.json", [{"title": "Mug", "content": "A mug."}])
+    (tmp_path / "msgspec.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+    assert data.prepare(source, tmp_path / "out.json", workers=2).kept == 1
+
+
+def test_many_damaged_lines_come_from_workers_as_from_one_process(tmp_path, monkeypatch):
+    """A worker answers early when it holds many damaged lines, and goes on with the rest of its range."""
+    monkeypatch.setattr(workers, "RANGE_BYTES", 100_000)
+    draw = random.Random(0)
+    lines = [b"spoilt" if draw.random() < 0.5 else GOOD for _ in range(20_000)]
+    (tmp_path / "trn.json").write_bytes(b"\n".join(lines))
+    outputs = []
+    for count in (1, 2, 3):
+        report = data.prepare(tmp_path / "trn.json", tmp_path / "out.json", workers=count, max_damaged=1)
+        names = ("out.json", "out.uid.jsonl", "quarantine.jsonl")
+        outputs.append((report.read, report.kept, report.dropped, [(tmp_path / name).read_bytes() for name in names]))
+    assert outputs[0] == outputs[1] == outputs[2]
+    assert [row["line"] for row in records(tmp_path / "quarantine.jsonl")] == [
+        number for number, line in enumerate(lines, 1) if line == b"spoilt"
+    ]

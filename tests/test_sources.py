@@ -305,3 +305,49 @@ def test_a_file_packed_twice_is_named(tmp_path):
 def test_a_name_that_no_file_can_have_is_told(tmp_path, name):
     with pytest.raises(Tc3Error, match=r"cannot read|no file"):
         data.prepare(tmp_path / name, tmp_path / "out.json")
+
+
+def element(size):
+    """A product of exactly so many bytes."""
+    row = b'{"title": "Long", "content": "' + b"z" * (size - 32) + b'"}'
+    assert len(row) == size
+    return row
+
+
+L = blocks.LINE_BYTES
+
+
+@pytest.mark.parametrize("separator", [b",", b",\n", b"\n,", b",\n    ", b",\r\n  "])
+def test_elements_around_the_edges_of_what_is_read_at_once_are_kept(tmp_path, separator):
+    good = LINE[:-1]
+    for pad in range(-12, 6):
+        rows = [element(L + pad), element(L), good, good]
+        assert report_of(tmp_path, b"[" + separator.join(rows) + b"]") == (4, 4 - (pad > 0), int(pad > 0))
+        rows = [element(2 * L + pad), good, good]
+        assert report_of(tmp_path, b"[" + separator.join(rows) + b"\n]") == (3, 2, 1)
+        rows = [element(4 * L - 51 + pad), element(300_000), good]
+        assert report_of(tmp_path, b"[" + separator.join(rows) + b"]") == (3, 2, 1)
+
+
+def test_an_over_long_last_element_is_counted_once(tmp_path):
+    assert report_of(tmp_path, b"[" + LINE + b"," + element(3 * L) + b"]\n") == (2, 1, 1)
+
+
+def test_random_arrays_are_what_json_says(tmp_path):
+    draw = random.Random(0)
+    texts = ["plain", 'quo"te', "},{", "]", "[", "\\", "\n", "é😀", '"}, {"title": "x"']
+    for layout in range(12):
+        rows = [
+            {
+                "uid": str(number),
+                "x": [{"y": draw.choice(texts)}, [], {}],
+                "title": f"Mug {number}",
+                "content": draw.choice(texts) * draw.choice([1, 3, 2000]) + ".",
+            }
+            for number in range(300)
+        ]
+        text = json.dumps(rows, indent=[None, 1, 4][layout % 3], ensure_ascii=layout % 2 == 0)
+        text = text.replace("\n", "\r\n") if layout % 4 == 3 else text
+        assert report_of(tmp_path, codecs.BOM_UTF8 * (layout > 5) + text.encode()) == (300, 300, 0)
+        found = [json.loads(line)["input_text"] for line in (tmp_path / "out.json").read_bytes().splitlines()]
+        assert found == [row["title"] for row in rows]
