@@ -92,7 +92,8 @@ def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[byt
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
                 ready.append(names[len(ready)] or _link(path, file, stack))
-        olds = {path: _keep_old(path, stack) for path in paths} if len(paths) > 1 else {}
+        before = {path for path in paths if os.path.lexists(path)}
+        olds = {path: _keep_old(path, stack) for path in before} if len(paths) > 1 else {}
         try:
             for path, file, name in reversed([*zip(paths, files, ready, strict=True)]):
                 with blaming(path):
@@ -101,9 +102,11 @@ def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[byt
                     else:
                         path.unlink(missing_ok=True)
         except BaseException:
-            for path, old in olds.items():
-                if old:
-                    os.replace(old, path)
+            for path in paths:
+                if olds.get(path):
+                    os.replace(olds[path], path)
+                elif path not in before:
+                    path.unlink(missing_ok=True)
             raise
 
 
