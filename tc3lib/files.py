@@ -84,30 +84,22 @@ def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[byt
                 _sweep(path)
                 files.append(stack.enter_context(_unnamed(path, names)))
         yield files
-        ready = []
         for path, file in zip(paths, files, strict=True):
             with blaming(path):
                 file.flush()
                 os.fsync(file.fileno())
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-                ready.append(names[len(ready)] or _link(path, file, stack))
-        before = {path for path in paths if os.path.lexists(path)}
-        olds = {path: _keep_old(path, stack) for path in before} if len(paths) > 1 else {}
-        try:
-            for path, file, name in reversed([*zip(paths, files, ready, strict=True)]):
-                with blaming(path):
-                    if keep_empty or path != paths[-1] or os.fstat(file.fileno()).st_size:
-                        os.replace(name, path)
-                    else:
-                        path.unlink(missing_ok=True)
-        except BaseException:
-            for path in paths:
-                if olds.get(path):
-                    os.replace(olds[path], path)
-                elif path not in before:
+        # From here to the end takes microseconds: only a kill in between can leave a hidden name, for `_sweep`.
+        for index, (path, file) in enumerate(zip(paths, files, strict=True)):
+            with blaming(path):
+                names[index] = names[index] or _link(path, file, stack)
+        for path, file, name in reversed([*zip(paths, files, names, strict=True)]):
+            with blaming(path):
+                if keep_empty or path != paths[-1] or os.fstat(file.fileno()).st_size:
+                    os.replace(name, path)
+                else:
                     path.unlink(missing_ok=True)
-            raise
 
 
 @contextmanager
@@ -185,16 +177,6 @@ def _link(path: Path, file: IO[bytes], stack: ExitStack) -> str:
     finally:
         os.close(folder)
     return name
-
-
-def _keep_old(path: Path, stack: ExitStack) -> str:
-    """Give an old file a second name, which goes with the stack, and return it; nothing where that cannot be done."""
-    name = _new_name(path)
-    with suppress(OSError):
-        os.link(path, name)
-        stack.callback(_discard, name)
-        return name
-    return ""
 
 
 def _discard(name: str) -> None:

@@ -131,28 +131,6 @@ def test_of_files_that_belong_together_none_is_replaced_if_one_fails(tmp_path, m
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "old", "b": "old", "c": "old"}
 
 
-@pytest.mark.parametrize("failing", [0, 1, 2])
-@pytest.mark.parametrize("error", [OSError(errno.EPERM, "Operation not permitted"), KeyboardInterrupt()])
-@pytest.mark.parametrize("old", [{"a": "old", "b": "old", "c": "old"}, {"b": "old"}, {}])
-def test_if_a_file_cannot_take_its_place_the_others_go_back(tmp_path, monkeypatch, failing, error, old):
-    paths = [tmp_path / name for name in ("a", "b", "c")]
-    for name, content in old.items():
-        (tmp_path / name).write_text(content)
-    real, calls = os.replace, []
-
-    def fail(*arguments):
-        calls.append(arguments)
-        if len(calls) == failing + 1:
-            raise error
-        return real(*arguments)
-
-    monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises((Tc3Error, KeyboardInterrupt)), files.replacing_all(*paths) as opened:
-        for file in opened:
-            file.write(b"new")
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == old
-
-
 def test_a_folder_in_a_files_place_is_told_before_any_is_replaced(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").write_text("old")
