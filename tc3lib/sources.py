@@ -1,4 +1,4 @@
-"""Open a catalogue, however it is packed, and cut it into lines in bounded memory, whatever its size."""
+"""Open a catalogue, however it is packed, and name what is none."""
 
 import codecs
 import gzip
@@ -40,6 +40,8 @@ class Source:
         except Exception as error:  # each way of packing has errors of its own
             if isinstance(error, OSError) and error.errno:
                 raise Tc3Error(f"cannot read {self.path}: {error.strerror}.") from None
+            if not self.packing:
+                raise  # a defect of ours, not of the file
             message = f"{self.path} is a damaged {self.packing} file ({error}). Copy or download it again."
             raise Tc3Error(message) from None
 
