@@ -36,12 +36,12 @@ if "google.colab" in sys.modules:
     sys.path.insert(0, "/content/tc3lib")
 
 # %% [markdown]
-# The library loads, trains and plots.
+# The library loads, checks, trains and plots.
 
 # %%
 import os
 
-from tc3lib import callbacks, files, models, plotting, presets, runtime, training
+from tc3lib import files, labels, models, presets, prompts, runtime, training
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -58,30 +58,40 @@ work = runtime.setup(config, "03_train")
 # %%
 train_rows = files.read_rows(work / "train.jsonl")
 eval_rows = files.read_rows(work / "eval.jsonl")
-print(training.plan_run(len(train_rows), config, work))
+tokenizer = models.load_tokenizer(config.model, before_model=True)
+lengths = prompts.token_lengths(tokenizer, train_rows)
+print(training.plan_run(lengths, config, work))
 
 # %% [markdown]
-# Load the base model in 4 bit and put a new adapter on it: only the adapter's weights will change.
+# Three of the rows as the model will meet them. Only what is marked is learned: the response, and where it ends.
+
+# %%
+print(labels.check(tokenizer, train_rows, config.model.max_seq_length))
+labels.show(tokenizer, train_rows[:3], config.model.max_seq_length)
+
+# %% [markdown]
+# Load the base model in 4 bit, and see how a step's rows fit the memory that it leaves. `plan="recipe"` takes
+# micro-batches and checkpointing as they are set.
 
 # %%
 model, tokenizer = models.load_base_model(config.model)
-model = models.add_lora(model, config.lora)
+fit = training.fit(model, lengths, config)
+print(fit)
+
+# %% [markdown]
+# Put a new adapter on it: only the adapter's weights will change.
+
+# %%
+model = models.add_lora(model, fit.lora)
 model.print_trainable_parameters()
 
 # %% [markdown]
-# Train. Run this cell again after an interruption: it continues from the newest complete checkpoint.
+# Train. Run this cell again after an interruption: it continues from the newest complete checkpoint. Both losses should
+# fall together; a held-out loss that turns upwards means that the model learns rows by heart.
 
 # %%
-trainer = training.build_trainer(model, tokenizer, train_rows, eval_rows, config, work)
+trainer = training.build_trainer(model, tokenizer, train_rows, eval_rows, config, work, fit)
 training.train(trainer, config, work)
-
-# %% [markdown]
-# Both losses. They should fall together; a held-out loss that turns upwards means that the model learns rows by heart.
-
-# %%
-figure = plotting.plot_loss(callbacks.read_losses(work / "loss.jsonl"))
-figure.savefig(work / "loss.png", dpi=150)
-figure
 
 # %% [markdown]
 # Save the adapter, with the tokenizer beside it.

@@ -72,9 +72,22 @@ class TrainingConfig:
     eval_steps: Count
     eval_on_start: bool
     per_device_eval_batch_size: Count
+    padding_free: bool | None
+    """Of plan="recipe": rows one after another instead of padded. None: as unsloth decides, on a GPU yes."""
     report_to: str
     resume_from_checkpoint: bool
     """True: continue an interrupted run of the same settings. False: set it aside and start anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig:
+    """How a step's rows pass through the card; the rows of a step, and their mathematics, are the same either way."""
+
+    plan: Literal["auto", "recipe"]
+    """auto: no padding, micro-batches and checkpointing chosen for the memory at hand. recipe:
+    `per_device_train_batch_size`, `gradient_accumulation_steps` and `use_gradient_checkpointing` as they stand."""
+    memory_gib: Annotated[float, msgspec.Meta(gt=0)] | None
+    """The card's memory to plan for. None: what is free."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +130,7 @@ class Config:
     model: ModelConfig
     lora: LoraConfig
     training: TrainingConfig
+    planning: PlanConfig
     data: DataConfig
     generation: GenerationConfig
 

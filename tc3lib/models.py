@@ -1,9 +1,12 @@
 """Load the base model in 4 bit, add LoRA, load an adapter. The only module that imports unsloth."""
 
 import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tc3lib import attention
 from tc3lib.config import LoraConfig, ModelConfig
 from tc3lib.errors import Tc3Error
 
@@ -24,23 +27,31 @@ def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
     except (OSError, RuntimeError, SafetensorError) as error:
         if "out of memory" in str(error):
             raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise Tc3Error(
-            f"cannot load the model {config.model_name!r} (model_name): {reason} Expected a local folder or a Hugging "
-            "Face repository; a gated one needs HF_TOKEN."
-        ) from error
+        raise _not_found(config, error) from error
     # unsloth sets it to the context's length on a GPU, and every call that gives max_new_tokens would warn of both.
     model.generation_config.max_length = None
     return model.eval(), tokenizer
 
 
-def load_tokenizer(config: ModelConfig) -> Any | None:
-    """Return the base model's tokenizer alone, or None, and say so, if it is not at hand: no GPU is needed."""
+def load_tokenizer(config: ModelConfig, *, before_model: bool = False) -> Any | None:
+    """Return the base model's tokenizer alone, or None, and say so, if it is not at hand: no GPU is needed.
+
+    Args:
+        config: `model_name` is used.
+        before_model: The model is loaded next. So unsloth is imported first, and a tokenizer that is missing raises.
+
+    Raises:
+        Tc3Error: `before_model`, and there is no tokenizer.
+    """
+    if before_model:
+        import unsloth  # noqa: F401
     from transformers import AutoTokenizer
 
     try:
         return AutoTokenizer.from_pretrained(config.model_name)
     except (OSError, ValueError) as error:
+        if before_model:
+            raise _not_found(config, error) from error
         print(f"no tokenizer of {config.model_name} at hand ({str(error).splitlines()[0]}): tokens are not counted")
         return None
 
@@ -66,3 +77,45 @@ def load_adapter(folder: Path | str, config: ModelConfig) -> tuple[Any, Any]:
         if not (folder / name).is_file():
             raise Tc3Error(f"no adapter in {folder} ({name} is missing): run 03_train first.")
     return load_base_model(dataclasses.replace(config, model_name=str(folder)))
+
+
+@contextmanager
+def shared_prefix(model: Any, lengths: Any, device: Any) -> Iterator[None]:
+    """Let the model read a line of `batches.collate` within: its attention knows the line's segments.
+
+    On a GPU unsloth's own Llama runs, whose packed attention is asked; on a CPU transformers', through its interface
+    for attention functions.
+    """
+    import sys
+
+    with attention.segments(lengths, device):
+        if llama := sys.modules.get("unsloth.models.llama"):
+            from unsloth.utils import attention_dispatch as dispatch
+
+            old = llama.select_attention_backend, dispatch.flash_attn_varlen_func
+            llama.select_attention_backend = lambda *_, **__: dispatch.FLASH_VARLEN
+            dispatch.flash_attn_varlen_func = attention.attend
+            try:
+                yield
+            finally:
+                llama.select_attention_backend, dispatch.flash_attn_varlen_func = old
+        else:
+            from transformers import AttentionInterface, AttentionMaskInterface
+
+            AttentionInterface.register(attention.NAME, attention.attend_in_transformers)
+            AttentionMaskInterface.register(attention.NAME, lambda *_, **__: None)
+            config = model.config
+            old = config._attn_implementation
+            config._attn_implementation = attention.NAME
+            try:
+                yield
+            finally:
+                config._attn_implementation = old
+
+
+def _not_found(config: ModelConfig, error: Exception) -> Tc3Error:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return Tc3Error(
+        f"cannot load the model {config.model_name!r} (model_name): {reason} Expected a local folder or a Hugging "
+        "Face repository; a gated one needs HF_TOKEN."
+    )

@@ -1,8 +1,23 @@
-"""What a run will do, before it starts: rows, steps and epochs."""
+"""What a run will do, before it starts: rows, steps and epochs, and how a step's rows fit the memory at hand."""
 
+import dataclasses
+import math
+import statistics
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from tc3lib.config import TrainingConfig
+from tc3lib.config import Config, LoraConfig, TrainingConfig
+
+GIB = 2**30
+RESERVE_GIB = 1.5
+"""Kept free for what does not grow with a micro-batch: gradients, optimiser, one dequantised weight, the loss."""
+USED = 0.92
+"""Share of the rest that is planned with; the allocator leaves gaps."""
+LAUNCH_SECONDS = 0.01
+"""What the host takes to launch one layer's forward and backward pass, whatever the micro-batch's size."""
+EFFICIENCY = 0.55
+"""Share of a large matrix product's speed that a training step reaches where the card, not the host, is the limit."""
 
 
 @dataclass(frozen=True)
@@ -10,17 +25,39 @@ class Plan:
     """The size of a run."""
 
     rows: int
+    tokens_per_row: float
+    """Mean, after cutting at `max_seq_length`."""
     rows_per_step: int
     steps: int
     epochs: float
     limited_by: str
     """The setting that decides where training ends: `max_steps` or `num_train_epochs`."""
+    remark: str = ""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the run reads."""
+        return round(self.tokens_per_row * self.rows_per_step * self.steps)
 
     def __str__(self) -> str:
         return (
-            f"{self.steps} steps of {self.rows_per_step} rows over {self.rows:,} rows: {self.epochs:.2f} epochs "
-            f"(ended by {self.limited_by})"
+            f"{self.steps} steps of {self.rows_per_step} rows over {self.rows:,} rows: {self.epochs:.2f} epochs, "
+            f"{self.tokens:,} tokens ({self.tokens_per_row:.0f} a row). {self.remark}"
         )
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the rows of a step pass through the card."""
+
+    max_tokens: int | None
+    """Most tokens of a micro-batch; None: as the recipe has it, `per_device_train_batch_size` padded rows."""
+    lora: LoraConfig
+    """The run's, with the gradient checkpointing chosen."""
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
 
 
 def rows_per_step(config: TrainingConfig) -> int:
@@ -33,11 +70,105 @@ def rows_needed(config: TrainingConfig) -> int | None:
     return config.max_steps * rows_per_step(config) if config.max_steps > 0 else None
 
 
-def plan(rows: int, config: TrainingConfig) -> Plan:
-    """Return what training on `rows` rows will be. As in TRL, a positive `max_steps` wins over `num_train_epochs`."""
-    batch = rows_per_step(config)
-    steps_per_epoch = -(-rows // batch)
+def plan(lengths: Sequence[int], config: TrainingConfig) -> Plan:
+    """Return what training on rows of these lengths in tokens will be.
+
+    As in TRL, a positive `max_steps` wins over `num_train_epochs`.
+    """
+    rows, batch = len(lengths), rows_per_step(config)
+    mean = statistics.fmean(lengths)
+    steps_per_epoch = math.ceil(rows / batch)
     if config.max_steps > 0:
-        return Plan(rows, batch, config.max_steps, config.max_steps / steps_per_epoch, "max_steps")
-    steps = int(-(-steps_per_epoch * config.num_train_epochs // 1))
-    return Plan(rows, batch, steps, config.num_train_epochs, "num_train_epochs")
+        remark = f"max_steps={config.max_steps} decides; num_train_epochs={config.num_train_epochs:g} has no effect."
+        return Plan(rows, mean, batch, config.max_steps, config.max_steps / steps_per_epoch, "max_steps", remark)
+    steps = math.ceil(steps_per_epoch * config.num_train_epochs)
+    remark = f"num_train_epochs={config.num_train_epochs:g} decides; max_steps is off."
+    return Plan(rows, mean, batch, steps, config.num_train_epochs, "num_train_epochs", remark)
+
+
+def token_bytes(shape: Any, checkpointing: bool | str) -> float:
+    """Return the memory of one token's activations in training, in bytes, for a Llama in 16 bit with LoRA.
+
+    Without checkpointing a layer keeps two vectors of the MLP's width and about six of the model's; with it a token
+    keeps one of the model's width a layer (`unsloth` moves even that to the host) and the layer that is being
+    recomputed costs a few times its activations. Measured on an H100: `benchmarks/RESULTS.md`.
+
+    Args:
+        shape: A model's configuration: `num_hidden_layers`, `hidden_size`, `intermediate_size`.
+        checkpointing: `use_gradient_checkpointing`.
+    """
+    layer = 2 * (2 * shape.intermediate_size + 6 * shape.hidden_size)
+    if not checkpointing:
+        return shape.num_hidden_layers * layer
+    kept = 0 if checkpointing == "unsloth" else 2 * shape.num_hidden_layers * shape.hidden_size
+    return kept + 4 * layer
+
+
+def step_seconds(tokens: float, passes: int, checkpointing: bool | str, shape: Any, tflops: float) -> float:
+    """Return about how long a step takes: as long as its arithmetic, or as its launching, whichever is longer.
+
+    A token costs two operations for each weight forward and two backward (the weights themselves are frozen), and two
+    more if its activations are computed again. The constants are fitted to `benchmarks/RESULTS.md`.
+
+    Args:
+        tokens: Of the step.
+        passes: Micro-batches of the step.
+        checkpointing: `use_gradient_checkpointing`.
+        shape: As for `token_bytes`, with `vocab_size`, `num_attention_heads` and `num_key_value_heads`.
+        tflops: The card's speed in a large matrix product, 10^12 operations a second.
+    """
+    again = 1.5 if checkpointing else 1.0
+    keys = shape.hidden_size * shape.num_key_value_heads / shape.num_attention_heads
+    layer = 2 * shape.hidden_size * (shape.hidden_size + keys) + 3 * shape.hidden_size * shape.intermediate_size
+    weights = shape.num_hidden_layers * layer + shape.vocab_size * shape.hidden_size
+    arithmetic = 4 * again * weights * tokens / (tflops * 1e12 * EFFICIENCY)
+    return max(arithmetic, passes * again * LAUNCH_SECONDS * shape.num_hidden_layers)
+
+
+def fit(lengths: Sequence[int], config: Config, shape: Any, free_gib: float | None, tflops: float | None) -> Fit:
+    """Choose micro-batches and checkpointing for the highest speed that fits; a step keeps its rows.
+
+    Args:
+        lengths: The rows' lengths in tokens.
+        config: The run.
+        shape: As for `token_bytes` and `step_seconds`.
+        free_gib: Memory for activations and all else that training adds to the loaded model. None: not limited, and
+            checkpointing stays as it is set.
+        tflops: As for `step_seconds`; needed with `free_gib`.
+    """
+    rows = rows_per_step(config.training)
+    if config.planning.plan == "recipe":
+        size, passes = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
+        reason = f"plan=recipe: {passes} micro-batches of {size} rows, {_describe(config.lora)}"
+        return Fit(None, config.lora, reason)
+    longest, largest, mean = max(lengths), _largest_step(lengths, rows), rows * statistics.fmean(lengths)
+    if free_gib is None:
+        reason = f"the {rows} rows of a step in one pass, {_describe(config.lora)}: the memory is not a card's"
+        return Fit(largest, config.lora, reason)
+    room = max(0, free_gib - RESERVE_GIB) * GIB * USED
+    choices = []
+    for kind in (False, "unsloth"):
+        tokens = int(room / token_bytes(shape, kind))
+        passes = math.ceil(mean / max(tokens, longest))
+        choices.append((tokens < longest, step_seconds(mean, passes, kind, shape, tflops), kind, tokens))
+    too_small, _, kind, tokens = min(choices, key=lambda choice: choice[:2])
+    lora = dataclasses.replace(config.lora, use_gradient_checkpointing=kind)
+    passes = "in one pass" if tokens >= largest else f"in micro-batches of at most {max(tokens, longest):,} tokens"
+    reason = (
+        f"the {rows} rows of a step (up to {largest:,} tokens) {passes}, {_describe(lora)}: {free_gib:.1f} GiB free, "
+        f"{token_bytes(shape, kind) / 2**20:.2f} MiB a token, {tflops:.0f} TFLOP/s."
+    )
+    if too_small:
+        reason += f" The longest row ({longest:,} tokens) may not fit."
+    return Fit(max(tokens, longest), lora, reason)
+
+
+def _largest_step(lengths: Sequence[int], rows: int) -> int:
+    """Return the tokens of a step that is larger than almost every one: three standard deviations above the mean."""
+    mean, deviation = statistics.fmean(lengths), statistics.pstdev(lengths)
+    return round(min(rows * mean + 3 * deviation * math.sqrt(rows), rows * max(lengths)))
+
+
+def _describe(lora: LoraConfig) -> str:
+    kind = lora.use_gradient_checkpointing
+    return f"checkpointing {kind!r}" if isinstance(kind, str) else f"{'with' if kind else 'without'} checkpointing"

@@ -1,6 +1,8 @@
 """Pictures and tables of a run: functions that return a matplotlib `Figure` or a table and show nothing themselves."""
 
-from collections.abc import Mapping, Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from tc3lib.prompts import description
@@ -23,6 +25,30 @@ def plot_loss(history: Sequence[Mapping[str, float]]) -> Any:
         axes.legend(frameon=False)
     axes.set_ylim(bottom=0)
     return figure
+
+
+def live_loss(path: Path) -> Callable[..., None]:
+    """Return a function that shows the loss curves in a notebook while they grow, and keeps them as a picture.
+
+    It takes rows of `read_losses` and `keep`: whether to write the picture file as well. Outside a notebook it does
+    nothing else.
+    """
+    shown: list[Any] = []
+
+    def draw(history: Sequence[Mapping[str, float]], *, keep: bool) -> None:
+        ipython = sys.modules.get("IPython")  # there in a notebook
+        live = ipython is not None and ipython.get_ipython() is not None
+        if not (live or keep):
+            return
+        figure = plot_loss(history)
+        if keep:
+            figure.savefig(path, dpi=150)
+        if shown:
+            shown[0].update(figure)
+        elif live:
+            shown.append(ipython.display.display(figure, display_id=True))
+
+    return draw
 
 
 def plot_lengths(rows: Sequence[Mapping[str, str]]) -> Any:

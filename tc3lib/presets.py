@@ -3,7 +3,16 @@
 import dataclasses
 from pathlib import Path
 
-from tc3lib.config import Config, DataConfig, GenerationConfig, LoraConfig, ModelConfig, TrainingConfig, nearest
+from tc3lib.config import (
+    Config,
+    DataConfig,
+    GenerationConfig,
+    LoraConfig,
+    ModelConfig,
+    PlanConfig,
+    TrainingConfig,
+    nearest,
+)
 from tc3lib.errors import Tc3Error
 
 EMBEDDED = Path(__file__).resolve().parents[1] / "data"
@@ -52,9 +61,11 @@ def llama3_8b() -> Config:
             eval_steps=10,
             eval_on_start=True,
             per_device_eval_batch_size=8,
+            padding_free=None,
             report_to="none",
             resume_from_checkpoint=True,
         ),
+        planning=PlanConfig(plan="auto", memory_gib=None),
         data=DataConfig(
             source="trn.json",
             fallback_source=None,

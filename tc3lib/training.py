@@ -7,23 +7,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tc3lib import checkpoints
+from tc3lib import batches, checkpoints, planning, plotting
 from tc3lib.callbacks import LossLogger, read_losses
 from tc3lib.config import Config
 from tc3lib.files import write_json
-from tc3lib.planning import Plan, plan
+from tc3lib.planning import Fit, Plan
 from tc3lib.prompts import encode
+from tc3lib.trainer import trainer_class
 
 
-def plan_run(rows: int, config: Config, work: Path) -> Plan:
-    """Return what training on `rows` rows will be, after checking that `work` does not hold another run.
+def plan_run(lengths: Sequence[int], config: Config, work: Path) -> Plan:
+    """Return what training on rows of these lengths will be, after checking that `work` does not hold another run.
 
     Raises:
         Tc3Error: It does (see `checkpoints.open_run`): better told before the model is loaded than after.
     """
     if config.training.resume_from_checkpoint:
         checkpoints.check_run(work, checkpoints.manifest(config, work))
-    return plan(rows, config.training)
+    return planning.plan([min(length, config.model.max_seq_length) for length in lengths], config.training)
+
+
+def fit(model: Any, lengths: Sequence[int], config: Config) -> Fit:
+    """Choose micro-batches and checkpointing for the memory that the loaded model leaves (see `planning.fit`)."""
+    lengths = [min(length, config.model.max_seq_length) for length in lengths]
+    return planning.fit(lengths, config, model.config, *_card(config.planning.memory_gib, model.dtype))
 
 
 def build_trainer(
@@ -33,32 +40,59 @@ def build_trainer(
     eval_rows: Sequence[Mapping[str, str]],
     config: Config,
     work: Path,
+    fit: Fit | None = None,
 ) -> Any:
     """Return an `SFTTrainer` over rows that are tokenised here, so that no library adds, drops or masks a token.
 
-    The losses go to `loss.jsonl` in `work`, the checkpoints to `output_dir` below it. Precision follows the loaded
-    model: bf16 or fp16 where it computes in that, else neither.
+    The losses go to `loss.jsonl` and `loss.png` in `work`, the checkpoints to `output_dir` below it. Precision follows
+    the loaded model: bf16 or fp16 where it computes in that, else neither. `fit` None makes each step in one pass,
+    or as the recipe has it.
     """
     import torch
-    from trl import SFTConfig, SFTTrainer
+    from transformers.trainer_callback import PrinterCallback
+    from trl import SFTConfig
 
+    rows = planning.rows_per_step(config.training)
+    recipe = config.planning.plan == "recipe"
     dtype = model.get_input_embeddings().weight.dtype
+    lora = fit.lora if fit else config.lora
     settings = dataclasses.asdict(config.training) | {
         "output_dir": str(work / config.training.output_dir),
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
-        "gradient_checkpointing": bool(config.lora.use_gradient_checkpointing),
+        "gradient_checkpointing": bool(lora.use_gradient_checkpointing),
         "max_length": config.model.max_seq_length,
         "completion_only_loss": True,
+        # LossLogger shows progress and logs, without making the card wait for the host.
+        "disable_tqdm": True,
+        "logging_strategy": "no",
+        "logging_nan_inf_filter": False,
     }
-    trainer = SFTTrainer(
+    if settings["padding_free"] is None or not recipe:
+        del settings["padding_free"]
+    if not recipe:
+        settings |= {
+            "per_device_train_batch_size": rows,
+            "gradient_accumulation_steps": 1,
+            "remove_unused_columns": False,
+            "dataset_kwargs": {"skip_prepare_dataset": True},
+        }
+
+    def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return batches.collate(rows, share_prefix=not lora.lora_dropout)
+
+    trainer = trainer_class()(
         model=model,
         args=SFTConfig(**settings),
-        train_dataset=_dataset(tokenizer, train_rows, config.model.max_seq_length),
-        eval_dataset=_dataset(tokenizer, eval_rows, config.model.max_seq_length),
+        train_dataset=_dataset(tokenizer, train_rows, config.model.max_seq_length, recipe),
+        eval_dataset=_dataset(tokenizer, eval_rows, config.model.max_seq_length, recipe),
         processing_class=tokenizer,
-        callbacks=[LossLogger(work / "loss.jsonl")],
+        data_collator=None if recipe else collate,
     )
+    if not recipe:
+        trainer.max_tokens = fit.max_tokens if fit else rows * config.model.max_seq_length
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(LossLogger(work / "loss.jsonl", trainer, plotting.live_loss(work / "loss.png")))
     # TRL makes a new adapter bfloat16 on a 4-bit base, but a resumed one is read back as float32. Always float32, as
     # unsloth has it on a GPU: only then does a resumed run continue exactly.
     for parameter in trainer.model.parameters():
@@ -76,10 +110,15 @@ def train(trainer: Any, config: Config, work: Path) -> None:
         Tc3Error: The work folder holds another run (see `checkpoints.open_run`).
     """
     run = checkpoints.manifest(config, work)
-    run["plan"] = dataclasses.asdict(plan(len(trainer.train_dataset), config.training))
+    lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
+    size = planning.plan(lengths, config.training)
+    run["plan"] = dataclasses.asdict(size) | {
+        "max_tokens": trainer.max_tokens,
+        "gradient_checkpointing": trainer.args.gradient_checkpointing,
+    }
     last = checkpoints.open_run(work, run, resume=config.training.resume_from_checkpoint)
     start = time.monotonic()
-    if last and checkpoints.step(last) >= run["plan"]["steps"]:
+    if last and checkpoints.step(last) >= size.steps:
         # Trainer would make one more step of a run that ended inside an epoch.
         print(f"training is finished: loading {last.name} from {last.parent}")
         trainer.model.load_adapter(str(last), "default", is_trainable=True)
@@ -115,8 +154,49 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _dataset(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) -> Any:
+def _dataset(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int, recipe: bool) -> Any:
+    """Return rows of `input_ids` and `labels`, or of what TRL makes labels from itself."""
     from datasets import Dataset
     from tqdm.auto import tqdm
 
-    return Dataset.from_list([encode(tokenizer, row, max_length) for row in tqdm(rows, desc="tokenising")])
+    encoded = [encode(tokenizer, row, max_length) for row in tqdm(rows, desc="tokenising")]
+    if recipe:
+        return Dataset.from_list(encoded)
+    labelled = [
+        {
+            "input_ids": row["input_ids"],
+            "labels": [
+                token if learned else -100
+                for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True)
+            ],
+        }
+        for row in encoded
+    ]
+    return Dataset.from_list(labelled).with_format("numpy")
+
+
+def _card(told: float | None, dtype: Any) -> tuple[float | None, float | None]:
+    """Return the memory, in GiB, that the loaded model leaves on the card, or on one of the size told, and its TFLOP/s.
+
+    Without a card both are None. The speed is that of a matrix product in the model's precision, tried once.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return None, None
+    size = 4096
+    matrix = torch.randn(size, size, device="cuda").to(dtype)
+    for _ in range(3):
+        matrix @ matrix
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(5):
+        matrix @ matrix
+    end.record()
+    torch.cuda.synchronize()
+    tflops = 5 * 2 * size**3 / (start.elapsed_time(end) / 1000) / 1e12
+    del matrix
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    here = (free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()) / planning.GIB
+    return here if told is None else min(here, here + told - total / planning.GIB), tflops

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tc3lib import files, models, training
+from tc3lib import files, models, planning, training
 from tc3lib.callbacks import read_losses
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode
@@ -43,26 +43,51 @@ def adapter(work):
     return (work / "lora_model" / "adapter_model.safetensors").read_bytes()
 
 
+def labels_of(row):
+    return [token if on else -100 for token, on in zip(row["input_ids"], row["completion_mask"], strict=True)]
+
+
 def test_the_trainer_gets_our_ids_and_labels_untouched(base, config, rows, tmp_path):
     model, tokenizer = base
     model = models.add_lora(model, config.lora)
     trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    prefix, *rests = batch["lengths"]
+    encoded = [encode(tokenizer, row) for row in rows]
+    expected = [(row["input_ids"], labels_of(row)) for row in encoded]
+    lines = [batch[name][0].tolist() for name in ("input_ids", "labels", "position_ids")]
+    start, found = prefix, []
+    for rest in rests:
+        ids, labels, positions = (line[:prefix] + line[start : start + rest] for line in lines)
+        assert (ids, labels) in expected
+        assert positions == list(range(len(ids)))
+        assert labels[-1] == tokenizer.eos_token_id
+        start, found = start + rest, [*found, tuple(ids)]
+    assert len(set(found)) == 8 == planning.rows_per_step(config.training)
+    assert all(row["input_ids"][:prefix] == encoded[0]["input_ids"][:prefix] for row in encoded)
+
+
+def test_the_recipes_own_way_gets_them_padded(base, config, rows, tmp_path):
+    model, tokenizer = base
+    model = models.add_lora(model, config.lora)
+    config = config.change(plan="recipe")
+    trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
     batch = trainer.data_collator([trainer.eval_dataset[index] for index in range(4)])
     for line, row in enumerate(rows[:4]):
         expected = encode(tokenizer, row)
-        ids, mask = expected["input_ids"], expected["completion_mask"]
-        labels = [token if on else -100 for token, on in zip(ids, mask, strict=True)]
+        ids = expected["input_ids"]
         assert batch["input_ids"][line, : len(ids)].tolist() == ids
-        assert batch["labels"][line, : len(ids)].tolist() == labels
+        assert batch["labels"][line, : len(ids)].tolist() == labels_of(expected)
         assert set(batch["labels"][line, len(ids) :].tolist()) <= {-100}
-        assert labels[-1] == tokenizer.eos_token_id
 
 
 def test_the_settings_arrive_in_the_trainer(base, config, rows, tmp_path):
     model, tokenizer = base
     model = models.add_lora(model, config.lora)
-    arguments = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path).args
-    assert (arguments.max_steps, arguments.per_device_train_batch_size, arguments.learning_rate) == (4, 4, 3e-3)
+    trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
+    arguments = trainer.args
+    assert (arguments.max_steps, arguments.learning_rate) == (4, 3e-3)
+    assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 1)
     assert arguments.output_dir == str(tmp_path / "outputs")
     assert (arguments.completion_only_loss, arguments.packing, arguments.report_to) == (True, False, [])
     assert arguments.max_length == config.model.max_seq_length == 512
@@ -79,7 +104,7 @@ def test_a_run_writes_these_files_and_no_others(config, rows, tmp_path):
         "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert found == {
-        "train.jsonl", "eval.jsonl", "loss.jsonl", "run.json", "outputs/README.md",
+        "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json", "outputs/README.md",
         *(f"outputs/checkpoint-{step}/{name}" for step in (2, 4) for name in checkpoint),
         *(f"lora_model/{name}" for name in adapter_files),
     }  # fmt: skip
@@ -181,10 +206,10 @@ def test_an_adapter_survives_a_break_between_the_two_renames(base, config, tmp_p
 
 def test_another_run_in_the_folder_is_told_before_the_model_is_loaded(config, rows, tmp_path):
     run(config, rows, tmp_path)
-    assert training.plan_run(32, config, tmp_path).steps == 4
+    assert training.plan_run([100] * 32, config, tmp_path).steps == 4
     with pytest.raises(Tc3Error, match="r was 16 and is now 8"):
-        training.plan_run(32, config.change(r=8), tmp_path)
-    assert training.plan_run(32, config.change(r=8, resume_from_checkpoint=False), tmp_path).steps == 4
+        training.plan_run([100] * 32, config.change(r=8), tmp_path)
+    assert training.plan_run([100] * 32, config.change(r=8, resume_from_checkpoint=False), tmp_path).steps == 4
 
 
 def test_other_settings_do_not_continue_an_old_run(config, rows, tmp_path):

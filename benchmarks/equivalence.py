@@ -1,0 +1,152 @@
+"""Show on a GPU, with the 8B shape in NF4, that a step is the same however its rows pass through the card.
+
+    python benchmarks/equivalence.py FOLDER [--steps 8]
+
+FOLDER is a base model; where there is none it is made (`model.py`). Each way trains from the same adapter on the same
+rows; its losses and gradient norms are compared, step by step, with those of the plan's own way. The first line
+repeats that way and so shows the noise of the card itself: flash attention and some matrix products add in an order
+that changes from run to run. It also checks that the ids and labels that reach the model are those encoded.
+"""
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from train import GIB, ROWS, labels, token_rows
+
+TOLERANCE = {"loss": 2e-3, "grad_norm": 2e-2}
+"""bfloat16 keeps 8 bits: two sums of the same terms in another order differ by up to 0.4 % each; a loss is a mean over
+thousands of labels, a gradient norm is dominated by fewer, larger terms."""
+
+
+def run(model, tokenizer, rows, config, fit, share=True):
+    """Train from the model's present adapter; return losses and gradient norms, and put the adapter back."""
+    import torch
+
+    from tc3lib import batches, training
+    from tc3lib.callbacks import read_losses
+
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
+    collate = batches.collate
+    if not share:
+        batches.collate = lambda rows, share_prefix: collate(rows, share_prefix=False)
+    seen = []
+    hook = model.base_model.register_forward_pre_hook(
+        lambda _, args, kwargs: seen.append(reached(kwargs)), with_kwargs=True
+    )
+    try:
+        with tempfile.TemporaryDirectory() as work:
+            trainer = training.build_trainer(model, tokenizer, rows, rows[:1], config, Path(work), fit)
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
+            trainer.train()
+            history = [row for row in read_losses(Path(work) / "loss.jsonl") if "loss" in row]
+    finally:
+        hook.remove()
+        batches.collate = collate
+    for name, weight in model.named_parameters():
+        if name in before:
+            weight.data = before[name].float()
+    encoded = {(tuple(row["input_ids"]), tuple(labels(row))) for row in rows}
+    wrong = sum(row not in encoded for batch in seen for row in batch)
+    return history, sum(map(len, seen)), wrong, torch.cuda.max_memory_reserved() / GIB
+
+
+def reached(inputs):
+    """Return the rows of ids and labels in what a model was called with, put together again."""
+    ids, learned = (inputs[name].cpu() for name in ("input_ids", "labels"))
+    if inputs.get("packed_seq_lengths") is None:  # padded: a row ends where its last label is
+        ends = [int((line != -100).nonzero().max()) + 1 for line in learned]
+        return [
+            (tuple(i[:end].tolist()), tuple(t[:end].tolist())) for i, t, end in zip(ids, learned, ends, strict=True)
+        ]
+    lengths = inputs["packed_seq_lengths"].tolist()
+    pairs = list(zip(*(part[0].split(lengths) for part in (ids, learned)), strict=True))
+    first = int(inputs["position_ids"][0, lengths[0]]) if len(lengths) > 1 else 0
+    shared = pairs.pop(0) if first or not lengths[0] else ((), ())
+    head = [tuple(part.tolist()) if len(part) else () for part in shared]
+    return [(head[0] + tuple(i.tolist()), head[1] + tuple(t.tolist())) for i, t in pairs]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--steps", type=int, default=8)
+    arguments = parser.parse_args()
+    if not (arguments.folder / "config.json").exists():
+        subprocess.run([sys.executable, Path(__file__).with_name("model.py"), arguments.folder], check=True)
+    import torch
+    import unsloth  # noqa: F401
+
+    from tc3lib import models, presets, training
+
+    rows = token_rows(ROWS * arguments.steps)
+    training.encode = lambda tokenizer, row, max_length: row
+    base = presets.llama3_8b().change(
+        model_name=str(arguments.folder), max_steps=arguments.steps, save_strategy="no", eval_strategy="no",
+        eval_on_start=False, lr_scheduler_type="constant",
+    )  # fmt: skip
+    results, worst = {}, True
+    for checkpointing in (False, "unsloth"):
+        config = base.change(use_gradient_checkpointing=checkpointing)
+        model, tokenizer = models.load_base_model(config.model)
+        model = models.add_lora(model, config.lora)
+        fit = training.fit(model, [len(row["input_ids"]) for row in rows], config)
+        fit = dataclasses.replace(fit, lora=config.lora, max_tokens=10**6)
+        suffix = f", checkpointing {checkpointing!r}" if checkpointing else ""
+
+        def ours(
+            name, tokens=10**6, share=True, config=config, fit=fit, model=model, tokenizer=tokenizer, suffix=suffix
+        ):
+            changed = dataclasses.replace(fit, max_tokens=tokens)
+            results[name + suffix] = run(model, tokenizer, rows, config, changed, share)
+
+        def recipe(size, padding_free, config=config, model=model, tokenizer=tokenizer, suffix=suffix):
+            changed = config.change(
+                plan="recipe", padding_free=padding_free, per_device_train_batch_size=size,
+                gradient_accumulation_steps=ROWS // size,
+            )  # fmt: skip
+            kind = "padding-free" if padding_free else "padded"
+            results[f"TRL's own {size}x{ROWS // size}, {kind}{suffix}"] = run(model, tokenizer, rows, changed, None)
+
+        ours("one pass, shared prefix")
+        if not checkpointing:
+            ours("the same again")
+            ours("one pass, prefix in each row", share=False)
+            ours("micro-batches of at most 2,500 tokens", 2500)
+            recipe(32, True)
+            recipe(4, True)
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+                total = torch.cuda.get_device_properties(0).total_memory
+                torch.cuda.set_per_process_memory_fraction(16 * GIB / total)
+                ours("16 GiB, planned too large: halved while training")
+                torch.cuda.set_per_process_memory_fraction(1.0)
+        else:
+            recipe(8, True)
+            recipe(8, False)
+        del model, ours, recipe
+        torch.cuda.empty_cache()
+    reference = next(iter(results.values()))[0]
+    print("| way | loss, largest and mean signed difference | gradient norm | rows seen, other than encoded | GiB |")
+    print("| --- | --- | --- | --- | ---: |")
+    for name, (history, number, wrong, peak) in results.items():
+        cells = []
+        for what in ("loss", "grad_norm"):
+            differences = [a[what] / b[what] - 1 for a, b in zip(history, reference, strict=True)]
+            largest = max(map(abs, differences))
+            worst &= largest <= TOLERANCE[what]
+            cells.append(f"{largest:.1e}, {sum(differences) / len(differences):+.1e}")
+        worst &= not wrong
+        print(f"| {name} | {cells[0]} | {cells[1]} | {number}, {wrong} | {peak:.1f} |")
+    print("reference losses", [round(row["loss"], 5) for row in reference])
+    print("reference gradient norms", [round(row["grad_norm"], 5) for row in reference])
+    print(f"tolerance {TOLERANCE}: {'held' if worst else 'NOT HELD'}")
+    sys.exit(not worst)
+
+
+if __name__ == "__main__":
+    main()

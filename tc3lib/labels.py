@@ -1,0 +1,95 @@
+"""A look at what the model will learn, before it is loaded."""
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tc3lib.errors import Tc3Error
+from tc3lib.prompts import INSTRUCTION, PROMPT, encode, encode_prompt
+
+
+def check(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) -> str:
+    """Check each row's tokens as training and generation will use them; return what was found in a sentence.
+
+    Args:
+        tokenizer: The base model's own.
+        rows: As `select` writes them.
+        max_length: `max_seq_length`.
+
+    Raises:
+        Tc3Error: pad is eos; or a row has not exactly one bos, at its start; learns nothing; holds a special token
+            where none belongs; ends, uncut, in anything but a learned eos; or its prompt is not, id for id and read
+            back as text, what generation sends.
+    """
+    eos, special = tokenizer.eos_token_id, set(tokenizer.all_special_ids)
+    if tokenizer.pad_token_id == eos:
+        raise Tc3Error(
+            f"the tokenizer {tokenizer.name_or_path!r} pads with its eos {tokenizer.eos_token!r}, whose label would be "
+            "lost with the padding: choose a base model with a pad token of its own."
+        )
+    cut = 0
+    for number, row in enumerate(rows, 1):
+        ids, learned = encode(tokenizer, row, max_length).values()
+        prompt = ids[: learned.index(1)] if 1 in learned else ids
+        text = PROMPT.format(row.get("instruction", INSTRUCTION), row["input_text"])
+        ended = ids[-1] == eos and learned[-1] == 1
+        cut += not ended
+        faults = {
+            "does not begin with one bos": ids[0] != tokenizer.bos_token_id or ids.count(ids[0]) != 1,
+            "has no label": 1 not in learned,
+            "has a special token in its text": not special.isdisjoint(ids[1 : -1 if ended else None]),
+            "does not end in a learned eos": not ended and len(ids) < max_length,
+            "has another prompt than generation sends": prompt
+            != encode_prompt(tokenizer, row["input_text"], row.get("instruction", INSTRUCTION)),
+            "has a prompt that does not read back as it was written": _decode(tokenizer, prompt[1:]) != text,
+        }
+        for fault in (name for name, found in faults.items() if found):
+            raise Tc3Error(
+                f"row {number} ({row['input_text'][:60]!r}) {fault}: the tokenizer {tokenizer.name_or_path!r} does not "
+                "suit this training, or the row must be taken out of the catalogue."
+            )
+    return (
+        f"{len(rows):,} rows: each has one bos and the prompt that generation sends; {len(rows) - cut:,} end in a "
+        f"learned eos, {cut:,} were cut at {max_length:,} tokens"
+    )
+
+
+def show(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) -> Any:
+    """Return rows as the model meets them, token by token text: prompt, what it learns to write, and eos apart.
+
+    Returns:
+        An `IPython.display.HTML`; titles and texts are escaped.
+    """
+    from IPython.display import HTML
+
+    blocks = []
+    for row in rows:
+        ids, learned = encode(tokenizer, row, max_length).values()
+        start = learned.index(1)
+        ended = ids[-1] == tokenizer.eos_token_id
+        completion = _decode(tokenizer, ids[start : -1 if ended else None])
+        end = _span("eos", tokenizer.eos_token) if ended else _span("cut", f"cut at {max_length} tokens")
+        counts = f"uid {row.get('uid', '?')}: {start} tokens of prompt, {len(ids) - start} learned"
+        prompt = _span("prompt", _decode(tokenizer, ids[:start]))
+        blocks.append(f"<b>{html.escape(counts)}</b><pre>{prompt}{_span('learned', completion)}{end}</pre>")
+    legend = " ".join(_span(kind, text) for kind, text in _LEGEND.items())
+    return HTML(f"<style>{_STYLE}</style><div class='tc3-labels'><p>{legend}</p>{''.join(blocks)}</div>")
+
+
+_LEGEND = {"prompt": "prompt, not learned", "learned": "completion, learned", "eos": "end of text, learned"}
+_STYLE = """
+.tc3-labels pre { white-space: pre-wrap; margin: 0 0 1em 0; background: none; }
+.tc3-labels span { padding: 0 2px; border-radius: 3px; }
+.tc3-labels .prompt { opacity: 0.65; }
+.tc3-labels .learned { background: rgba(76, 120, 168, 0.28); }
+.tc3-labels .eos { background: #4C78A8; color: white; }
+.tc3-labels .cut { background: #E45756; color: white; }
+"""
+
+
+def _span(kind: str, text: str) -> str:
+    return f"<span class='{kind}'>{html.escape(text)}</span>"
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    return tokenizer.decode(ids, clean_up_tokenization_spaces=False)

@@ -1,0 +1,116 @@
+"""TRL's SFTTrainer with the plan's steps: micro-batches by tokens, exact eval loss, a way on when memory is short."""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tc3lib import models
+from tc3lib.batches import count_tokens, split
+from tc3lib.errors import Tc3Error
+
+
+@functools.cache
+def trainer_class() -> Any:
+    """Return the class; TRL is imported only now, after unsloth has patched it."""
+    import torch
+    from transformers import Trainer
+    from trl import SFTTrainer
+
+    class StepTrainer(SFTTrainer):
+        """Trains on batches of `batches.collate`, each a whole step, in micro-batches of at most `max_tokens` tokens.
+
+        The gradient of a step is the mean over its labels however it is cut. Where memory runs out the micro-batches
+        are halved and the step is made again, so none is lost. `max_tokens` None leaves everything to TRL.
+
+        Attributes:
+            max_tokens: Most tokens of a micro-batch.
+            step_loss, step_grad_norm: Of the last step, tensors on the device.
+            step_tokens: Of the last step; with `max_tokens` None padding counts too.
+        """
+
+        max_tokens: int | None = None
+        step_loss: Any = None
+        step_grad_norm: Any = None
+        step_tokens = 0
+
+        def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
+            if self.max_tokens is None:
+                loss = super().training_step(model, inputs, num_items_in_batch)
+                first = self.step_loss is None
+                self.step_loss = loss if first else self.step_loss + loss
+                self.step_tokens = (0 if first else self.step_tokens) + inputs["input_ids"].numel()
+                return loss
+            if not model.training:
+                model.train()
+
+            def learn(part: Mapping[str, Any]) -> Any:
+                loss = self._loss(model, part, num_items_in_batch)
+                self.accelerator.backward(loss)
+                return loss.detach()
+
+            self.step_tokens = count_tokens(inputs)
+            self.step_loss = self._in_parts(inputs, learn)
+            return self.step_loss
+
+        def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+            """Return and log the mean loss over all labels of the held-out rows, however they are batched."""
+            if self.max_tokens is None:
+                return super().evaluate(metric_key_prefix=metric_key_prefix)
+            rows, size = self.eval_dataset, self.args.per_device_eval_batch_size
+            batches = [
+                self.data_collator([rows[index] for index in range(start, min(start + size, len(rows)))])
+                for start in range(0, len(rows), size)
+            ]
+            labels = sum(int((batch["labels"] != -100).sum()) for batch in batches)
+            training = self.model.training
+            self.model.eval()
+            with torch.no_grad():
+                losses = [self._in_parts(batch, lambda part: self._loss(self.model, part, labels)) for batch in batches]
+            self.model.train(training)
+            metrics = {f"{metric_key_prefix}_loss": float(sum(losses))}
+            self.log(metrics)
+            self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+            return metrics
+
+        def _clip_grad_norm(self, model: Any) -> Any:
+            self.step_grad_norm = super()._clip_grad_norm(model)
+            return self.step_grad_norm
+
+        def _loss(self, model: Any, part: Mapping[str, Any], labels: Any) -> Any:
+            """Return the sum of a micro-batch's losses, divided by `labels`."""
+            inputs = {name: part[name].to(self.args.device) for name in ("input_ids", "labels", "position_ids")}
+            # The lengths stay on the host: unsloth reads them there, and a copy from the device would wait for it.
+            inputs |= {"packed_seq_lengths": torch.tensor(part["lengths"], dtype=torch.int32), "use_cache": False}
+            with self.compute_loss_context_manager():
+                return Trainer.compute_loss(self, model, inputs, num_items_in_batch=labels)
+
+        def _in_parts(self, batch: Mapping[str, Any], work: Callable[[Mapping[str, Any]], Any]) -> Any:
+            """Return the sum of `work` over the micro-batches; halve them and begin again where memory runs out."""
+            while True:
+                state = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+                try:
+                    total = 0.0
+                    for part in split(batch, self.max_tokens):
+                        with models.shared_prefix(self.model, part["lengths"], self.args.device):
+                            total = total + work(part)
+                    return total
+                except torch.OutOfMemoryError:
+                    tokens, rows = part["input_ids"].shape[1], len(part["lengths"]) - 1
+                if rows == 1:
+                    raise Tc3Error(
+                        f"the card's memory does not hold one row of {tokens:,} tokens in training: set a lower "
+                        "max_seq_length, or use_gradient_checkpointing='unsloth' with plan='recipe'."
+                    )
+                del part
+                self.model.zero_grad(set_to_none=True)
+                torch.cuda.empty_cache()
+                torch.set_rng_state(state[0])
+                if state[1] is not None:
+                    torch.cuda.set_rng_state(state[1])
+                self.max_tokens = tokens // 2
+                print(
+                    f"out of memory with {tokens:,} tokens in a micro-batch: at most {self.max_tokens:,} from here on; "
+                    f"step {self.state.global_step + 1} is made again"
+                )
+
+    return StepTrainer
