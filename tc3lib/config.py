@@ -72,6 +72,7 @@ class TrainingConfig:
     eval_steps: Count
     eval_on_start: bool
     per_device_eval_batch_size: Count
+    """Of plan="recipe"; else held-out rows pass through the card as in training."""
     padding_free: bool | None
     """Of plan="recipe": rows one after another instead of padded. None: as unsloth decides, on a GPU yes."""
     report_to: str

@@ -53,10 +53,13 @@ def trainer_class() -> Any:
             return self.step_loss
 
         def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-            """Return and log the mean loss over all labels of the held-out rows, however they are batched."""
+            """Return and log the mean loss over all labels of the held-out rows.
+
+            They pass through the card as in training, so there is room for them where there is room to train.
+            """
             if self.max_tokens is None:
                 return super().evaluate(metric_key_prefix=metric_key_prefix)
-            rows, size = self.eval_dataset, self.args.per_device_eval_batch_size
+            rows, size = self.eval_dataset, self.args.per_device_train_batch_size
             batches = [
                 self.data_collator([rows[index] for index in range(start, min(start + size, len(rows)))])
                 for start in range(0, len(rows), size)

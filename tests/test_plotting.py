@@ -65,3 +65,25 @@ def test_no_figure_stays_open():
 
     plotting.plot_loss(HISTORY)
     assert pyplot.get_fignums() == []
+
+
+def test_the_live_curve_is_kept_as_a_picture_and_shown_only_in_a_notebook(tmp_path, monkeypatch):
+    from types import SimpleNamespace
+
+    shown, updated = [], []
+    handle = SimpleNamespace(update=updated.append)
+    display = SimpleNamespace(display=lambda figure, display_id: shown.append(figure) or handle)
+    shell = []
+    monkeypatch.setitem(
+        __import__("sys").modules, "IPython", SimpleNamespace(get_ipython=lambda: shell or None, display=display)
+    )
+    draw = plotting.live_loss(tmp_path / "loss.png")
+    draw(HISTORY, keep=False)
+    assert not (tmp_path / "loss.png").exists()
+    draw(HISTORY, keep=True)
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert (len(shown), len(updated)) == (0, 0)
+    shell.append("a kernel")
+    for _ in range(3):
+        draw(HISTORY, keep=False)
+    assert (len(shown), len(updated)) == (1, 2)
