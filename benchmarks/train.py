@@ -281,9 +281,8 @@ def report(results: dict[str, dict], steps: int) -> str:
         found = results[name]
         base = f"{speed / medians['b'][0]:.1f}" if "b" in medians else ""
         losses = ", ".join(f"{loss:.4f}" for loss in found["losses"][:3])
-        lines.append(
-            f"| ({name}) {RECIPES[name][0]} | {seconds:.3f} | {speed:,.0f} | {base} | {found['peak_gib']:.1f} | {losses} |"
-        )
+        cells = f"{seconds:.3f} | {speed:,.0f} | {base} | {found['peak_gib']:.1f} | {losses}"
+        lines.append(f"| ({name}) {RECIPES[name][0]} | {cells} |")
     lines += [f"({name}): {found['plan']}" for name, found in results.items() if "plan" in found]
     if "whole" in results and "marks" in results["whole"]:
         found = results["whole"]

@@ -143,7 +143,7 @@ def fit(lengths: Sequence[int], config: Config, shape: Any, free_gib: float | No
         return Fit(None, config.lora, reason)
     longest, largest, mean = max(lengths), _largest_step(lengths, rows), rows * statistics.fmean(lengths)
     if free_gib is None:
-        reason = f"the {rows} rows of a step in one pass, {_describe(config.lora)}: the memory is not a card's"
+        reason = f"the {rows} rows of a step in one pass, {_describe(config.lora)}: there is no GPU to fit"
         return Fit(largest, config.lora, reason)
     room = max(0, free_gib - RESERVE_GIB) * GIB * USED
     choices = []

@@ -121,6 +121,36 @@ def test_losses_are_logged_every_step_and_evaluated_from_the_start(config, rows,
     assert result["eval_loss"] == history[-1]["eval_loss"] < history[0]["eval_loss"]
 
 
+def test_the_held_out_loss_is_measured_at_the_end_too(config, rows, tmp_path):
+    run(config.change(eval_steps=3), rows, tmp_path)
+    history = read_losses(tmp_path / "loss.jsonl")
+    assert [row["step"] for row in history if "eval_loss" in row] == [0, 3, 4]
+    run(config.change(eval_steps=3), rows, tmp_path)
+    assert read_losses(tmp_path / "loss.jsonl") == history
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bf16", "fp16"), [("bfloat16", True, False), ("float16", False, True), ("float32", False, False)]
+)
+def test_precision_follows_the_model(base, config, rows, tmp_path, monkeypatch, dtype, bf16, fp16):
+    """A T4 has no bfloat16, so unsloth loads the model in float16 there."""
+    import torch
+    import trl
+
+    class Settings(Exception):
+        pass
+
+    def stop(**settings):
+        raise Settings(settings)
+
+    model, tokenizer = base
+    model.get_input_embeddings().to(getattr(torch, dtype))
+    monkeypatch.setattr(trl, "SFTConfig", stop)
+    with pytest.raises(Settings) as raised:
+        training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
+    assert (raised.value.args[0]["bf16"], raised.value.args[0]["fp16"]) == (bf16, fp16)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(config, rows, tmp_path_factory):
     work = tmp_path_factory.mktemp("uninterrupted")
