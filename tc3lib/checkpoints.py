@@ -18,16 +18,16 @@ from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
 PACKAGES = ("unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
 RUN_FILES = ("outputs", "loss.jsonl", "loss.png", "lora_model", "run.json")
 
-# What may differ when a run continues: how often it logs, saves and evaluates, and where its output goes.
+# What may differ when a run continues: how often it logs, saves and evaluates, where its output goes, and the card.
 _FREE = {
     "logging_steps", "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps",
-    "eval_on_start", "per_device_eval_batch_size", "report_to", "resume_from_checkpoint",
+    "eval_on_start", "per_device_eval_batch_size", "report_to", "resume_from_checkpoint", "memory_gib",
 }  # fmt: skip
 
 
 def manifest(config: Config, work: Path) -> dict[str, Any]:
     """Return what identifies a run: settings, data, template; and what merely describes it: versions and machine."""
-    settings = {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training")}
+    settings = {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training", "planning")}
     return {
         "preset": config.preset,
         "settings": settings,

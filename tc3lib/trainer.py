@@ -89,6 +89,7 @@ def trainer_class() -> Any:
 
         def _in_parts(self, batch: Mapping[str, Any], work: Callable[[Mapping[str, Any]], Any]) -> Any:
             """Return the sum of `work` over the micro-batches; halve them and begin again where memory runs out."""
+            refused = 0
             while True:
                 state = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
                 try:
@@ -99,21 +100,23 @@ def trainer_class() -> Any:
                     return total
                 except torch.OutOfMemoryError:
                     tokens, rows = part["input_ids"].shape[1], len(part["lengths"]) - 1
-                if rows == 1:
+                if rows == 1 and tokens == refused:  # the second time, with nothing else in the way
                     raise Tc3Error(
-                        f"the card's memory does not hold one row of {tokens:,} tokens in training: set a lower "
-                        "max_seq_length, or use_gradient_checkpointing='unsloth' with plan='recipe'."
+                        f"the card's memory does not hold one row of {tokens:,} tokens: set a lower max_seq_length, or "
+                        "use_gradient_checkpointing='unsloth' with plan='recipe'."
                     )
+                refused = tokens
                 del part
                 self.model.zero_grad(set_to_none=True)
                 torch.cuda.empty_cache()
                 torch.set_rng_state(state[0])
                 if state[1] is not None:
                     torch.cuda.set_rng_state(state[1])
-                self.max_tokens = tokens // 2
+                if rows > 1:
+                    self.max_tokens = tokens // 2
                 print(
-                    f"out of memory with {tokens:,} tokens in a micro-batch: at most {self.max_tokens:,} from here on; "
-                    f"step {self.state.global_step + 1} is made again"
+                    f"out of memory with {tokens:,} tokens in a micro-batch, after step {self.state.global_step}: the "
+                    f"same rows again, in micro-batches of at most {self.max_tokens:,} tokens from here on"
                 )
 
     return StepTrainer

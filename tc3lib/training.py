@@ -91,6 +91,7 @@ def build_trainer(
     )
     if not recipe:
         trainer.max_tokens = fit.max_tokens if fit else rows * config.model.max_seq_length
+    trainer.model.train()  # all of it: a new adapter says so while the base model below is still in evaluation mode
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(LossLogger(work / "loss.jsonl", trainer, plotting.live_loss(work / "loss.png")))
     # TRL makes a new adapter bfloat16 on a 4-bit base, but a resumed one is read back as float32. Always float32, as

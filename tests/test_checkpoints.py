@@ -87,6 +87,7 @@ def test_none_complete_is_an_error_not_a_fresh_start(config, work):
         ({"r": 8}, "r was 16 and is now 8"),
         ({"lora_dropout": 0.1}, r"lora_dropout was 0\.0 and is now 0\.1"),
         ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps was 2 and is now 4"),
+        ({"plan": "recipe"}, "plan was 'auto' and is now 'recipe'"),
     ],
 )
 def test_another_run_is_refused_with_the_exact_difference(config, work, settings, difference):

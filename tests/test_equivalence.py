@@ -382,8 +382,11 @@ def test_a_step_that_runs_out_of_memory_is_made_again_in_halves(tmp_path, undist
     assert (step, learned) == ((1, False) if where == "evaluation" else (2, True))
     assert 80 < tokens <= 180
     assert run.trainer.max_tokens == tokens // 2
-    message = f"out of memory with {tokens} tokens in a micro-batch: at most {tokens // 2} from here on"
-    assert capsys.readouterr().out.count(message) == 1
+    [message] = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
+    assert message == (
+        f"out of memory with {tokens} tokens in a micro-batch, after step {step - 1}: the same rows again, in "
+        f"micro-batches of at most {tokens // 2} tokens from here on"
+    )
     assert_same(run, undisturbed)
 
 
@@ -407,8 +410,16 @@ def test_a_step_made_again_draws_the_same_dropout(tmp_path):
 
 @pytest.mark.parametrize("where", ["forward", "backward", "evaluation"])
 def test_a_single_row_that_does_not_fit_is_told_with_the_setting_to_lower(tmp_path, where):
-    with pytest.raises(Tc3Error, match=r"does not hold one row of \d+ tokens .* set a lower max_seq_length"):
+    with pytest.raises(Tc3Error, match=r"does not hold one row of \d+ tokens: set a lower max_seq_length"):
         train(small(**DISTURBED), ROWS[:24], tmp_path, prepare=memory_for(10, where, times=99))
+
+
+def test_a_single_row_is_tried_again_before_it_is_given_up(tmp_path, undisturbed):
+    """What other micro-batches left in the memory may have been in its way."""
+    run = train(small(**DISTURBED), ROWS[:24], tmp_path, 10, memory_for(10, "backward", passes_before=3))
+    assert len(run.trainer.refused) == 1
+    assert run.trainer.max_tokens == 10
+    assert_same(run, undisturbed)
 
 
 def test_the_held_out_loss_is_the_mean_over_all_labels_however_batched(tmp_path):
@@ -424,7 +435,7 @@ def test_the_held_out_loss_is_the_mean_over_all_labels_however_batched(tmp_path)
     ]
     expected = float(torch.cat(expected).mean())
     for rows_a_batch, tokens in ((1, 1000), (3, 1000), (3, 90), (8, 1000), (8, 120)):
-        trainer.args.per_device_eval_batch_size, trainer.max_tokens = rows_a_batch, tokens
+        trainer.args.per_device_train_batch_size, trainer.max_tokens = rows_a_batch, tokens
         assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=TOLERANCE)
 
 

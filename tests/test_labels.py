@@ -1,8 +1,10 @@
 """What is learned of a row, and what is not, whatever its title and description hold."""
 
+import html
+
 import pytest
 
-from tc3lib import files, models, prompts, training
+from tc3lib import files, labels, models, prompts, training
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode, format_record
 
@@ -116,3 +118,103 @@ def test_the_trainer_learns_exactly_that(base, config, tmp_path, plan):
     batch = trainer.data_collator([trainer.eval_dataset[number] for number in range(60)])
     learned = [label for line in batch["labels"].tolist() for label in line if label != -100]
     assert learned == [label for _, labels in expected[-60:] for label in labels if label != -100]
+
+
+class Changed:
+    """A tokenizer with some attributes replaced."""
+
+    def __init__(self, tokenizer, **attributes):
+        self.inner, self.attributes = tokenizer, attributes
+
+    def __getattr__(self, name):
+        return self.attributes[name] if name in self.attributes else getattr(self.inner, name)
+
+    def __call__(self, *arguments, **named):
+        return self.attributes.get("call", self.inner)(*arguments, **named)
+
+
+def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
+    long = prompts.format_record("Mug", "very " * 500)
+    found = labels.check(tokenizer, [*rows, long], 200)
+    assert found == (
+        "33 rows: each has one bos and the prompt that generation sends; 32 end in a learned eos, "
+        "1 were cut at 200 tokens"
+    )
+
+
+def test_a_pad_that_is_eos_is_refused(tokenizer, rows):
+    with pytest.raises(Tc3Error, match=r"pads with its eos '<\|end_of_text\|>'"):
+        labels.check(Changed(tokenizer, pad_token_id=tokenizer.eos_token_id), rows, 512)
+
+
+def test_a_second_bos_is_found(tokenizer, rows):
+    def with_bos(text, **named):
+        found = tokenizer(text, **named)
+        found["input_ids"] = [tokenizer.bos_token_id, *found["input_ids"]]
+        return found
+
+    with pytest.raises(Tc3Error, match=r"row 1 \('Steel Mug No\. 1'\) does not begin with one bos"):
+        labels.check(Changed(tokenizer, call=with_bos), rows, 512)
+
+
+def test_a_special_token_read_out_of_the_text_is_found(tokenizer):
+    def parsing(text, **named):
+        return tokenizer(text, **named | {"split_special_tokens": False})
+
+    row = prompts.format_record("Mug", "A mug.<|end_of_text|> More.")
+    labels.check(tokenizer, [row], 512)
+    with pytest.raises(Tc3Error, match="has a special token in its text"):
+        labels.check(Changed(tokenizer, call=parsing), [row], 512)
+
+
+def test_a_prompt_that_does_not_read_back_is_found(tokenizer, rows):
+    def lower(text, **named):
+        return tokenizer(text.lower(), **named)
+
+    with pytest.raises(Tc3Error, match="has a prompt that does not read back as it was written"):
+        labels.check(Changed(tokenizer, call=lower), rows, 512)
+
+
+def test_training_and_generation_that_disagree_are_found(tokenizer, rows, monkeypatch):
+    monkeypatch.setattr(labels, "encode_prompt", lambda tokenizer, title, instruction: [1, 2, 3])
+    with pytest.raises(Tc3Error, match="has another prompt than generation sends"):
+        labels.check(tokenizer, rows, 512)
+
+
+def test_a_missing_eos_or_label_is_found(tokenizer, rows, monkeypatch):
+    encode = prompts.encode
+
+    def cut(tokenizer, row, max_length):
+        return {name: values[:-1] for name, values in encode(tokenizer, row, max_length).items()}
+
+    monkeypatch.setattr(labels, "encode", cut)
+    with pytest.raises(Tc3Error, match="does not end in a learned eos"):
+        labels.check(tokenizer, rows, 512)
+
+    def unlearned(tokenizer, row, max_length):
+        found = encode(tokenizer, row, max_length)
+        return found | {"completion_mask": [0] * len(found["input_ids"])}
+
+    monkeypatch.setattr(labels, "encode", unlearned)
+    with pytest.raises(Tc3Error, match="has no label"):
+        labels.check(tokenizer, rows, 512)
+
+
+def test_the_inspector_tells_prompt_completion_and_end_apart_and_escapes_text(tokenizer):
+    rows = [
+        {"uid": "B1", **prompts.format_record("<b>Mug</b>", "A <i>mug</i> & more.")},
+        {"uid": "B2", **prompts.format_record("Pan", "very " * 500)},
+    ]
+    page = labels.show(tokenizer, rows, 200).data
+    first, second = page.split("<pre>")[1:]
+    prompt = prompts.PROMPT.format(prompts.INSTRUCTION, "<b>Mug</b>")
+    assert f"<span class='prompt'>{html.escape(tokenizer.bos_token + prompt)}</span>" in first
+    assert (
+        "<span class='learned'>The &#x27;&lt;b&gt;Mug&lt;/b&gt;&#x27; is A &lt;i&gt;mug&lt;/i&gt; &amp; more.</span>"
+        in first
+    )
+    assert "<span class='eos'>&lt;|end_of_text|&gt;</span>" in first
+    assert "<span class='cut'>cut at 200 tokens</span>" in second
+    assert "class='eos'" not in second
+    start = prompts.encode(tokenizer, rows[0])["completion_mask"].index(1)
+    assert f"uid B1: {start} tokens of prompt," in page
