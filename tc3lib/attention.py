@@ -26,6 +26,7 @@ class Segments:
         import torch
 
         self.lengths, self.prefix = tuple(lengths), lengths[0]
+        self.calls = 0  # of `attend`
         starts = numpy.cumsum([0, *lengths])
         prefix = numpy.arange(self.prefix)
         keys = [prefix]
@@ -48,12 +49,12 @@ class Segments:
 
 
 @contextmanager
-def segments(lengths: Sequence[int], device: Any) -> Iterator[None]:
+def segments(lengths: Sequence[int], device: Any) -> Iterator[Segments]:
     """Say how the line is cut whose forward and backward passes are made within."""
     global _segments
     _segments = Segments(lengths, device)
     try:
-        yield
+        yield _segments
     finally:
         _segments = None
 
@@ -70,6 +71,7 @@ def attend(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
 
     if _segments is None:
         raise RuntimeError("attend was called outside segments()")
+    _segments.calls += 1
     half = query.dtype in (torch.float16, torch.bfloat16)
     if query.is_cuda and half and torch.cuda.get_device_capability(query.device) >= (8, 0):
         return _flash_function().apply(query, key, value, _segments)

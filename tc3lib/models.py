@@ -1,7 +1,8 @@
 """Load the base model in 4 bit, add LoRA, load an adapter. The only module that imports unsloth."""
 
 import dataclasses
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,15 +81,17 @@ def load_adapter(folder: Path | str, config: ModelConfig) -> tuple[Any, Any]:
 
 
 @contextmanager
-def shared_prefix(model: Any, lengths: Any, device: Any) -> Iterator[None]:
+def shared_prefix(model: Any, lengths: Sequence[int], device: Any) -> Iterator[None]:
     """Let the model read a line of `batches.collate` within: its attention knows the line's segments.
 
     On a GPU unsloth's own Llama runs, whose packed attention is asked; on a CPU transformers', through its interface
     for attention functions.
-    """
-    import sys
 
-    with attention.segments(lengths, device):
+    Raises:
+        Tc3Error: The model read the line with another attention, as other models than Llama may; what it computed is
+            wrong.
+    """
+    with attention.segments(lengths, device) as line:
         if llama := sys.modules.get("unsloth.models.llama"):
             from unsloth.utils import attention_dispatch as dispatch
 
@@ -111,6 +114,11 @@ def shared_prefix(model: Any, lengths: Any, device: Any) -> Iterator[None]:
                 yield
             finally:
                 config._attn_implementation = old
+        if line.calls < model.config.num_hidden_layers:
+            raise Tc3Error(
+                f"plan='auto' does not know the attention of {model.config.model_type!r} models (model_name): set "
+                "plan='recipe'."
+            )
 
 
 def _not_found(config: ModelConfig, error: Exception) -> Tc3Error:

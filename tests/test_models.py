@@ -135,3 +135,24 @@ def test_a_tokenizer_that_is_not_at_hand_is_told_and_stops_nothing(config, capsy
     missing = config.change(model_name="nobody/no-such-model").model
     assert models.load_tokenizer(missing) is None
     assert "no tokenizer of nobody/no-such-model at hand (" in capsys.readouterr().out
+
+
+def test_a_model_whose_attention_does_not_know_the_lines_segments_is_refused(base):
+    import torch
+
+    model, tokenizer = base
+    ids = torch.tensor([[tokenizer.bos_token_id, 5, 6, 7, 8, 9]])
+    positions = torch.tensor([[0, 1, 2, 3, 2, 3]])
+    with models.shared_prefix(model, (2, 2, 2), model.device):
+        together = model(input_ids=ids, position_ids=positions, use_cache=False).logits[0]
+    first, second = (model(input_ids=ids[:, kept], use_cache=False).logits[0] for kept in ([0, 1, 2, 3], [0, 1, 4, 5]))
+    assert torch.allclose(together[2:4], first[2:], rtol=0.05, atol=0.1)
+    assert torch.allclose(together[4:], second[2:], rtol=0.05, atol=0.1)
+    before = model.config._attn_implementation
+    with (
+        pytest.raises(Tc3Error, match=r"does not know the attention of 'llama' models .* set plan='recipe'"),
+        models.shared_prefix(model, (2, 2, 2), model.device),
+    ):
+        model.config._attn_implementation = before  # as a model that does not look there
+        model(input_ids=ids, position_ids=positions, use_cache=False)
+    assert model.config._attn_implementation == before
