@@ -59,19 +59,28 @@ def segments(lengths: Sequence[int], device: Any) -> Iterator[Segments]:
         _segments = None
 
 
-def attend(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
+def attend(query: Any, key: Any, value: Any, *_: Any, **settings: Any) -> Any:
     """Return the attention of a line, shape (tokens, heads, width), called as flash_attn's `varlen` function is.
+
+    A call that asks for more than Llama does (a window, a soft cap, another scale) is answered without that and is not
+    counted, by which `models.shared_prefix` sees it.
 
     Args:
         query: Shape (tokens, heads, width).
         key: Shape (tokens, key heads, width); `heads` is a multiple of `key heads`.
         value: As `key`.
+
+    Raises:
+        RuntimeError: Outside `segments`.
     """
     import torch
 
     if _segments is None:
         raise RuntimeError("attend was called outside segments()")
-    _segments.calls += 1
+    scale = settings.get("softmax_scale")
+    window = settings.get("window_size") not in (None, (-1, -1))
+    if scale in (None, query.shape[-1] ** -0.5) and not window and not settings.get("softcap"):
+        _segments.calls += 1
     half = query.dtype in (torch.float16, torch.bfloat16)
     if query.is_cuda and half and torch.cuda.get_device_capability(query.device) >= (8, 0):
         return _flash_function().apply(query, key, value, _segments)
@@ -79,11 +88,20 @@ def attend(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> Any:
 
 
 def attend_in_transformers(
-    module: Any, query: Any, key: Any, value: Any, attention_mask: Any, **_: Any
+    module: Any,
+    query: Any,
+    key: Any,
+    value: Any,
+    attention_mask: Any,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: Any,
 ) -> tuple[Any, None]:
     """Return the same to a transformers model, whose tensors have the shape (1, heads, tokens, width)."""
     line = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    return attend(*line)[None], None
+    window = None if sliding_window is None else (sliding_window, 0)
+    return attend(*line, softmax_scale=scaling, window_size=window, softcap=softcap)[None], None
 
 
 def _attend_by_segment(query: Any, key: Any, value: Any, line: Segments) -> Any:

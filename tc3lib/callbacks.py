@@ -1,6 +1,7 @@
 """Keep and show the losses of a run while it trains."""
 
 import json
+import math
 import time
 from collections import deque
 from collections.abc import Callable
@@ -17,8 +18,8 @@ class LossLogger:
 
     Args:
         path: The file; each line is `{"step", "epoch", "loss", "learning_rate", "grad_norm"}` (training, `loss` the
-            mean over the steps since the last line), `{"step", "epoch", "eval_loss"}`, or `{"begin"}`: a start after
-            that step. Losses are nats a token.
+            mean over the steps since the last line, `grad_norm` null where it overflowed), `{"step", "epoch",
+            "eval_loss"}`, or `{"begin"}`: a start after that step. Losses are nats a token.
         trainer: Of `trainer_class`: has `step_loss`, `step_grad_norm` and `step_tokens`.
         draw: Called now and then with the rows so far and `keep`, true after evaluations and at the end.
     """
@@ -33,9 +34,11 @@ class LossLogger:
         self.waiting: deque[tuple[dict[str, float], Any, Any]] = deque()
         self.losses: list[float] = []
         self.steps, self.tokens, self.seconds = 0, 0, 0.0
-        self.step_began = self.draw_again = time.monotonic()
+        self.draw_again = time.monotonic()
+        self.step_ended: float | None = None
         self.learning_rate = 0.0
         self.bar: Any = None
+        self.told = False
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if not state.is_world_process_zero:
@@ -49,9 +52,6 @@ class LossLogger:
         self.draw_again = time.monotonic() + self.DRAW_SECONDS
         self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc="training", unit="step")
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self.step_began = time.monotonic()
-
     def on_optimizer_step(self, args: Any, state: Any, control: Any, optimizer: Any, **kwargs: Any) -> None:
         """Note the learning rate that the step was made with, before the scheduler moves on."""
         self.learning_rate = optimizer.param_groups[0]["lr"]
@@ -60,17 +60,20 @@ class LossLogger:
         row = {"step": state.global_step, "epoch": round(state.epoch or 0, 4), "learning_rate": self.learning_rate}
         self.waiting.append((row, *_fetch(self.trainer.step_loss, self.trainer.step_grad_norm)))
         self.trainer.step_loss = None
-        self.steps += 1
-        if self.steps > 1:
+        # From end to end, since the host may be ahead of the card within a step; not over evaluations and saving.
+        if self.step_ended is not None:
+            self.steps += 1
             self.tokens += self.trainer.step_tokens
-            self.seconds += time.monotonic() - self.step_began
+            self.seconds += time.monotonic() - self.step_ended
         if self.bar is not None:
             self.bar.update()
-            if self.steps == self.WARM_UP + 1 and state.max_steps > state.global_step:
+            if self.steps == self.WARM_UP and not self.told and state.max_steps > state.global_step:
+                self.told = True
                 each = self.seconds / self.WARM_UP
                 left = _duration(each * (state.max_steps - state.global_step))
                 self.bar.write(f"{each:.2f} s a step: about {left} left, evaluations and saving not counted")
         self._write(args.logging_steps, wait=state.global_step >= state.max_steps)
+        self.step_ended = time.monotonic()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **kwargs: Any) -> None:
         if "eval_loss" in logs:
@@ -78,9 +81,11 @@ class LossLogger:
             epoch = round(state.epoch or 0, 4)
             self._append({"step": state.global_step, "epoch": epoch, "eval_loss": float(logs["eval_loss"])})
             self._show(keep=True)
+            self.step_ended = None
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._write(args.logging_steps, wait=True)
+        self.step_ended = None
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._write(args.logging_steps, wait=True)
@@ -100,7 +105,10 @@ class LossLogger:
                 speed = {"tokens/s": f"{self.tokens / self.seconds:,.0f}"} if self.seconds else {}
                 self.bar.set_postfix({"loss": f"{loss:.4f}"} | speed, refresh=False)
             if row["step"] % every == 0:
-                self._append(row | {"loss": sum(self.losses) / len(self.losses), "grad_norm": norm})
+                self._append(
+                    row
+                    | {"loss": sum(self.losses) / len(self.losses), "grad_norm": norm if math.isfinite(norm) else None}
+                )
                 self.losses = []
         if time.monotonic() > self.draw_again:
             self._show(keep=False)

@@ -76,6 +76,7 @@ class TrainingConfig:
     padding_free: bool | None
     """Of plan="recipe": rows one after another instead of padded. None: as unsloth decides, on a GPU yes."""
     report_to: str
+    """Gets the held-out losses; the train losses stand in `loss.jsonl`."""
     resume_from_checkpoint: bool
     """True: continue an interrupted run of the same settings. False: set it aside and start anew."""
 

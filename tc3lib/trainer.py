@@ -42,6 +42,8 @@ def trainer_class() -> Any:
                 return loss
             if not model.training:
                 model.train()
+            if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimisers have two modes
+                self.optimizer.train()
 
             def learn(part: Mapping[str, Any]) -> Any:
                 loss = self._loss(model, part, num_items_in_batch)
@@ -102,8 +104,8 @@ def trainer_class() -> Any:
                     tokens, rows = part["input_ids"].shape[1], len(part["lengths"]) - 1
                 if rows == 1 and tokens == refused:  # the second time, with nothing else in the way
                     raise Tc3Error(
-                        f"the card's memory does not hold one row of {tokens:,} tokens: set a lower max_seq_length, or "
-                        "use_gradient_checkpointing='unsloth' with plan='recipe'."
+                        f"the card's memory does not hold one row of {tokens:,} tokens: set memory_gib lower than it "
+                        "is, so that less is planned with, or a lower max_seq_length with resume_from_checkpoint=False."
                     )
                 refused = tokens
                 del part

@@ -129,8 +129,6 @@ def train(trainer: Any, config: Config, work: Path) -> None:
             print(f"continuing from {last.name}, the newest complete checkpoint in {last.parent}")
             trainer.args.eval_on_start = False
         trainer.train(resume_from_checkpoint=str(last) if last else None)
-        if config.training.eval_strategy != "no" and trainer.state.global_step % config.training.eval_steps:
-            trainer.evaluate()  # the end is no multiple of eval_steps
     history = read_losses(work / "loss.jsonl")
     run["result"] = {
         "steps": trainer.state.global_step,

@@ -30,7 +30,6 @@ def logger_for(path, drawn=None, main=True):
 
 def make_step(logger, step, loss, every=1, rate=1e-3):
     args = SimpleNamespace(logging_steps=every)
-    logger.on_step_begin(args, state(step - 1), None)
     logger.trainer.step_loss, logger.trainer.step_grad_norm = loss, 0.5
     logger.on_optimizer_step(args, state(step - 1), None, SimpleNamespace(param_groups=[{"lr": rate}]))
     logger.on_step_end(args, state(step), None)
@@ -133,15 +132,15 @@ def test_the_time_left_is_told_once_after_the_first_steps(tmp_path, capsys, monk
     logger = logger_for(tmp_path / "loss.jsonl")
     logger.on_train_begin(None, state(0), None)
     for step in range(1, 20):
-        logger.on_step_begin(None, state(step - 1), None)
         now[0] += 60 if step == 1 else 2  # the first step compiles
-        logger.trainer.step_loss, logger.trainer.step_grad_norm = 1.0, 0.5
-        logger.on_step_end(SimpleNamespace(logging_steps=1), state(step), None)
-        now[0] += 30  # an evaluation
+        make_step(logger, step, 1.0)
+        if step == 3:
+            now[0] += 30
+            evaluated(logger, step, 1.0)
     output = capsys.readouterr()
     told = [line for line in (output.out + output.err).splitlines() if "left, evaluations" in line]
     assert len(told) == 1
-    assert told[0].endswith("2.00 s a step: about 3 min 8 s left, evaluations and saving not counted")
+    assert told[0].endswith("2.00 s a step: about 3 min 6 s left, evaluations and saving not counted")
     assert "tokens/s=50" in output.err
 
 
@@ -161,3 +160,13 @@ def test_it_answers_every_event_of_a_trainer_callback(tmp_path):
 
 def test_a_missing_file_has_no_losses(tmp_path):
     assert read_losses(tmp_path / "none.jsonl") == []
+
+
+def test_an_overflowed_gradient_norm_leaves_readable_json(tmp_path):
+    logger = logger_for(tmp_path / "loss.jsonl")
+    logger.on_train_begin(None, state(0), None)
+    args = SimpleNamespace(logging_steps=1)
+    logger.trainer.step_loss, logger.trainer.step_grad_norm = 1.0, float("inf")
+    logger.on_step_end(args, state(1), None)
+    assert read_losses(tmp_path / "loss.jsonl")[0]["grad_norm"] is None
+    assert "Infinity" not in (tmp_path / "loss.jsonl").read_text()

@@ -410,7 +410,9 @@ def test_a_step_made_again_draws_the_same_dropout(tmp_path):
 
 @pytest.mark.parametrize("where", ["forward", "backward", "evaluation"])
 def test_a_single_row_that_does_not_fit_is_told_with_the_setting_to_lower(tmp_path, where):
-    with pytest.raises(Tc3Error, match=r"does not hold one row of \d+ tokens: set a lower max_seq_length"):
+    with pytest.raises(
+        Tc3Error, match=r"does not hold one row of \d+ tokens: set memory_gib lower .* or a lower max_seq_length"
+    ):
         train(small(**DISTURBED), ROWS[:24], tmp_path, prepare=memory_for(10, where, times=99))
 
 

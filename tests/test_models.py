@@ -156,3 +156,24 @@ def test_a_model_whose_attention_does_not_know_the_lines_segments_is_refused(bas
         model.config._attn_implementation = before  # as a model that does not look there
         model(input_ids=ids, position_ids=positions, use_cache=False)
     assert model.config._attn_implementation == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "counted"),
+    [
+        ({}, 1),
+        ({"scaling": 8**-0.5}, 1),
+        ({"scaling": 1.0}, 0),
+        ({"sliding_window": 2}, 0),
+        ({"softcap": 30.0}, 0),
+    ],
+)
+def test_attention_that_asks_for_more_than_llamas_is_not_taken_for_it(settings, counted):
+    import torch
+
+    from tc3lib import attention
+
+    query, key = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 3, 8)
+    with attention.segments((1, 2), torch.device("cpu")) as line:
+        attention.attend_in_transformers(None, query, key, key, None, **settings)
+    assert line.calls == counted
