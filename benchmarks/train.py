@@ -53,7 +53,7 @@ def token_rows(number: int, seed: int = 0) -> list[dict[str, list[int]]]:
     return rows
 
 
-def text_rows(tokenizer: object, number: int) -> list[dict[str, str]]:
+def text_rows(number: int) -> list[dict[str, str]]:
     """Return rows as `select` writes them, of words of the embedded catalogue, about as long as the real ones."""
     from tc3lib.presets import EMBEDDED
     from tc3lib.prompts import format_record
@@ -158,7 +158,6 @@ def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, objec
 
     if recipe == "a":
         import peft  # noqa: F401
-        import trl
     else:
         import unsloth  # noqa: F401
         import trl  # noqa: F401  # isort: skip
@@ -217,7 +216,7 @@ def whole(folder: Path, steps: int) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         tokenizer = models.load_tokenizer(config.model, before_model=True)
-        made = text_rows(tokenizer, ROWS * steps + 128)
+        made = text_rows(ROWS * steps + 128)
         files.write_rows(work / "train.jsonl", made[:-128])
         files.write_rows(work / "eval.jsonl", made[-128:])
         clock = time.monotonic()
@@ -345,6 +344,7 @@ def main() -> None:
         if arguments.output:
             arguments.output.write_text(json.dumps(results, indent=1))
     print(report(results, arguments.whole))
+    sys.exit(any("error" in found for found in results.values()))
 
 
 if __name__ == "__main__":

@@ -94,6 +94,7 @@ def trainer_class() -> Any:
             refused = 0
             while True:
                 state = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+                part = batch  # until it is split
                 try:
                     total = 0.0
                     for part in split(batch, self.max_tokens):
