@@ -52,7 +52,8 @@ def run(model, tokenizer, rows, config, fit, share=True):
             weight.data = before[name].float()
     encoded = {(tuple(row["input_ids"]), tuple(labels(row))) for row in rows}
     wrong = sum(row not in encoded for batch in seen for row in batch)
-    return history, sum(map(len, seen)), wrong, torch.cuda.max_memory_reserved() / GIB
+    peak = torch.cuda.max_memory_reserved() / GIB if torch.cuda.is_available() else float("nan")
+    return history, sum(map(len, seen)), wrong, peak, trainer.max_tokens
 
 
 def reached(inputs):
@@ -89,7 +90,7 @@ def main() -> None:
         model_name=str(arguments.folder), max_steps=arguments.steps, save_strategy="no", eval_strategy="no",
         eval_on_start=False, lr_scheduler_type="constant",
     )  # fmt: skip
-    results, worst = {}, True
+    results, worst, halved = {}, True, []
     for checkpointing in (False, "unsloth"):
         config = base.change(use_gradient_checkpointing=checkpointing)
         model, tokenizer = models.load_base_model(config.model)
@@ -104,12 +105,21 @@ def main() -> None:
             changed = dataclasses.replace(fit, max_tokens=tokens)
             results[name + suffix] = run(model, tokenizer, rows, config, changed, share)
 
+        def short(gib, ours=ours):
+            """Train on a card of `gib`, with the whole step planned for one pass."""
+            total = torch.cuda.get_device_properties(0).total_memory
+            torch.cuda.empty_cache()
+            torch.cuda.set_per_process_memory_fraction(gib * GIB / total)
+            ours(f"{gib:.1f} GiB, planned too large: halved while training")
+            torch.cuda.set_per_process_memory_fraction(1.0)
+            halved.append(next(reversed(results.values()))[4] < 10**6)
+
         def recipe(size, padding_free, config=config, model=model, tokenizer=tokenizer, suffix=suffix):
             changed = config.change(
                 plan="recipe", padding_free=padding_free, per_device_train_batch_size=size,
                 gradient_accumulation_steps=ROWS // size,
             )  # fmt: skip
-            kind = "padding-free" if padding_free else "padded"
+            kind = {True: "padding-free", False: "padded", None: "padding_free unset"}[padding_free]
             results[f"TRL's own {size}x{ROWS // size}, {kind}{suffix}"] = run(model, tokenizer, rows, changed, None)
 
         ours("one pass, shared prefix")
@@ -119,21 +129,20 @@ def main() -> None:
             ours("micro-batches of at most 2,500 tokens", 2500)
             recipe(32, True)
             recipe(4, True)
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-                total = torch.cuda.get_device_properties(0).total_memory
-                torch.cuda.set_per_process_memory_fraction(16 * GIB / total)
-                ours("16 GiB, planned too large: halved while training")
-                torch.cuda.set_per_process_memory_fraction(1.0)
         else:
             recipe(8, True)
+            recipe(8, None)
             recipe(8, False)
-        del model, ours, recipe
+        if torch.cuda.is_available():
+            loaded = torch.cuda.memory_allocated() / GIB
+            one_pass = results["one pass, shared prefix" + suffix][3]
+            short(loaded + 0.6 * (one_pass - loaded))
+        del model, ours, recipe, short
         torch.cuda.empty_cache()
     reference = next(iter(results.values()))[0]
     print("| way | loss, largest and mean signed difference | gradient norm | rows seen, other than encoded | GiB |")
     print("| --- | --- | --- | --- | ---: |")
-    for name, (history, number, wrong, peak) in results.items():
+    for name, (history, number, wrong, peak, _) in results.items():
         cells = []
         for what in ("loss", "grad_norm"):
             differences = [a[what] / b[what] - 1 for a, b in zip(history, reference, strict=True)]
@@ -144,8 +153,8 @@ def main() -> None:
         print(f"| {name} | {cells[0]} | {cells[1]} | {number}, {wrong} | {peak:.1f} |")
     print("reference losses", [round(row["loss"], 5) for row in reference])
     print("reference gradient norms", [round(row["grad_norm"], 5) for row in reference])
-    print(f"tolerance {TOLERANCE}: {'held' if worst else 'NOT HELD'}")
-    sys.exit(not worst)
+    print(f"tolerance {TOLERANCE}: {'held' if worst else 'NOT HELD'}; memory ran out and was halved: {halved}")
+    sys.exit(not worst or not all(halved))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,8 @@ def plan_run(lengths: Sequence[int], config: Config, work: Path) -> Plan:
 def fit(model: Any, lengths: Sequence[int], config: Config) -> Fit:
     """Choose micro-batches and checkpointing for the memory that the loaded model leaves (see `planning.fit`)."""
     lengths = [min(length, config.model.max_seq_length) for length in lengths]
-    return planning.fit(lengths, config, model.config, *_card(config.planning.memory_gib, model.dtype))
+    dtype = model.get_input_embeddings().weight.dtype
+    return planning.fit(lengths, config, model.config, *_card(config.planning.memory_gib, dtype))
 
 
 def build_trainer(
