@@ -107,3 +107,9 @@ plotting.plot_lengths(rows)
 # %%
 lengths = prompts.token_lengths(models.load_tokenizer(config.model), rows)
 plotting.plot_tokens(lengths, config.model.max_seq_length)
+
+# %% [markdown]
+# In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.
+
+# %%
+runtime.finish(work)

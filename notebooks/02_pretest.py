@@ -81,3 +81,9 @@ plotting.table(rows[:8], ["part", "uid", "title", "reference", "answer"])
 
 # %%
 pd.Series(evaluation.evaluate(rows), name="before training").to_frame()
+
+# %% [markdown]
+# In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.
+
+# %%
+runtime.finish(work)

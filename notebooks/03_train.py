@@ -86,8 +86,9 @@ model = models.add_lora(model, fit.lora)
 model.print_trainable_parameters()
 
 # %% [markdown]
-# Train. Run this cell again after an interruption: it continues from the newest complete checkpoint. Both losses should
-# fall together; a held-out loss that turns upwards means that the model learns rows by heart.
+# Train. The stop button ends the step and saves it. Run the notebook again after any interruption: it continues from
+# the newest checkpoint that is whole. Both losses should fall together; a held-out loss that turns upwards means that
+# the model learns rows by heart.
 
 # %%
 trainer = training.build_trainer(model, tokenizer, train_rows, eval_rows, config, work, fit)
@@ -99,3 +100,9 @@ training.train(trainer, config, work)
 # %%
 training.save_adapter(model, tokenizer, work / "lora_model")
 sorted((work / "lora_model").iterdir())
+
+# %% [markdown]
+# In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.
+
+# %%
+runtime.finish(work)

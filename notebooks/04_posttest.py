@@ -88,3 +88,9 @@ plotting.plot_comparison(report)
 # %%
 pairs = evaluation.pairs(before, after)
 plotting.table(pairs[:10], ["part", "uid", "title", "reference", "before", "after"])
+
+# %% [markdown]
+# In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.
+
+# %%
+runtime.finish(work)

@@ -1,18 +1,20 @@
-"""Which checkpoint a run continues from, and `run.json`: what the run is, so that two runs are never mixed."""
+"""`run.json`: what a run is, so that two runs are never mixed and a reader can tell how an adapter came about."""
 
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import platform
-import re
-import zipfile
+import secrets
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tc3lib import store
+from tc3lib.callbacks import saved_folders
 from tc3lib.config import Config
 from tc3lib.errors import Tc3Error
-from tc3lib.files import write_json
+from tc3lib.files import read_json, write_json
 from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
 
 PACKAGES = ("unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
@@ -23,6 +25,11 @@ _FREE = {
     "logging_steps", "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps",
     "eval_on_start", "per_device_eval_batch_size", "report_to", "resume_from_checkpoint", "memory_gib",
 }  # fmt: skip
+# What plan="auto" chooses itself, or does not use.
+_PLANNED = {
+    "per_device_train_batch_size", "gradient_accumulation_steps", "padding_free", "use_gradient_checkpointing",
+}  # fmt: skip
+_BATCH = "effective batch (per_device_train_batch_size x gradient_accumulation_steps)"
 
 
 def manifest(config: Config, work: Path) -> dict[str, Any]:
@@ -38,8 +45,21 @@ def manifest(config: Config, work: Path) -> dict[str, Any]:
     }
 
 
-def open_run(work: Path, new: dict[str, Any], *, resume: bool) -> Path | None:
-    """Record the run that is about to train in `work` and return the checkpoint to continue from, None at a start.
+def fingerprint(trainer: Any) -> dict[str, str]:
+    """Return what identifies a run besides its `manifest`, once it is loaded: tokenizer and order of the rows."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        sampler = trainer.get_train_dataloader().batch_sampler.sampler
+        order = list(sampler)
+    tokenizer = trainer.processing_class.backend_tokenizer.to_str()
+    return {"tokenizer": _sha256(tokenizer.encode()), "order": _sha256(json.dumps(order).encode())}
+
+
+def open_run(work: Path, new: dict[str, Any], *, resume: bool) -> list[str]:
+    """Record the run that is about to train in `work`; return what differs, and may, from how it began.
+
+    Sets `new["run"]`, the run's identity: that of the run that it continues, or a new one.
 
     Args:
         work: The work folder.
@@ -47,78 +67,49 @@ def open_run(work: Path, new: dict[str, Any], *, resume: bool) -> Path | None:
         resume: False sets an earlier run aside, whole, in `run-1` (or the next free number) and starts anew.
 
     Raises:
-        Tc3Error: The folder holds another run's checkpoints (the first difference is named), or checkpoints none of
-            which is complete.
+        Tc3Error: The folder holds another run's checkpoints; the first difference is named.
     """
-    outputs = work / new["settings"]["training"]["output_dir"]
+    outputs = new["settings"]["training"]["output_dir"]
     if not resume:
-        _set_aside(work, outputs.name)
-    last = check_run(work, new)
+        _set_aside(work, outputs)
+    old = check_run(work, new)
+    new["run"] = old.get("run") or secrets.token_hex(4)
+    (work / outputs).mkdir(exist_ok=True)
     write_json(work / "run.json", new)
-    return last
+    return list(_free_differences(old, new)) if old else []
 
 
-def check_run(work: Path, new: dict[str, Any]) -> Path | None:
-    """Return the checkpoint that the run would continue from, None if it would start; change nothing.
+def check_run(work: Path, new: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of the run that `new` would continue, empty if it would start; change nothing.
+
+    A `run.json` that is lost or damaged is read from the checkpoints instead, each of which has a copy.
 
     Raises:
         Tc3Error: As `open_run`.
     """
     outputs = work / new["settings"]["training"]["output_dir"]
-    started = _checkpoints(outputs)
-    if not started:
-        return None
-    anew = f"To start anew, set resume_from_checkpoint=False: what is in {work} moves to a folder of its own."
-    difference = _difference(_read(work / "run.json"), new)
-    if difference:
-        raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {anew}")
-    last = latest_complete(outputs)
-    if last is None:
-        raise Tc3Error(f"none of the {len(started)} checkpoints in {outputs} is complete. {anew}")
-    return last
+    started = store.committed(outputs)
+    old = read_json(work / "run.json")
+    copies = (read_json(folder / "run.json") for folder in started)
+    if not _is_record(old):
+        old = next((copy for copy in copies if _is_record(copy)), {})
+    if not _is_record(old):
+        if started or saved_folders(work / "loss.jsonl"):
+            raise Tc3Error(f"{outputs} holds checkpoints, but run.json is missing or damaged. {_anew(work)}")
+        return {}
+    difference = _difference(old, new)
+    if difference is None:
+        return old
+    if started or saved_folders(work / "loss.jsonl"):
+        raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {_anew(work)}")
+    return {}
 
 
 def check_adapter(work: Path) -> None:
     """Raise Tc3Error if the rows of `work` are not those that its adapter was trained and held out with."""
-    data = _read(work / "run.json").get("data")
+    data = read_json(work / "run.json").get("data")
     if data != _data(work):
         raise Tc3Error(f"the rows in {work} have changed since the adapter was trained: run 03_train again.")
-
-
-def step(checkpoint: Path) -> int:
-    """Return the optimiser step that a checkpoint was saved after."""
-    return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
-def latest_complete(outputs: Path) -> Path | None:
-    """Return the checkpoint of the highest step that has every file a resume needs, whole; None if there is none."""
-    return max((folder for folder in _checkpoints(outputs) if _is_complete(folder)), key=step, default=None)
-
-
-def _checkpoints(outputs: Path) -> list[Path]:
-    return [folder for folder in outputs.glob("checkpoint-*") if re.fullmatch(r"checkpoint-\d+", folder.name)]
-
-
-def _is_complete(folder: Path) -> bool:
-    """Tell whether nothing is missing or cut short. torch's files are zip archives, whose index comes last."""
-    states = list(folder.glob("rng_state*.pth"))
-    return (
-        bool(states)
-        and all(zipfile.is_zipfile(path) for path in (folder / "optimizer.pt", folder / "scheduler.pt", *states))
-        and _is_whole_safetensors(folder / "adapter_model.safetensors")
-        and "global_step" in _read(folder / "trainer_state.json")
-    )
-
-
-def _is_whole_safetensors(path: Path) -> bool:
-    """Tell whether a file is as long as its header says."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy"):
-            return True
-    except (OSError, SafetensorError):
-        return False
 
 
 def _set_aside(work: Path, outputs: str) -> None:
@@ -132,28 +123,55 @@ def _set_aside(work: Path, outputs: str) -> None:
         print(f"the earlier run is in {work / f'run-{number}'}")
 
 
+def _anew(work: Path) -> str:
+    return f"To start anew, set resume_from_checkpoint=False: what is in {work} moves to a folder of its own."
+
+
+def _is_record(value: dict[str, Any]) -> bool:
+    return all(isinstance(value.get(part), dict) for part in ("settings", "data")) and isinstance(value.get("run"), str)
+
+
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """Return the first difference that makes the two another run, as one readable phrase."""
-    if not all(isinstance(old.get(part), dict) for part in ("settings", "data")):
-        return "run.json is missing or damaged"
-    for part, settings in new["settings"].items():
-        for name, value in json.loads(json.dumps(settings)).items():
-            before = (old["settings"].get(part) or {}).get(name)
-            if name not in _FREE and before != value:
-                return f"{name} was {before!r} and is now {value!r}"
+    before, now = _identity(old["settings"]), _identity(new["settings"])
+    for name in sorted(now, key=lambda name: name != "plan"):  # it decides which others count
+        if before.get(name) != now[name]:
+            return f"{name} was {before.get(name)!r} and is now {now[name]!r}"
     for name, value in new["data"].items():
         if old["data"].get(name) != value:
             return f"{name} has changed since"
-    return None if old.get("template") == new["template"] else "the prompt template has changed since"
+    for name, what in (("template", "prompt template"), ("tokenizer", "tokenizer"), ("order", "order of the rows")):
+        if name in old and name in new and old[name] != new[name]:
+            return f"the {what} has changed since"
+    return None
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """Return a JSON object, empty if it is missing or damaged."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
+def _identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide what is learned."""
+    flat = _flat(settings)
+    free = set(_FREE)
+    if flat.get("plan") == "auto":
+        free |= _PLANNED
+        flat[_BATCH] = (flat.get("per_device_train_batch_size") or 0) * (flat.get("gradient_accumulation_steps") or 0)
+    if (flat.get("max_steps") or 0) > 0:
+        free.add("num_train_epochs")
+    return {name: value for name, value in flat.items() if name not in free}
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings by name, as they look after a way through JSON."""
+    parts = json.loads(json.dumps(settings)).values()
+    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+
+
+def _free_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    parts = [(_flat(record["settings"]), record.get("versions"), record.get("plan")) for record in (old, new)]
+    for before, now in zip(*parts, strict=True):
+        for name, value in (now or {}).items():
+            if before and name in before and before[name] != value:
+                yield f"{name} {before[name]} -> {value}"
+    if old.get("device") != new["device"]:
+        yield f"{old.get('device')} -> {new['device']}"
 
 
 def _data(work: Path) -> dict[str, str]:

@@ -68,6 +68,7 @@ class TrainingConfig:
     save_strategy: Literal["no", "steps", "epoch"]
     save_steps: Count
     save_total_limit: Count | None
+    """Newest checkpoints to keep, besides the one of the lowest held-out loss. None: all."""
     eval_strategy: Literal["no", "steps", "epoch"]
     eval_steps: Count
     eval_on_start: bool
@@ -79,6 +80,14 @@ class TrainingConfig:
     """Gets the held-out losses; the train losses stand in `loss.jsonl`."""
     resume_from_checkpoint: bool
     """True: continue an interrupted run of the same settings. False: set it aside and start anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveConfig:
+    """When checkpoints are saved, besides TRL's settings."""
+
+    save_minutes: Annotated[float, msgspec.Meta(gt=0)] | None
+    """Most minutes between two saves. None: no matter."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +141,7 @@ class Config:
     model: ModelConfig
     lora: LoraConfig
     training: TrainingConfig
+    saving: SaveConfig
     planning: PlanConfig
     data: DataConfig
     generation: GenerationConfig

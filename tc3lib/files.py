@@ -42,6 +42,15 @@ def read_rows(path: Path | str) -> list[dict[str, Any]]:
     return rows
 
 
+def read_json(path: Path | str) -> dict[str, Any]:
+    """Return a JSON object, an empty one if the file is missing or damaged."""
+    try:
+        value = json.loads(Path(path).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def write_rows(path: Path | str, rows: Iterable[dict[str, Any]]) -> None:
     """Write JSON Lines; the file appears whole or not at all."""
     with replacing(Path(path)) as file:
@@ -104,10 +113,10 @@ def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[byt
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep a second process from preparing into the same folder; where the file system knows no locks, do nothing.
+    """Keep a second process from writing into the same folder; where the file system knows no locks, do nothing.
 
     Raises:
-        Tc3Error: Another one is at work there.
+        Tc3Error: Another one is at work there; its process is named where the system tells it.
     """
     handle = None
     with suppress(OSError):
@@ -117,13 +126,22 @@ def alone(folder: Path) -> Iterator[None]:
             if handle is not None:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Tc3Error(f"another run of 01_prepare is writing to {folder}: wait until it is done.") from None
+            raise Tc3Error(f"{_holder(handle)} is writing to {folder}: wait until it is done, or stop it.") from None
         except OSError:
             pass
         yield
     finally:
         if handle is not None:
             os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    """Return who holds the lock of an open folder."""
+    with suppress(OSError, IndexError):
+        for fields in map(str.split, Path("/proc/locks").read_text().splitlines()):
+            if fields[1] == "FLOCK" and fields[5].endswith(f":{os.fstat(handle).st_ino}") and int(fields[4]) > 0:
+                return f"another run (process {fields[4]})"
+    return "another run"
 
 
 @contextmanager

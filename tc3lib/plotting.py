@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tc3lib.files import replacing
 from tc3lib.prompts import description
 
 TRAIN_COLOUR, EVAL_COLOUR, MUTED = "#4C78A8", "#E45756", "#9AA5B1"
@@ -42,7 +43,8 @@ def live_loss(path: Path) -> Callable[..., None]:
             return
         figure = plot_loss(history)
         if keep:
-            figure.savefig(path, dpi=150)
+            with replacing(path) as file:
+                figure.savefig(file, dpi=150, format="png")
         if shown:
             shown[0].update(figure)
         elif live:

@@ -10,6 +10,7 @@ from tc3lib.config import (
     LoraConfig,
     ModelConfig,
     PlanConfig,
+    SaveConfig,
     TrainingConfig,
     nearest,
 )
@@ -55,7 +56,7 @@ def llama3_8b() -> Config:
             output_dir="outputs",
             save_strategy="steps",
             save_steps=10,
-            save_total_limit=None,
+            save_total_limit=3,
             # The recipe plots an eval loss but never measured one; these four measure it, at every save.
             eval_strategy="steps",
             eval_steps=10,
@@ -65,6 +66,7 @@ def llama3_8b() -> Config:
             report_to="none",
             resume_from_checkpoint=True,
         ),
+        saving=SaveConfig(save_minutes=15),
         planning=PlanConfig(plan="auto", memory_gib=None),
         data=DataConfig(
             source="trn.json",

@@ -1,8 +1,13 @@
 """Where am I: the work folder, Google Drive, the GPU. The only module that imports google.colab."""
 
+import errno
+import math
 import os
+import secrets
+import shutil
 import sys
-import tempfile
+import textwrap
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +17,19 @@ from tc3lib.errors import Tc3Error, show_alone
 REPOSITORY = Path(__file__).resolve().parents[1]
 DRIVE = Path("/content/drive")
 SOURCE = "trn.json"
+MIB = 2**20
+
+_RESTART = "choose Runtime > Restart session and run the notebook again"
+_ELSEWHERE = "set TC3_HOME to a folder outside Drive, which goes when the session ends"
+_MOUNT_ADVICE = {
+    "symlink": f"An empty folder is wanted there, or none: remove the link with `!rm {DRIVE}`, run this cell again",
+    "either be a directory": f"Move that file away with `!mv {DRIVE} {DRIVE}-kept`, and run this cell again",
+    "timeout": "Run this cell again. If that does not help, move files from the top of your Drive into folders",
+    "unsupported": f"Open the notebook in Colab itself, or {_ELSEWHERE}",
+    "": f"Run this cell again and allow all that it asks, with the account of this notebook, or {_ELSEWHERE}",
+}
+_WRITE_ADVICE = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space there (Drive counts its bin too)")
+_WRITE_ADVICE |= dict.fromkeys((errno.EIO, errno.ENOTCONN), f"if it is on Drive, {_RESTART}")
 
 
 @dataclass(frozen=True)
@@ -49,33 +67,85 @@ def setup(config: Config, stage: str | None = None) -> Path:
     """Return the run's work folder, ready to be written to, after checking what the stage needs.
 
     The folder is `$TC3_HOME` if that is set, `tc3` on the user's Google Drive in Colab, and `runs/<preset>` in the
-    repository elsewhere. In Colab a folder on Drive is mounted first.
+    repository elsewhere. In Colab a folder on Drive is mounted first. What takes long to check comes last.
 
     Args:
         config: The run.
-        stage: The notebook's name, for example `03_train`: checks that the stages before it have run and that there
-            is a GPU if the preset needs one. None: neither.
+        stage: The notebook's name, for example `03_train`: checks that the stages before it have run, that there is
+            a GPU if the preset needs one, and that there is space to train. None: none of these.
 
     Raises:
-        Tc3Error: The folder cannot be written, a file that the stage reads is missing, there is no GPU, or there is
-            no such stage.
+        Tc3Error: Drive cannot be mounted, the folder does not give back what is written to it or has too little
+            space, a file that the stage reads is missing, there is no GPU, or there is no such stage.
     """
     show_alone()
     if stage is not None and stage not in STAGES:
         raise Tc3Error(f"there is no stage {stage!r}. {nearest(stage, STAGES)}")
     work = _work_folder(config)
-    try:
-        work.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=work):
-            pass
-    except OSError as error:
-        raise Tc3Error(f"cannot write to the work folder {work}: {error.strerror}. Set TC3_HOME to another.") from None
+    if _on_drive(work):
+        _mount()
+    _check_write(work)
+    if stage == "03_train":
+        _check_space(config, work)
     if stage is not None:
+        check_inputs(work, stage)
         if STAGES[stage].gpu and config.requires_gpu:
             _check_gpu(config)
-        check_inputs(work, stage)
     print(f"preset {config.preset}, work folder {work}")
     return work
+
+
+def finish(work: Path) -> None:
+    """Wait until Google Drive has all that was written to a work folder on it, and unmount it. Say where it is.
+
+    Args:
+        work: What `setup` returned.
+
+    Raises:
+        Tc3Error: Drive may lack some of it.
+    """
+    if not _on_drive(work):
+        print(f"the results are in {work}")
+        return
+    from google.colab import drive
+
+    mounted, problem = os.path.ismount(DRIVE), os.strerror(errno.ENOTCONN) if _is_stale() else ""
+    try:
+        drive.flush_and_unmount()
+    except Exception as error:
+        problem = _reason(error)
+    if problem:
+        raise Tc3Error(
+            f"Google Drive may lack some of what was written to {work} ({problem}): do not disconnect. Look at "
+            "drive.google.com which of the newest files are there whole and whether there is space left, then run the "
+            "settings cell and this one again."
+        )
+    if not os.path.ismount(DRIVE) and _files_left():
+        raise Tc3Error(_shadow())
+    state = "Drive has everything: safe to disconnect" if mounted else "Drive is not mounted: there is nothing to send"
+    print(f"{state}. The settings cell mounts it again.")
+
+
+def space_needed(config: Config) -> int:
+    """Return about how many bytes a whole training run writes.
+
+    That is the checkpoints that stay (10 where nothing tells), the best one, the one being written, and the adapter.
+    A checkpoint of the 8B model with r=16 has 270 MiB (adapter 160, 8-bit optimiser 81, tokenizer 17, small files),
+    and in proportion with another r. What `shutil.disk_usage` calls free is the most that there can be: on Drive the
+    account's quota may be smaller, since files wait on the machine's disk first.
+
+    Args:
+        config: The run.
+    """
+    training = config.training
+    checkpoint = 270 * MIB * config.lora.r // 16 if config.requires_gpu else 16 * MIB
+    if training.save_strategy == "no":
+        return checkpoint
+    stay = training.save_total_limit or 10
+    if training.save_strategy == "steps" and training.max_steps > 0:
+        planned = math.ceil(training.max_steps / training.save_steps)
+        stay = min(planned, training.save_total_limit or planned)
+    return (stay + 3) * checkpoint
 
 
 def catalogue(config: Config, work: Path) -> Path:
@@ -119,14 +189,104 @@ def _work_folder(config: Config) -> Path:
     chosen = os.environ.get("TC3_HOME", "").strip()
     work = Path(chosen) if chosen else DRIVE / "MyDrive" / "tc3" if in_colab() else REPOSITORY / "runs" / config.preset
     try:
-        work = work.expanduser().absolute()
+        return work.expanduser().absolute()
     except RuntimeError as error:
         raise Tc3Error(f"TC3_HOME={chosen!r}: {error}") from None
-    if in_colab() and work.is_relative_to(DRIVE):
-        from google.colab import drive
 
-        drive.mount(str(DRIVE))
-    return work
+
+def _on_drive(work: Path) -> bool:
+    """Tell whether the folder is on Drive, perhaps behind a link."""
+    return in_colab() and (work.is_relative_to(DRIVE) or work.resolve().is_relative_to(DRIVE))
+
+
+def _mount() -> None:
+    """Mount Drive and make sure that it is there: neither a local folder in its place nor a mount that has died."""
+    from google.colab import drive
+
+    try:
+        drive.mount(str(DRIVE), force_remount=_is_stale())
+    except Exception as error:
+        reason = _reason(error)
+        if "already contain files" in reason:
+            raise Tc3Error(_shadow()) from None
+        advice = next(text for word, text in _MOUNT_ADVICE.items() if word in reason.lower())
+        raise Tc3Error(f"cannot mount Google Drive at {DRIVE}: {reason}. {advice}.") from None
+    if _is_stale():
+        raise Tc3Error(f"Google Drive, mounted anew at {DRIVE}, does not answer: {_RESTART}, or {_ELSEWHERE}.")
+    if not os.path.ismount(DRIVE):
+        raise Tc3Error(_shadow())
+    if not (DRIVE / "MyDrive").is_dir():
+        raise Tc3Error(f"Google Drive is mounted at {DRIVE} but there is no MyDrive in it: {_RESTART}.")
+
+
+def _is_stale() -> bool:
+    """Tell whether Drive is still mounted but its process has died."""
+    try:
+        os.stat(DRIVE)
+    except OSError as error:
+        return error.errno == errno.ENOTCONN
+    return False
+
+
+def _files_left() -> list[str]:
+    """Return the paths, below the mount point, of the files that lie there although Drive is not mounted."""
+    return sorted(str(Path(folder, name).relative_to(DRIVE)) for folder, _, names in os.walk(DRIVE) for name in names)
+
+
+def _shadow() -> str:
+    """Say that Drive is not mounted and what stands in its place."""
+    left = _files_left() or (sorted(os.listdir(DRIVE)) if DRIVE.is_dir() else [])
+    if not left:
+        return f"Google Drive is not mounted at {DRIVE} although it was asked to: {_RESTART}."
+    return (
+        f"Google Drive is not mounted: {DRIVE} must be empty for that and holds {', '.join(left[:3])} ({len(left)} in "
+        "all), written while Drive was away. That is on this machine only: move it with "
+        f"`!mv {DRIVE} {DRIVE}-kept`, {_RESTART}, then copy to Drive what you need of it."
+    )
+
+
+def _reason(error: Exception) -> str:
+    """Return an error of google.colab as one short line."""
+    return textwrap.shorten(f"{type(error).__name__}: {error}", 200).rstrip(":. ")
+
+
+def _check_write(work: Path) -> None:
+    """Raise Tc3Error unless `work` can be made and gives back what is written to it; leave nothing there."""
+    path = work / f".tc3-{secrets.token_hex(8)}"
+    content = os.urandom(4096)
+    try:
+        work.mkdir(parents=True, exist_ok=True)
+        with open(path, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.read_bytes() != content:
+            raise OSError(errno.EIO, "what is read back is not what was written")
+    except OSError as error:
+        advice = _WRITE_ADVICE.get(error.errno, "make it one")
+        raise Tc3Error(
+            f"cannot write to the work folder {work}: {error.strerror or error}. A folder that keeps what is written "
+            f"is wanted: {advice}, or set TC3_HOME to another."
+        ) from None
+    finally:
+        with suppress(OSError):
+            os.truncate(path, 0)  # what is deleted on Drive stays in its bin, and counts
+        with suppress(OSError):
+            path.unlink()
+
+
+def _check_space(config: Config, work: Path) -> None:
+    """Raise Tc3Error if there is too little space to train; a run that continues has part of what it needs."""
+    needed, training = space_needed(config), config.training
+    if training.resume_from_checkpoint:
+        needed -= sum(path.stat().st_size for path in (work / training.output_dir).rglob("*") if path.is_file())
+    usage = shutil.disk_usage(work)
+    if usage.total and usage.free < needed:  # a total of 0: the file system does not tell
+        raise Tc3Error(
+            f"the run writes about {math.ceil(needed / MIB):,} MiB and {work} has {usage.free // MIB:,} MiB free: set "
+            f"save_total_limit (now {training.save_total_limit}) lower or save_steps (now {training.save_steps}) "
+            "higher, free some space, or set TC3_HOME to another folder."
+        )
 
 
 def _check_gpu(config: Config) -> None:

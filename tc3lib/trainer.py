@@ -26,12 +26,14 @@ def trainer_class() -> Any:
             max_tokens: Most tokens of a micro-batch.
             step_loss, step_grad_norm: Of the last step, tensors on the device.
             step_tokens: Of the last step; with `max_tokens` None padding counts too.
+            save_error: Why the last checkpoint could not be written, None if it could. Training goes on.
         """
 
         max_tokens: int | None = None
         step_loss: Any = None
         step_grad_norm: Any = None
         step_tokens = 0
+        save_error: Exception | None = None
 
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             if self.max_tokens is None:
@@ -76,6 +78,13 @@ def trainer_class() -> Any:
             self.log(metrics)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
+
+        def _save_checkpoint(self, model: Any, trial: Any) -> None:
+            self.save_error = None
+            try:
+                super()._save_checkpoint(model, trial)
+            except Exception as error:  # several libraries write, and each has its own for a full disk
+                self.save_error = error
 
         def _clip_grad_norm(self, model: Any) -> Any:
             self.step_grad_norm = super()._clip_grad_norm(model)

@@ -2,17 +2,21 @@
 
 import dataclasses
 import shutil
+import statistics
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 from tc3lib import batches, checkpoints, planning, plotting
-from tc3lib.callbacks import LossLogger, read_losses
+from tc3lib.callbacks import LossLogger
 from tc3lib.config import Config
-from tc3lib.files import write_json
+from tc3lib.errors import Tc3Error
+from tc3lib.files import alone, read_json, write_json
 from tc3lib.planning import Fit, Plan
 from tc3lib.prompts import encode
+from tc3lib.saving import Saver, check_work, stop_asked
 from tc3lib.trainer import trainer_class
 
 
@@ -59,6 +63,7 @@ def build_trainer(
     lora = fit.lora if fit else config.lora
     settings = dataclasses.asdict(config.training) | {
         "output_dir": str(work / config.training.output_dir),
+        "save_total_limit": None,  # `store` removes old checkpoints
         "bf16": dtype == torch.bfloat16,
         "fp16": dtype == torch.float16,
         "gradient_checkpointing": bool(lora.use_gradient_checkpointing),
@@ -94,7 +99,8 @@ def build_trainer(
         trainer.max_tokens = fit.max_tokens if fit else rows * config.model.max_seq_length
     trainer.model.train()  # all of it: a new adapter says so while the base model below is still in evaluation mode
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(LossLogger(work / "loss.jsonl", trainer, plotting.live_loss(work / "loss.png")))
+    trainer.losses = LossLogger(work / "loss.jsonl", trainer, plotting.live_loss(work / "loss.png"))
+    trainer.add_callback(trainer.losses)
     # TRL makes a new adapter bfloat16 on a 4-bit base, but a resumed one is read back as float32. Always float32, as
     # unsloth has it on a GPU: only then does a resumed run continue exactly.
     for parameter in trainer.model.parameters():
@@ -104,55 +110,126 @@ def build_trainer(
 
 
 def train(trainer: Any, config: Config, work: Path) -> None:
-    """Train to the end of the plan, from the newest complete checkpoint in `work` if there is one.
+    """Train to the end of the plan, from the newest checkpoint in `work` that is whole if there is one.
 
-    Keeps `run.json` up to date: what the run is and its plan when it starts, its last losses when it ends.
+    Keeps `run.json` up to date: what the run is and its plan when it starts, its losses when it ends. The last line it
+    prints tells which step is safe.
 
     Raises:
-        Tc3Error: The work folder holds another run (see `checkpoints.open_run`).
+        Tc3Error: The work folder holds another run (see `checkpoints.open_run`), or checkpoints none of which is whole;
+            another process trains there; or it was told to stop (SIGINT, SIGTERM, a notebook's stop button), after
+            the step was saved.
     """
-    run = checkpoints.manifest(config, work)
-    lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
-    size = planning.plan(lengths, config.training)
-    run["plan"] = dataclasses.asdict(size) | {
-        "max_tokens": trainer.max_tokens,
-        "gradient_checkpointing": trainer.args.gradient_checkpointing,
-    }
-    last = checkpoints.open_run(work, run, resume=config.training.resume_from_checkpoint)
-    start = time.monotonic()
-    if last and checkpoints.step(last) >= size.steps:
-        # Trainer would make one more step of a run that ended inside an epoch.
-        print(f"training is finished: loading {last.name} from {last.parent}")
-        trainer.model.load_adapter(str(last), "default", is_trainable=True)
-        trainer.state.global_step = checkpoints.step(last)
-    else:
-        if last:
-            print(f"continuing from {last.name}, the newest complete checkpoint in {last.parent}")
-            trainer.args.eval_on_start = False
-        trainer.train(resume_from_checkpoint=str(last) if last else None)
-    history = read_losses(work / "loss.jsonl")
-    run["result"] = {
+    main, accelerator = trainer.is_world_process_zero(), trainer.accelerator
+    with alone(work) if main else nullcontext(), stop_asked() as stop:
+        run = checkpoints.manifest(config, work) | checkpoints.fingerprint(trainer)
+        lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
+        size = planning.plan(lengths, config.training)
+        run["plan"] = dataclasses.asdict(size) | {
+            "max_tokens": trainer.max_tokens,
+            "gradient_checkpointing": trainer.args.gradient_checkpointing,
+        }
+        if main:
+            differences = checkpoints.open_run(work, run, resume=config.training.resume_from_checkpoint)
+        accelerator.wait_for_everyone()
+        run = read_json(work / "run.json")
+        losses, settings = trainer.losses, config.training
+        saver = Saver(
+            trainer,
+            losses,
+            work,
+            work / settings.output_dir,
+            run,
+            settings.save_total_limit,
+            config.saving.save_minutes,
+            stop,
+        )
+        last = saver.resume() if main else None
+        accelerator.wait_for_everyone()
+        last = last or saver.resumed()
+        if last and main and differences:
+            print(f"other than before, which may be: {', '.join(differences)}")
+        start = time.monotonic()
+        try:
+            if last and saver.step >= size.steps:  # Trainer would make one more step of a run that ended in an epoch
+                print("training is finished: loading its last checkpoint")
+                trainer.model.load_adapter(str(last), "default", is_trainable=True)
+                trainer.state.global_step = saver.step
+                if main:
+                    losses.begin(saver.step)
+            else:
+                if not last:
+                    _check_untrained(trainer.model, config)
+                trainer.args.output_dir = str(saver.local)
+                trainer.args.eval_on_start &= not last
+                trainer.add_callback(saver)
+                trainer.train(resume_from_checkpoint=str(last) if last else None)
+                saver.finish()
+        finally:
+            if main:
+                saver.tell()
+        if main:
+            run["result"] = _result(trainer, losses.rows) | {"seconds_of_last_call": round(time.monotonic() - start, 1)}
+            try:
+                check_work(work, run["run"])
+                write_json(work / "run.json", run)
+            except Tc3Error as error:
+                print(f"the result could not be noted in run.json: {error}")
+    if stop.signal:
+        raise Tc3Error(
+            f"stopped by {stop.signal} after step {trainer.state.global_step} of {size.steps}: run it again."
+        )
+
+
+def _check_untrained(model: Any, config: Config) -> None:
+    """Raise Tc3Error if a start would begin from an adapter that an earlier call in this process has changed."""
+    if config.lora.loftq_config is None and any(
+        bool(weight.any()) for name, weight in model.named_parameters() if "lora_B" in name
+    ):
+        raise Tc3Error(
+            "the adapter in memory has been trained already, and there is no checkpoint to continue from: restart the "
+            "session (in Colab Runtime > Restart session) and run all cells."
+        )
+
+
+def _result(trainer: Any, losses: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Return a run's steps and losses, nats a token; the mean is over all of its steps, whoever made them."""
+    train = [row["loss"] for row in losses if "loss" in row]
+    held_out = [row["eval_loss"] for row in losses if "eval_loss" in row]
+    return {
         "steps": trainer.state.global_step,
-        "train_loss": next((row["loss"] for row in reversed(history) if "loss" in row), None),
-        "eval_loss": next((row["eval_loss"] for row in reversed(history) if "eval_loss" in row), None),
-        "seconds_of_last_call": round(time.monotonic() - start, 1),
+        "train_loss": train[-1] if train else None,
+        "mean_train_loss": statistics.fmean(train) if train else None,
+        "eval_loss": held_out[-1] if held_out else None,
     }
-    write_json(work / "run.json", run)
 
 
 def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
-    """Save adapter and tokenizer as safetensors and JSON; an adapter saved earlier stays until this one is whole."""
+    """Save adapter and tokenizer as safetensors and JSON; an adapter saved earlier stays until this one is whole.
+
+    Raises:
+        Tc3Error: The folder cannot be written.
+    """
+    from safetensors import SafetensorError
+
     folder = Path(folder)
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():  # an earlier call was broken off between its two renames
-        old.rename(folder)
-    for leftover in (new, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    model.save_pretrained(new, safe_serialization=True)
-    tokenizer.save_pretrained(new)
-    if folder.exists():
-        folder.rename(old)
-    new.rename(folder)
+    try:
+        if old.exists() and not folder.exists():  # an earlier call was broken off between its two renames
+            old.rename(folder)
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        new.mkdir()  # not its parents: where Drive was lost they would be made on this machine
+        model.save_pretrained(new, safe_serialization=True)
+        tokenizer.save_pretrained(new)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+    except (OSError, SafetensorError) as error:
+        raise Tc3Error(
+            f"cannot write {folder}: {error}. The adapter of the last saved step is in the checkpoints too: mend the "
+            "folder, and run 03_train again; it goes on from there."
+        ) from None
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -1,11 +1,8 @@
 import json
 
-import numpy
 import pytest
-import torch
-from safetensors.numpy import save_file
 
-from tc3lib import checkpoints
+from tc3lib import checkpoints, store
 from tc3lib.errors import Tc3Error
 
 
@@ -16,19 +13,16 @@ def work(tmp_path):
     return tmp_path
 
 
-def checkpoint(work, step, missing=None, cut=None, share=0.0):
-    folder = work / "outputs" / f"checkpoint-{step}"
-    folder.mkdir(parents=True)
-    (folder / "trainer_state.json").write_text('{"global_step": 1}')
-    save_file({"w": numpy.arange(100)}, folder / "adapter_model.safetensors")
-    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-        torch.save({"w": torch.arange(100)}, folder / name)
-    if missing:
-        (folder / missing).unlink()
-    if cut:
-        content = (folder / cut).read_bytes()
-        (folder / cut).write_bytes(content[: int(len(content) * share)])
-    return folder
+def checkpoint(work, step, **files):
+    """Commit a checkpoint of the run in `work`."""
+    folder = work / "local"
+    folder.mkdir()
+    for name, content in {"run.json": (work / "run.json").read_text(), **files}.items():
+        (folder / name).write_text(content)
+    store.seal(folder, json.loads((work / "run.json").read_text())["run"], step, None)
+    committed = store.commit(folder, work / "outputs")
+    store.remove(folder)
+    return committed
 
 
 def test_a_manifest_says_what_the_run_is(config, work):
@@ -42,42 +36,22 @@ def test_a_manifest_says_what_the_run_is(config, work):
 
 def test_a_fresh_folder_starts_and_is_recorded(config, work):
     new = checkpoints.manifest(config, work)
-    assert checkpoints.open_run(work, new, resume=True) is None
-    assert json.loads((work / "run.json").read_text())["data"] == new["data"]
+    assert checkpoints.open_run(work, new, resume=True) == []
+    recorded = json.loads((work / "run.json").read_text())
+    assert recorded["data"] == new["data"]
+    assert len(recorded["run"]) == 8
 
 
-def test_the_newest_complete_checkpoint_is_chosen_by_step_not_by_name(config, work):
-    new = checkpoints.manifest(config, work)
-    checkpoints.open_run(work, new, resume=True)
-    checkpoint(work, 90)
-    newest = checkpoint(work, 100)
-    assert checkpoints.open_run(work, new, resume=True) == newest
-
-
-@pytest.mark.parametrize(
-    "name", ["adapter_model.safetensors", "optimizer.pt", "scheduler.pt", "rng_state.pth", "trainer_state.json"]
-)
-def test_an_incomplete_checkpoint_is_passed_over(config, work, name):
-    good = checkpoint(work, 10)
-    checkpoint(work, 20, missing=name)
-    assert checkpoints.latest_complete(work / "outputs") == good
-    for number, share in enumerate((0.0, 0.5, 0.97)):
-        checkpoint(work, 30 + number, cut=name, share=share)
-        assert checkpoints.latest_complete(work / "outputs") == good
-
-
-def test_a_folder_that_drive_duplicated_is_not_a_checkpoint(work):
-    good = checkpoint(work, 10)
-    good.rename(good.with_name("checkpoint-10 (1)"))
-    assert checkpoints.latest_complete(work / "outputs") is None
-
-
-def test_none_complete_is_an_error_not_a_fresh_start(config, work):
-    new = checkpoints.manifest(config, work)
-    checkpoints.open_run(work, new, resume=True)
-    checkpoint(work, 10, missing="optimizer.pt")
-    with pytest.raises(Tc3Error, match=r"none of the 1 checkpoints in .*outputs is complete\. To start anew"):
-        checkpoints.open_run(work, new, resume=True)
+def test_a_run_that_goes_on_keeps_its_identity_and_another_gets_its_own(config, work):
+    first = checkpoints.manifest(config, work)
+    checkpoints.open_run(work, first, resume=True)
+    checkpoint(work, 10)
+    again = checkpoints.manifest(config, work)
+    checkpoints.open_run(work, again, resume=True)
+    assert again["run"] == first["run"]
+    anew = checkpoints.manifest(config, work)
+    checkpoints.open_run(work, anew, resume=False)
+    assert anew["run"] != first["run"]
 
 
 @pytest.mark.parametrize(
@@ -86,7 +60,12 @@ def test_none_complete_is_an_error_not_a_fresh_start(config, work):
         ({"max_steps": 8}, "max_steps was 4 and is now 8"),
         ({"r": 8}, "r was 16 and is now 8"),
         ({"lora_dropout": 0.1}, r"lora_dropout was 0\.0 and is now 0\.1"),
-        ({"gradient_accumulation_steps": 4}, "gradient_accumulation_steps was 2 and is now 4"),
+        (
+            {"gradient_accumulation_steps": 4},
+            r"effective batch \(per_device_train_batch_size x gradient_accumulation_steps\) was 8 and is now 16",
+        ),
+        ({"seed": 1}, "seed was 3407 and is now 1"),
+        ({"max_steps": -1}, "max_steps was 4 and is now -1"),
         ({"plan": "recipe"}, "plan was 'auto' and is now 'recipe'"),
     ],
 )
@@ -97,11 +76,47 @@ def test_another_run_is_refused_with_the_exact_difference(config, work, settings
         checkpoints.open_run(work, checkpoints.manifest(config.change(**settings), work), resume=True)
 
 
-def test_how_often_it_saves_and_evaluates_may_differ(config, work):
-    checkpoints.open_run(work, checkpoints.manifest(config, work), resume=True)
-    last = checkpoint(work, 2)
-    other = checkpoints.manifest(config.change(save_steps=1, eval_steps=1, logging_steps=2), work)
-    assert checkpoints.open_run(work, other, resume=True) == last
+def test_what_may_differ_is_listed(config, work):
+    old = checkpoints.manifest(config, work) | {"plan": {"max_tokens": 9000, "steps": 4}}
+    checkpoints.open_run(work, old, resume=True)
+    checkpoint(work, 2)
+    other = config.change(
+        save_steps=1, logging_steps=2, per_device_train_batch_size=2, gradient_accumulation_steps=4, memory_gib=16.0,
+        num_train_epochs=9, use_gradient_checkpointing="unsloth",
+    )  # fmt: skip
+    new = checkpoints.manifest(other, work) | {"device": "Another", "plan": {"max_tokens": 2000, "steps": 4}}
+    new["versions"] = old["versions"] | {"torch": "9.9"}
+    assert sorted(checkpoints.open_run(work, new, resume=True)) == sorted(
+        [
+            "save_steps 2 -> 1",
+            "logging_steps 1 -> 2",
+            "per_device_train_batch_size 4 -> 2",
+            "gradient_accumulation_steps 2 -> 4",
+            "memory_gib None -> 16.0",
+            "num_train_epochs 4.0 -> 9.0",
+            "use_gradient_checkpointing False -> unsloth",
+            "max_tokens 9000 -> 2000",
+            f"torch {old['versions']['torch']} -> 9.9",
+            f"{old['device']} -> Another",
+        ]
+    )
+
+
+def test_the_same_batch_in_another_shape_is_another_run_of_the_recipe(config, work):
+    recipe = config.change(plan="recipe")
+    checkpoints.open_run(work, checkpoints.manifest(recipe, work), resume=True)
+    checkpoint(work, 2)
+    other = recipe.change(per_device_train_batch_size=2, gradient_accumulation_steps=4)
+    with pytest.raises(Tc3Error, match="per_device_train_batch_size was 4 and is now 2"):
+        checkpoints.open_run(work, checkpoints.manifest(other, work), resume=True)
+
+
+@pytest.mark.parametrize("what", ["tokenizer", "order"])
+def test_another_tokenizer_or_order_is_refused(config, work, what):
+    checkpoints.open_run(work, checkpoints.manifest(config, work) | {what: "a"}, resume=True)
+    checkpoint(work, 2)
+    with pytest.raises(Tc3Error, match=f"the {what}.* has changed since. To start anew, set resume_from_check"):
+        checkpoints.open_run(work, checkpoints.manifest(config, work) | {what: "b"}, resume=True)
 
 
 def test_other_data_or_another_template_is_refused(config, work, monkeypatch):
@@ -116,12 +131,30 @@ def test_other_data_or_another_template_is_refused(config, work, monkeypatch):
 
 
 @pytest.mark.parametrize("record", [None, "", "[1]", '{"settings": null, "data": {}}', '{"settings": {}}'])
-def test_checkpoints_without_their_record_are_refused(config, work, record):
-    checkpoint(work, 2)
+def test_a_lost_record_is_read_from_the_checkpoints(config, work, record):
+    new = checkpoints.manifest(config, work)
+    checkpoints.open_run(work, new, resume=True)
+    last = checkpoint(work, 2)
+    (work / "run.json").unlink()
     if record is not None:
         (work / "run.json").write_text(record)
-    with pytest.raises(Tc3Error, match=r"run\.json is missing or damaged"):
-        checkpoints.open_run(work, checkpoints.manifest(config, work), resume=True)
+    again = checkpoints.manifest(config, work)
+    checkpoints.open_run(work, again, resume=True)
+    assert again["run"] == new["run"]
+    with pytest.raises(Tc3Error, match="r was 16 and is now 8"):
+        checkpoints.open_run(work, checkpoints.manifest(config.change(r=8), work), resume=True)
+    for path in (work / "run.json", last / "run.json"):
+        path.write_text(record or "")
+    with pytest.raises(Tc3Error, match=r"holds checkpoints, but run\.json is missing or damaged\. To start anew"):
+        checkpoints.open_run(work, again, resume=True)
+
+
+def test_checkpoints_that_are_gone_are_missed(config, work):
+    """The loss file says that there were some."""
+    checkpoints.open_run(work, checkpoints.manifest(config, work), resume=True)
+    (work / "loss.jsonl").write_text('{"begin": 0}\n{"saved": 2, "folder": "checkpoint-2-01234567"}\n')
+    with pytest.raises(Tc3Error, match="holds the checkpoints of another run: r was 16 and is now 8"):
+        checkpoints.open_run(work, checkpoints.manifest(config.change(r=8), work), resume=True)
 
 
 def test_an_adapter_of_other_rows_is_refused(config, work):
@@ -138,8 +171,8 @@ def test_starting_anew_sets_every_earlier_run_aside_whole(config, work):
         checkpoints.open_run(work, new, resume=True)
         checkpoint(work, 2)
         (work / "loss.jsonl").write_text(str(number))
-        assert checkpoints.open_run(work, new, resume=False) is None
+        assert checkpoints.open_run(work, new, resume=False) == []
         aside = work / f"run-{number}"
         assert sorted(path.name for path in aside.iterdir()) == ["loss.jsonl", "outputs", "run.json"]
         assert (aside / "loss.jsonl").read_text() == str(number)
-    assert not (work / "outputs").exists()
+    assert list((work / "outputs").iterdir()) == []

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tc3lib.__main__ import summary
+from tc3lib.callbacks import read_losses
 from tc3lib.runtime import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -32,8 +33,9 @@ def run_notebooks(work):
 
 def results(work):
     """Everything a run is judged by: adapter, losses, answers, report, rows."""
-    names = ["lora_model/adapter_model.safetensors", "loss.jsonl", "pretest.jsonl", "posttest.jsonl", "report.json"]
-    return {name: (work / name).read_bytes() for name in [*names, "train.jsonl", "eval.jsonl", "trn_output.json"]}
+    names = ["lora_model/adapter_model.safetensors", "pretest.jsonl", "posttest.jsonl", "report.json"]
+    names += ["train.jsonl", "eval.jsonl", "trn_output.json"]
+    return {name: (work / name).read_bytes() for name in names} | {"losses": read_losses(work / "loss.jsonl")}
 
 
 @pytest.fixture(scope="module")

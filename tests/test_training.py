@@ -1,4 +1,6 @@
 import json
+import re
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,8 +20,8 @@ def run(config, rows, work, stop_after=None):
     model = models.add_lora(model, config.lora)
     trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, work)
     if stop_after:
-        trainer.add_callback(_Stop(stop_after))
-        with pytest.raises(KeyboardInterrupt):
+        trainer.add_callback(at_step(stop_after, lambda: signal.raise_signal(signal.SIGINT)))
+        with pytest.raises(Tc3Error, match=f"stopped by SIGINT after step {stop_after} of"):
             training.train(trainer, config, work)
         return trainer
     training.train(trainer, config, work)
@@ -27,16 +29,16 @@ def run(config, rows, work, stop_after=None):
     return trainer
 
 
-class _Stop:
-    def __new__(cls, step):
-        from transformers import TrainerCallback
+def at_step(step, act):
+    """Return a callback that acts when a step ends."""
+    from transformers import TrainerCallback
 
-        class Stop(TrainerCallback):
-            def on_save(self, args, state, control, **kwargs):
-                if state.global_step == step:
-                    raise KeyboardInterrupt
+    class At(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == step:
+                act()
 
-        return Stop()
+    return At()
 
 
 def adapter(work):
@@ -96,16 +98,18 @@ def test_the_settings_arrive_in_the_trainer(base, config, rows, tmp_path):
 def test_a_run_writes_these_files_and_no_others(config, rows, tmp_path):
     run(config, rows, tmp_path)
     found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    identity = json.loads((tmp_path / "run.json").read_text())["run"]
     checkpoint = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "rng_state.pth",
-        "scheduler.pt", "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "training_args.bin",
+        "scheduler.pt", "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "losses.json", "manifest.json",
+        "run.json",
     }  # fmt: skip
     adapter_files = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert found == {
-        "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json", "outputs/README.md",
-        *(f"outputs/checkpoint-{step}/{name}" for step in (2, 4) for name in checkpoint),
+        "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json",
+        *(f"outputs/checkpoint-{step}-{identity}/{name}" for step in (2, 4) for name in checkpoint),
         *(f"lora_model/{name}" for name in adapter_files),
     }  # fmt: skip
 
@@ -172,7 +176,7 @@ def test_another_seed_is_another_run(config, rows, tmp_path, uninterrupted):
 def test_an_interrupted_run_continues_to_the_same_adapter(config, rows, tmp_path, uninterrupted, capsys):
     run(config, rows, tmp_path, stop_after=2)
     run(config, rows, tmp_path)
-    assert "continuing from checkpoint-2, the newest complete checkpoint" in capsys.readouterr().out
+    assert re.search(r"continuing after step 2: .*/checkpoint-2-\w{8} is the newest", capsys.readouterr().out)
     assert adapter(tmp_path) == adapter(uninterrupted)
     assert read_losses(tmp_path / "loss.jsonl") == read_losses(uninterrupted / "loss.jsonl")
 
@@ -189,9 +193,9 @@ def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, num
     run(config, rows[:number], tmp_path)
     before = state()
     run(config, rows[:number], tmp_path)
-    assert "training is finished: loading checkpoint-4" in capsys.readouterr().out
+    assert "training is finished: loading its last checkpoint" in capsys.readouterr().out
     assert state() == before
-    assert sorted(path.name for path in (tmp_path / "outputs").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    assert sorted(path.name[:-9] for path in (tmp_path / "outputs").iterdir()) == ["checkpoint-2", "checkpoint-4"]
 
 
 def test_an_old_adapter_stays_until_the_new_one_is_whole(base, config, tmp_path):
@@ -204,11 +208,14 @@ def test_an_old_adapter_stays_until_the_new_one_is_whole(base, config, tmp_path)
         def save_pretrained(self, folder):
             raise OSError("disk full")
 
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(Tc3Error, match=r"cannot write .*/lora_model: disk full\. The adapter of the last saved step"):
         training.save_adapter(model, Failing(), tmp_path / "lora_model")
     assert adapter(tmp_path) == before
     training.save_adapter(model, tokenizer, tmp_path / "lora_model")
     assert [path.name for path in tmp_path.iterdir()] == ["lora_model"]
+    with pytest.raises(Tc3Error, match="cannot write .*lost/lora_model: "):
+        training.save_adapter(model, tokenizer, tmp_path / "lost" / "lora_model")
+    assert not (tmp_path / "lost").exists()
 
 
 def test_an_adapter_survives_a_break_between_the_two_renames(base, config, tmp_path, monkeypatch):
