@@ -172,6 +172,7 @@ class Saver:
             store.seal(folder, self.run, state.global_step, loss)
         except Exception as error:  # whatever the writers of several libraries raise on a full disk
             _remove(folder)
+            self.pending = None if self.pending == folder else self.pending
             self._fail(state.global_step, f"this machine's disk does not take it ({error})")
         else:
             self.pending = folder

@@ -1,6 +1,7 @@
 """Train the adapter on tokenised rows with TRL's SFTTrainer, evaluate it on held-out rows, save it."""
 
 import dataclasses
+import gc
 import shutil
 import statistics
 import time
@@ -123,7 +124,7 @@ def train(trainer: Any, config: Config, work: Path) -> None:
     main, accelerator = trainer.is_world_process_zero(), trainer.accelerator
     with alone(work) if main else nullcontext(), stop_asked() as stop:
         run = checkpoints.manifest(config, work) | checkpoints.fingerprint(trainer)
-        lengths = [len(row["input_ids"]) for row in trainer.train_dataset]
+        lengths = [len(ids) for ids in trainer.train_dataset.with_format(None)["input_ids"]]
         size = planning.plan(lengths, config.training)
         run["plan"] = dataclasses.asdict(size) | {
             "max_tokens": trainer.max_tokens,
@@ -144,12 +145,18 @@ def train(trainer: Any, config: Config, work: Path) -> None:
             config.saving.save_minutes,
             stop,
         )
-        last = saver.resume() if main else None
+        try:
+            last = saver.resume() if main else None
+        except OSError as error:
+            raise Tc3Error(
+                f"cannot read the checkpoints in {saver.outputs}: {error}. Mount or mend the folder, and run this again."
+            ) from None
         accelerator.wait_for_everyone()
         last = last or saver.resumed()
         if last and main and differences:
             print(f"other than before, which may be: {', '.join(differences)}")
         start = time.monotonic()
+        gc.freeze()  # several libraries collect garbage as training begins; what is imported need not be searched
         try:
             if last and saver.step >= size.steps:  # Trainer would make one more step of a run that ended in an epoch
                 print("training is finished: loading its last checkpoint")
@@ -166,6 +173,7 @@ def train(trainer: Any, config: Config, work: Path) -> None:
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 saver.finish()
         finally:
+            gc.unfreeze()
             if main:
                 saver.tell()
         if main:
