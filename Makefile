@@ -10,7 +10,7 @@ export TC3_PRESET := tiny
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test fuzz lint notebooks from-colab data clean
+.PHONY: help run test fuzz crash lint notebooks from-colab data clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -29,6 +29,9 @@ test: $(READY)  ## run every test
 
 fuzz: $(READY)  ## attack 01_prepare with 100,000 flipped bytes instead of the few of make test
 	TC3_FUZZ=100000 $(BIN)/python -m pytest tests/test_fuzz.py
+
+crash: $(READY)  ## kill training 200 times instead of the 20 of make test, and compare with a run left alone
+	TC3_CRASH=200 $(BIN)/python -m pytest tests/test_crash.py
 
 lint: $(READY)  ## check style, and that the notebooks are generated from their sources
 	$(BIN)/pre-commit run --all-files

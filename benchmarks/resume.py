@@ -118,9 +118,8 @@ def main() -> None:
             + " |"
         )
     print(f"a checkpoint: {size / 2**20:.0f} MiB; losses {[round(row['loss'], 4) for row in whole['history']]}")
-    print(
-        f"tolerance {TOLERANCE}: {'held' if held else 'NOT HELD'}; {torch.cuda.get_device_name() if torch.cuda.is_available() else 'CPU'}"
-    )
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
+    print(f"tolerance {TOLERANCE}: {'held' if held else 'NOT HELD'}; {device}")
     sys.exit(not held)
 
 

@@ -125,6 +125,7 @@ class Saver:
             self.safe, self.step = folder, manifest.step
             self.losses.restore(files.read_json(target / LOSSES))
             self.losses.safe = f"step {manifest.step}"
+            self._rotate()  # a kill may have come between the last commit and this
             return target
         if saved or self.damaged:
             lost = "; ".join(sorted(set(saved) | {folder.name for folder in self.damaged}))
@@ -211,11 +212,14 @@ class Saver:
         self.losses.saved(step, self.safe.name)
         for folder in store.checkpoints(self.local):
             _remove(folder)
+        self._rotate()
+        return True
+
+    def _rotate(self) -> None:
         try:
             store.rotate(self.outputs, self.keep, self.run, self.damaged)
         except OSError as error:
             _say(f"old checkpoints in {self.outputs} could not be removed: {error.strerror}")
-        return True
 
     def _fail(self, step: int, problem: str) -> None:
         self.problem = problem

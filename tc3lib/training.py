@@ -149,7 +149,7 @@ def train(trainer: Any, config: Config, work: Path) -> None:
             last = saver.resume() if main else None
         except OSError as error:
             raise Tc3Error(
-                f"cannot read the checkpoints in {saver.outputs}: {error}. Mount or mend the folder, and run this again."
+                f"cannot read the checkpoints in {saver.outputs}: {error}. Mount or mend the folder and try again."
             ) from None
         accelerator.wait_for_everyone()
         last = last or saver.resumed()
@@ -164,6 +164,7 @@ def train(trainer: Any, config: Config, work: Path) -> None:
                 trainer.state.global_step = saver.step
                 if main:
                     losses.begin(saver.step)
+                    losses.on_train_end(trainer.args, trainer.state, trainer.control)  # the curve may not be kept yet
             else:
                 if not last:
                     _check_untrained(trainer.model, config)

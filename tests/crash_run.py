@@ -3,9 +3,9 @@
     python tests/crash_run.py FOLDER KILLS SEED
 
 Every other attempt is killed at a random moment, the others before a random line of a random one of the functions that
-save, at a random one of the times that it runs: so the shortest moments are hit as often as the long ones. Each attempt is a fork of
-this process, which has imported everything and computed nothing. Prints a line for each attempt and, at the end, a JSON
-object of `kills`, `completed`, `hits` and `problems`.
+save, at a random one of the times that it runs: so the shortest moments are hit as often as the long ones. Each attempt
+is a fork of this process, which has imported everything and computed nothing. Prints a line for each attempt and, at
+the end, a JSON object of `kills`, `completed`, `hits` and `problems`.
 """
 
 import json

@@ -213,7 +213,7 @@ def test_an_old_adapter_stays_until_the_new_one_is_whole(base, config, tmp_path)
     assert adapter(tmp_path) == before
     training.save_adapter(model, tokenizer, tmp_path / "lora_model")
     assert [path.name for path in tmp_path.iterdir()] == ["lora_model"]
-    with pytest.raises(Tc3Error, match="cannot write .*lost/lora_model: "):
+    with pytest.raises(Tc3Error, match=r"cannot write .*lost/lora_model: "):
         training.save_adapter(model, tokenizer, tmp_path / "lost" / "lora_model")
     assert not (tmp_path / "lost").exists()
 
