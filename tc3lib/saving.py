@@ -232,7 +232,10 @@ class Saver:
 
     def _adopt(self) -> None:
         """Commit what an earlier process of this run could only save on this machine; clear what it left half done."""
-        reached = max((store.step(folder) for folder in store.checkpoints(self.outputs)), default=-1)
+        reached = -1
+        for folder in store.checkpoints(self.outputs):
+            with suppress(store.Damaged):
+                reached = max(reached, store.read_manifest(folder, self.run).step)
         for folder in store.checkpoints(self.local):
             try:
                 whole = store.read_manifest(folder, self.run).step > reached

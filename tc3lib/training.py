@@ -173,12 +173,18 @@ def train(trainer: Any, config: Config, work: Path) -> None:
                 trainer.add_callback(saver)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 saver.finish()
+            result = _result(trainer, losses.rows)
+            if main and result["train_loss"] is not None:
+                print(
+                    f"loss of step {result['steps']} {result['train_loss']:.4f}, mean of all steps "
+                    f"{result['mean_train_loss']:.4f}, held-out {result['eval_loss'] or float('nan'):.4f}"
+                )
         finally:
             gc.unfreeze()
             if main:
                 saver.tell()
         if main:
-            run["result"] = _result(trainer, losses.rows) | {"seconds_of_last_call": round(time.monotonic() - start, 1)}
+            run["result"] = result | {"seconds_of_last_call": round(time.monotonic() - start, 1)}
             try:
                 check_work(work, run["run"])
                 write_json(work / "run.json", run)

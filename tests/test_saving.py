@@ -109,7 +109,7 @@ def test_a_run_continued_from_any_step_is_the_uninterrupted_one(config, rows, wh
     assert_same(state(work), state(whole))
 
 
-def test_the_mean_loss_after_a_resume_is_that_of_all_steps(config, rows, whole, work):
+def test_the_mean_loss_after_a_resume_is_that_of_all_steps(config, rows, whole, work, capsys):
     config = config.change(logging_steps=1)
     run(config, rows, work, stop_after=4)
     run(config, rows, work)
@@ -117,6 +117,7 @@ def test_the_mean_loss_after_a_resume_is_that_of_all_steps(config, rows, whole, 
     rows = [row["loss"] for row in read_losses(work / "loss.jsonl") if "loss" in row]
     assert len(rows) == STEPS
     assert result["mean_train_loss"] == pytest.approx(sum(rows) / STEPS, rel=1e-12)
+    assert f"mean of all steps {sum(rows) / STEPS:.4f}, held-out" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("kept", [0, 120])
