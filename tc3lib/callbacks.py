@@ -171,10 +171,10 @@ class LossLogger:
                 os.close(handle)
         except OSError as error:
             if not failed:
-                _say(f"cannot write {self.path}: {error.strerror}. Training goes on; they are kept and tried again.")
+                say(f"cannot write {self.path}: {error.strerror}. Training goes on; they are kept and tried again.")
         else:
             if failed:
-                _say(f"{self.path} can be written again, and nothing is missing in it.")
+                say(f"{self.path} can be written again, and nothing is missing in it.")
 
     def _show(self, *, keep: bool) -> None:
         start = time.monotonic()
@@ -182,7 +182,7 @@ class LossLogger:
             try:
                 self.draw(self.rows, keep=keep and not self.unwritten.strip())  # the folder may be lost
             except (OSError, Tc3Error) as error:
-                _say(f"the loss curve could not be kept: {error}")
+                say(f"the loss curve could not be kept: {error}")
         seconds = time.monotonic() - start
         self.draw_again = start + max(self.DRAW_SECONDS, seconds / self.DRAW_SHARE)
 
@@ -221,7 +221,7 @@ def _lines(path: Path | str) -> Iterator[dict[str, Any]]:
                 yield row
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     """Print a line without breaking the progress bar."""
     from tqdm.auto import tqdm
 

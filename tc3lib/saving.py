@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from tc3lib import files, store
-from tc3lib.callbacks import LossLogger, saved_folders
+from tc3lib.callbacks import LossLogger, saved_folders, say
 from tc3lib.errors import Tc3Error
 
 LOSSES, RECORD = "losses.json", "run.json"
@@ -207,7 +207,7 @@ class Saver:
             self._fail(step, str(error))
             return False
         if self.problem:
-            _say(f"{self.outputs} can be written again: step {step} is safe")
+            say(f"{self.outputs} can be written again: step {step} is safe")
         self.problem, self.pending = "", None
         self.losses.saved(step, self.safe.name)
         for folder in store.checkpoints(self.local):
@@ -219,14 +219,12 @@ class Saver:
         try:
             store.rotate(self.outputs, self.keep, self.run, self.damaged)
         except OSError as error:
-            _say(f"old checkpoints in {self.outputs} could not be removed: {error.strerror}")
+            say(f"old checkpoints in {self.outputs} could not be removed: {error.strerror}")
 
     def _fail(self, step: int, problem: str) -> None:
         self.problem = problem
         safe = f"step {store.step(self.safe)} is, in {self.safe}" if self.safe else "nothing is yet"
-        _say(
-            f"WARNING: step {step} is NOT safe in {self.outputs}: {problem}. Training goes on and tries again; {safe}."
-        )
+        say(f"WARNING: step {step} is NOT safe in {self.outputs}: {problem}. Training goes on and tries again; {safe}.")
         for folder in store.checkpoints(self.local)[1:]:  # the newest is enough
             _remove(folder)
 
@@ -266,9 +264,3 @@ def check_work(work: Path, run: str) -> None:
 
 def _remove(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _say(text: str) -> None:
-    from tqdm.auto import tqdm
-
-    tqdm.write(text)
