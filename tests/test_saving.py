@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import re
 import shutil
 import signal
 
@@ -429,3 +430,46 @@ def test_a_pickle_planted_beside_the_adapter_does_not_run(config, rows, whole, w
     with pytest.raises(Tc3Error, match=r"adapter_model\.safetensors is missing"):
         models.load_adapter(work / "lora_model", config.model)
     assert not (tmp_path / "mark").exists()
+
+
+CELL = """
+import os
+import re
+from pathlib import Path
+import unsloth
+from tc3lib import files, models, presets, training
+from tc3lib.prompts import format_record
+config = presets.tiny().change(max_steps=500, per_device_train_batch_size=4, eval_rows=4, max_seq_length=256)
+rows = [{"uid": "a", "part": "train", **format_record(f"Mug No. {n}", f"A mug, {n} cm high.")} for n in range(16)]
+work = Path(os.environ["TC3_HOME"])
+for name in ("train", "eval"):
+    files.write_rows(work / f"{name}.jsonl", rows)
+model, tokenizer = models.load_base_model(config.model)
+model = models.add_lora(model, config.lora)
+trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, work)
+training.train(trainer, config, work)
+"""
+
+
+def test_the_stop_button_of_a_notebook_saves_and_leaves_the_kernel_alive(work):
+    from jupyter_client.manager import start_new_kernel
+
+    manager, client = start_new_kernel(env={**os.environ, "TC3_HOME": str(work), "OMP_NUM_THREADS": "1"})
+    try:
+        client.execute(CELL)
+        told, error = "", ""
+        while not error:
+            content = client.get_iopub_msg(timeout=120)["content"]
+            assert content.get("execution_state") != "idle" or "left, evaluations" not in told, "it ran to its end"
+            told += content.get("text", "")
+            if "left, evaluations" in content.get("text", ""):
+                manager.interrupt_kernel()
+            error = content.get("evalue", "")
+        stopped = re.fullmatch(r"stopped by SIGINT after step (\d+) of 500: run it again\.", error)
+        assert stopped, error
+        assert f"safe to disconnect: step {stopped[1]} is in {newest(work)}" in told
+        client.wait_for_ready(timeout=30)
+        assert client.execute_interactive("assert model.training", timeout=30)["content"]["status"] == "ok"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
