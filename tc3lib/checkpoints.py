@@ -175,7 +175,13 @@ def _free_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]
 
 
 def _data(work: Path) -> dict[str, str]:
-    return {name: _sha256((work / name).read_bytes()) for name in ("train.jsonl", "eval.jsonl")}
+    try:
+        return {name: _sha256((work / name).read_bytes()) for name in ("train.jsonl", "eval.jsonl")}
+    except OSError as error:
+        raise Tc3Error(
+            f"cannot read {error.filename}: {error.strerror}. Run the settings cell again (it mounts Drive), or "
+            "01_prepare if it was never run."
+        ) from None
 
 
 def _sha256(content: bytes) -> str:

@@ -165,6 +165,12 @@ def test_an_adapter_of_other_rows_is_refused(config, work):
         checkpoints.check_adapter(work)
 
 
+def test_a_work_folder_that_went_away_is_told_in_a_line(config, work):
+    (work / "eval.jsonl").unlink()
+    with pytest.raises(Tc3Error, match=r"cannot read .*eval\.jsonl: No such file.*Run the settings cell again"):
+        checkpoints.manifest(config, work)
+
+
 def test_starting_anew_sets_every_earlier_run_aside_whole(config, work):
     new = checkpoints.manifest(config, work)
     for number in (1, 2):
