@@ -65,11 +65,11 @@ class LossLogger:
     def begin(self, step: int) -> None:
         """Note a start after a step, and mend the file: of restored losses lines may have been lost, or never come."""
         before = read_losses(self.path)
+        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
+            self.unwritten = "\n"  # a line that was cut short stays a line of its own
         if self.restored and before == self.rows:
             return
         kept = [row for row in before if step and row["step"] <= step]
-        if self.path.exists() and not self.path.read_bytes().endswith(b"\n"):
-            self.unwritten = "\n"  # a line that was cut short stays a line of its own
         if self.restored and kept != self.rows:
             kept = self.rows
             self._append({"begin": 0}, *kept)

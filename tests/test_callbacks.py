@@ -84,6 +84,17 @@ def test_a_line_cut_short_by_a_kill_costs_that_line_alone(tmp_path):
     assert [(row["step"], row["loss"]) for row in read_losses(path)] == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 50)]
 
 
+def test_a_cut_line_costs_no_other_where_a_restored_run_has_nothing_to_mend(tmp_path):
+    path = tmp_path / "loss.jsonl"
+    rows = [{"step": step, "loss": float(step)} for step in (1, 2)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"step": 3, "lo')
+    logger = logger_for(path)
+    logger.restore({"rows": list(rows), "losses": []})
+    logger.on_train_begin(None, state(2), None)
+    make_step(logger, 3, 30.0)
+    assert [(row["step"], row["loss"]) for row in read_losses(path)] == [(1, 1), (2, 2), (3, 30)]
+
+
 def test_only_the_main_process_writes_and_draws(tmp_path):
     drawn = []
     logger = logger_for(tmp_path / "loss.jsonl", drawn, main=False)

@@ -290,11 +290,16 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("name", [MANIFEST, *SIZES])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        (damage, name)
+        for damage in DAMAGES
+        for name in (MANIFEST, *SIZES)
+        if name != "empty" or damage in ("missing", "longer")  # the others leave an empty file as it is
+    ],
+)
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_whole(tmp_path, three, damage, name):
-    if name == "empty" and damage not in ("missing", "longer"):
-        return
     newest = three / f"checkpoint-30-{RUN}"
     DAMAGES[damage](newest / name, sealed(tmp_path / "other", 30, OTHER))
     naming = "another run|adapter.bin is not what was saved" if (name, damage[:7]) == (MANIFEST, "another") else name
