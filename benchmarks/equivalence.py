@@ -10,11 +10,11 @@ that changes from run to run. It also checks that the ids and labels that reach 
 
 import argparse
 import dataclasses
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from model import ensure_model
 from train import GIB, ROWS, labels, token_rows
 
 TOLERANCE = {"loss": 2e-3, "grad_norm": 2e-2}
@@ -77,8 +77,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
-    if not (arguments.folder / "config.json").exists():
-        subprocess.run([sys.executable, Path(__file__).with_name("model.py"), arguments.folder], check=True)
+    ensure_model(arguments.folder)
     import torch
     import unsloth  # noqa: F401
 

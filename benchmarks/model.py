@@ -7,6 +7,8 @@ downloaded. What it learns means nothing.
 """
 
 import argparse
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -45,6 +47,12 @@ def make_model(folder: Path, layers: int = 32) -> None:
         )
         model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def ensure_model(folder: Path) -> None:
+    """Make the model where there is none, in a process of its own: this one has not imported unsloth yet."""
+    if not (folder / "config.json").exists():
+        subprocess.run([sys.executable, __file__, folder], check=True)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,12 @@ import argparse
 import dataclasses
 import gc
 import signal
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from model import ensure_model
 from train import ROWS, text_rows
 
 TOLERANCE = {"loss": 2e-3, "grad_norm": 5e-2, "adapter": 5e-2}
@@ -79,8 +79,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=8)
     arguments = parser.parse_args()
-    if not (arguments.folder / "config.json").exists():
-        subprocess.run([sys.executable, Path(__file__).with_name("model.py"), arguments.folder], check=True)
+    ensure_model(arguments.folder)
     import torch
     import unsloth  # noqa: F401
 

@@ -20,6 +20,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from model import ensure_model
+
 RECIPES = {
     "a": ("transformers + peft + bitsandbytes, padded 8x4, checkpointing", None),
     "b": ("the user's recipe in unsloth, padded 8x4, checkpointing 'unsloth'", None),
@@ -313,8 +315,7 @@ def main() -> None:
         )
         print("RESULT " + json.dumps(found), flush=True)
         return
-    if not (arguments.folder / "config.json").exists():
-        subprocess.run([sys.executable, Path(__file__).with_name("model.py"), arguments.folder], check=True)
+    ensure_model(arguments.folder)
     names = [*arguments.recipes, *(["whole"] if arguments.whole else [])]
 
     def start(name: str) -> subprocess.Popen:
