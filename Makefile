@@ -3,6 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN ?= .venv/bin
 READY := .venv/.ready
+BROWSER := .venv/.browser
 RUN := runs/tiny
 
 # The local runs use the embedded model and catalogue and never ask a server for anything.
@@ -10,7 +11,7 @@ export TC3_PRESET := tiny
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test fuzz crash lint notebooks from-colab data clean
+.PHONY: help run test browser fuzz crash lint notebooks from-colab data clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +27,9 @@ run: $(READY)  ## run the four notebooks on the embedded data, on a CPU: results
 
 test: $(READY)  ## run every test
 	$(BIN)/python -m pytest
+
+browser: $(READY) $(BROWSER)  ## run the tests in headless Chromium, which must be installed
+	$(BIN)/python -m pytest tests/browser
 
 fuzz: $(READY)  ## attack 01_prepare with 100,000 flipped bytes instead of the few of make test
 	TC3_FUZZ=100000 $(BIN)/python -m pytest tests/test_fuzz.py
@@ -61,4 +65,8 @@ $(READY): requirements-cpu.txt pyproject.toml
 	$(BIN)/pip install --quiet torch==2.13.0
 	$(BIN)/pip install --quiet --no-deps -r requirements-cpu.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+$(BROWSER): $(READY) requirements-browser.txt
+	$(BIN)/pip install --quiet --no-deps -r requirements-browser.txt
 	touch $@
