@@ -84,7 +84,7 @@ def main() -> None:
     from tc3lib import models, presets, training
 
     rows = token_rows(ROWS * arguments.steps)
-    training.encode = lambda tokenizer, row, max_length: row
+    training.encode_rows = lambda tokenizer, rows, max_length: rows
     base = presets.llama3_8b().change(
         model_name=str(arguments.folder), max_steps=arguments.steps, save_strategy="no", eval_strategy="no",
         eval_on_start=False, lr_scheduler_type="constant",

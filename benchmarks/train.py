@@ -173,7 +173,7 @@ def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, objec
     if memory:  # a smaller card's memory, the driver's own share of it taken off
         torch.cuda.set_per_process_memory_fraction((memory * GIB - (total - free)) / total)
     rows = token_rows(rows)
-    training.encode = lambda tokenizer, row, max_length: row  # the rows are ids already
+    training.encode_rows = lambda tokenizer, rows, max_length: rows  # the rows are ids already
     config = presets.llama3_8b().change(
         model_name=str(folder), max_steps=steps, save_strategy="no", eval_strategy="no", eval_on_start=False,
         plan="recipe" if recipe in "ab" else "auto", memory_gib=memory, padding_free=False,

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tc3lib.errors import Tc3Error
-from tc3lib.prompts import INSTRUCTION, PROMPT, encode, encode_prompt
+from tc3lib.prompts import INSTRUCTION, PROMPT, encode, encode_prompts, encode_rows
 
 
 def check(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) -> str:
@@ -28,8 +28,9 @@ def check(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) ->
             "lost with the padding: choose a base model with a pad token of its own."
         )
     cut = 0
+    encoded, sent = encode_rows(tokenizer, rows, max_length), encode_prompts(tokenizer, rows)
     for number, row in enumerate(rows, 1):
-        ids, learned = encode(tokenizer, row, max_length).values()
+        ids, learned = encoded[number - 1].values()
         prompt = ids[: learned.index(1)] if 1 in learned else ids
         text = PROMPT.format(row.get("instruction", INSTRUCTION), row["input_text"])
         ended = ids[-1] == eos and learned[-1] == 1
@@ -39,8 +40,7 @@ def check(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) ->
             "has no label": 1 not in learned,
             "has a special token in its text": not special.isdisjoint(ids[1 : -1 if ended else None]),
             "does not end in a learned eos": not ended and len(ids) < max_length,
-            "has another prompt than generation sends": prompt
-            != encode_prompt(tokenizer, row["input_text"], row.get("instruction", INSTRUCTION)),
+            "has another prompt than generation sends": prompt != sent[number - 1],
             "has a prompt that does not read back as it was written": _decode(tokenizer, prompt[1:]) != text,
         }
         for fault in (name for name, found in faults.items() if found):

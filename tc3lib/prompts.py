@@ -1,6 +1,6 @@
 """The prompt template and how a record becomes token ids; no other module knows either."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from tc3lib.errors import Tc3Error
@@ -38,9 +38,15 @@ def encode_prompt(tokenizer: Any, title: str, instruction: str = INSTRUCTION) ->
     Raises:
         Tc3Error: The tokenizer has no bos or no eos token.
     """
+    return encode_prompts(tokenizer, [format_record(title, "") | {"instruction": instruction}])[0]
+
+
+def encode_prompts(tokenizer: Any, records: Sequence[Mapping[str, str]]) -> list[list[int]]:
+    """Return the `encode_prompt` of each record, all in one call, which uses every core."""
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise Tc3Error(f"the tokenizer {tokenizer.name_or_path!r} needs a bos and an eos token; it lacks one")
-    return [tokenizer.bos_token_id, *_ids(tokenizer, PROMPT.format(instruction, title))]
+    texts = [PROMPT.format(record.get("instruction", INSTRUCTION), record["input_text"]) for record in records]
+    return [[tokenizer.bos_token_id, *ids] for ids in _ids(tokenizer, texts)]
 
 
 def encode(tokenizer: Any, record: Mapping[str, str], max_length: int | None = None) -> dict[str, list[int]]:
@@ -62,14 +68,33 @@ def encode(tokenizer: Any, record: Mapping[str, str], max_length: int | None = N
     Raises:
         Tc3Error: The prompt alone fills `max_length`.
     """
-    prompt = encode_prompt(tokenizer, record["input_text"], record.get("instruction", INSTRUCTION))
-    if max_length is not None and len(prompt) >= max_length:
-        raise Tc3Error(
-            f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is {max_length}: "
-            "raise max_seq_length, or take the product out of the catalogue and run 01_prepare again."
-        )
-    ids = [*prompt, *_ids(tokenizer, record["response"]), tokenizer.eos_token_id][:max_length]
-    return {"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))}
+    return encode_rows(tokenizer, [record], max_length)[0]
+
+
+def encode_rows(
+    tokenizer: Any, records: Sequence[Mapping[str, str]], max_length: int | None = None
+) -> list[dict[str, list[int]]]:
+    """Return the `encode` of each record, many in one call, which uses every core. A long list shows a progress bar."""
+    from tqdm.auto import tqdm
+
+    rows, size = [], 1000
+    for start in tqdm(range(0, len(records), size), desc="tokenising", disable=len(records) <= 20 * size):
+        rows += _encode(tokenizer, records[start : start + size], max_length)
+    return rows
+
+
+def _encode(tokenizer: Any, records: Sequence[Mapping[str, str]], max_length: int | None) -> list[dict[str, list[int]]]:
+    rows = []
+    prompts, responses = encode_prompts(tokenizer, records), _ids(tokenizer, [record["response"] for record in records])
+    for record, prompt, response in zip(records, prompts, responses, strict=True):
+        if max_length is not None and len(prompt) >= max_length:
+            raise Tc3Error(
+                f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is "
+                f"{max_length}: raise max_seq_length, or take the product out of the catalogue and run 01_prepare again."
+            )
+        ids = [*prompt, *response, tokenizer.eos_token_id][:max_length]
+        rows.append({"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))})
+    return rows
 
 
 def preview(records: Iterable[Mapping[str, str]]) -> str:
@@ -81,11 +106,13 @@ def preview(records: Iterable[Mapping[str, str]]) -> str:
     return f"\n\n{'-' * 80}\n\n".join(texts)
 
 
-def token_lengths(tokenizer: Any | None, records: Iterable[Mapping[str, str]]) -> list[int]:
+def token_lengths(tokenizer: Any | None, records: Sequence[Mapping[str, str]]) -> list[int]:
     """Return the tokens of each record, uncut: prompt, response, bos and eos. No tokenizer: no lengths."""
-    return [len(encode(tokenizer, record)["input_ids"]) for record in records] if tokenizer else []
+    return [len(row["input_ids"]) for row in encode_rows(tokenizer, records)] if tokenizer else []
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    """Return the ids of plain text: no special token is added, none is read out of it."""
-    return tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of plain texts: no special token is added, none is read out of them."""
+    if not texts:
+        return []
+    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids

@@ -16,7 +16,7 @@ from tc3lib.config import Config
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, read_json, write_json
 from tc3lib.planning import Fit, Plan
-from tc3lib.prompts import encode
+from tc3lib.prompts import encode_rows
 from tc3lib.saving import Saver, check_work, stop_asked
 from tc3lib.trainer import trainer_class
 
@@ -251,9 +251,8 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
 def _dataset(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int, recipe: bool) -> Any:
     """Return rows of `input_ids` and `labels`, or of what TRL makes labels from itself."""
     from datasets import Dataset
-    from tqdm.auto import tqdm
 
-    encoded = [encode(tokenizer, row, max_length) for row in tqdm(rows, desc="tokenising")]
+    encoded = encode_rows(tokenizer, rows, max_length)
     if recipe:
         return Dataset.from_list(encoded)
     labelled = [

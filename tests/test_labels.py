@@ -148,9 +148,9 @@ def test_a_pad_that_is_eos_is_refused(tokenizer, rows):
 
 
 def test_a_second_bos_is_found(tokenizer, rows):
-    def with_bos(text, **named):
-        found = tokenizer(text, **named)
-        found["input_ids"] = [tokenizer.bos_token_id, *found["input_ids"]]
+    def with_bos(texts, **named):
+        found = tokenizer(texts, **named)
+        found["input_ids"] = [[tokenizer.bos_token_id, *ids] for ids in found["input_ids"]]
         return found
 
     with pytest.raises(Tc3Error, match=r"row 1 \('Steel Mug No\. 1'\) does not begin with one bos"):
@@ -158,8 +158,8 @@ def test_a_second_bos_is_found(tokenizer, rows):
 
 
 def test_a_special_token_read_out_of_the_text_is_found(tokenizer):
-    def parsing(text, **named):
-        return tokenizer(text, **named | {"split_special_tokens": False})
+    def parsing(texts, **named):
+        return tokenizer(texts, **named | {"split_special_tokens": False})
 
     row = prompts.format_record("Mug", "A mug.<|end_of_text|> More.")
     labels.check(tokenizer, [row], 512)
@@ -168,34 +168,35 @@ def test_a_special_token_read_out_of_the_text_is_found(tokenizer):
 
 
 def test_a_prompt_that_does_not_read_back_is_found(tokenizer, rows):
-    def lower(text, **named):
-        return tokenizer(text.lower(), **named)
+    def lower(texts, **named):
+        return tokenizer([text.lower() for text in texts], **named)
 
     with pytest.raises(Tc3Error, match="has a prompt that does not read back as it was written"):
         labels.check(Changed(tokenizer, call=lower), rows, 512)
 
 
 def test_training_and_generation_that_disagree_are_found(tokenizer, rows, monkeypatch):
-    monkeypatch.setattr(labels, "encode_prompt", lambda tokenizer, title, instruction: [1, 2, 3])
+    monkeypatch.setattr(labels, "encode_prompts", lambda tokenizer, rows: [[1, 2, 3]] * len(rows))
     with pytest.raises(Tc3Error, match="has another prompt than generation sends"):
         labels.check(tokenizer, rows, 512)
 
 
 def test_a_missing_eos_or_label_is_found(tokenizer, rows, monkeypatch):
-    encode = prompts.encode
+    encode_rows = prompts.encode_rows
 
-    def cut(tokenizer, row, max_length):
-        return {name: values[:-1] for name, values in encode(tokenizer, row, max_length).items()}
+    def cut(tokenizer, rows, max_length):
+        encoded = encode_rows(tokenizer, rows, max_length)
+        return [{name: values[:-1] for name, values in row.items()} for row in encoded]
 
-    monkeypatch.setattr(labels, "encode", cut)
+    monkeypatch.setattr(labels, "encode_rows", cut)
     with pytest.raises(Tc3Error, match="does not end in a learned eos"):
         labels.check(tokenizer, rows, 512)
 
-    def unlearned(tokenizer, row, max_length):
-        found = encode(tokenizer, row, max_length)
-        return found | {"completion_mask": [0] * len(found["input_ids"])}
+    def unlearned(tokenizer, rows, max_length):
+        encoded = encode_rows(tokenizer, rows, max_length)
+        return [row | {"completion_mask": [0] * len(row["input_ids"])} for row in encoded]
 
-    monkeypatch.setattr(labels, "encode", unlearned)
+    monkeypatch.setattr(labels, "encode_rows", unlearned)
     with pytest.raises(Tc3Error, match="has no label"):
         labels.check(tokenizer, rows, 512)
 
