@@ -89,8 +89,8 @@ def _encode(tokenizer: Any, records: Sequence[Mapping[str, str]], max_length: in
     for record, prompt, response in zip(records, prompts, responses, strict=True):
         if max_length is not None and len(prompt) >= max_length:
             raise Tc3Error(
-                f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is "
-                f"{max_length}: raise max_seq_length, or take the product out of the catalogue and run 01_prepare again."
+                f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is {max_length}: "
+                "raise max_seq_length, or take the product out of the catalogue and run 01_prepare again."
             )
         ids = [*prompt, *response, tokenizer.eos_token_id][:max_length]
         rows.append({"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))})
