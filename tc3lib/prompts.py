@@ -1,5 +1,6 @@
 """The prompt template and how a record becomes token ids; no other module knows either."""
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -89,8 +90,9 @@ def _encode(tokenizer: Any, records: Sequence[Mapping[str, str]], max_length: in
     for record, prompt, response in zip(records, prompts, responses, strict=True):
         if max_length is not None and len(prompt) >= max_length:
             raise Tc3Error(
-                f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is {max_length}: "
-                "raise max_seq_length, or take the product out of the catalogue and run 01_prepare again."
+                f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is "
+                f"{max_length}: raise max_seq_length, or take the product out of the catalogue and run 01_prepare "
+                "again."
             )
         ids = [*prompt, *response, tokenizer.eos_token_id][:max_length]
         rows.append({"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))})
@@ -115,4 +117,10 @@ def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of plain texts: no special token is added, none is read out of them."""
     if not texts:
         return []
-    return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+    # unsloth turns the tokenizer's threads off as it is imported.
+    threads = os.environ.get("TOKENIZERS_PARALLELISM")
+    os.environ["TOKENIZERS_PARALLELISM"] = "true"
+    try:
+        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+    finally:
+        os.environ["TOKENIZERS_PARALLELISM"] = threads or "false"
