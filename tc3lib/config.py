@@ -119,6 +119,8 @@ class DataConfig:
     """Held-out rows: scored before and after training, their loss logged while training."""
     eval_share: Annotated[float, msgspec.Meta(gt=0, lt=1)]
     """Share of all descriptions that are never trained on; `eval_rows` are drawn from them."""
+    question_rows: Count
+    """Held-out rows, and as many rows of the training set, that are asked before and after training."""
     sample_seed: int
 
 
@@ -129,7 +131,8 @@ class GenerationConfig:
     demo_titles: tuple[str, ...]
     """Titles whose answers are streamed before and after training."""
     max_new_tokens: Count
-    generation_batch_size: Count
+    generation_batch_size: Count | None
+    """Titles that are answered at once. None: as many as the memory holds; without a GPU 32."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,46 +1,64 @@
-"""Has it learned? Metrics of answers against references, and the base model against the fine-tuned one."""
+"""Ask the questions that notebook 01 drew, and score the answers; before and after training in the same way."""
 
-import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from tc3lib import metrics
 from tc3lib.config import Config
 from tc3lib.errors import Tc3Error
+from tc3lib.files import read_rows, write_rows
 from tc3lib.generation import evaluating, generate
-from tc3lib.prompts import encode
+from tc3lib.prompts import description, encode_rows
+
+PARTS = {"eval": "held out", "train": "trained on"}
+"""The parts that are scored."""
 
 
-def answer(model: Any, tokenizer: Any, rows: Sequence[Mapping[str, str]], config: Config) -> list[dict[str, Any]]:
-    """Answer the rows' titles and measure the loss of their references.
+def answer(model: Any, tokenizer: Any, config: Config, work: Path, name: str) -> list[dict[str, Any]]:
+    """Answer the questions that notebook 01 drew, measure the loss of their references, and keep both.
+
+    Interrupted, it goes on when it is called again: finished answers lie in `<name>.partial.jsonl` until all are there.
 
     Args:
         model: Base or fine-tuned.
         tokenizer: Its tokenizer.
-        rows: From `select`: `uid`, `part`, `input_text`, `response`.
         config: `max_seq_length` and the generation settings are used.
+        work: The work folder, with `questions.jsonl`.
+        name: The file to write without its suffix: `pretest` or `posttest`.
 
     Returns:
-        What `pretest.jsonl` and `posttest.jsonl` hold, a row each: `uid`, `part`, `title`, `reference`, `answer`,
-        `tokens` (new ones), `eos` (ended by the model itself), `loss_sum` (nats) over `loss_tokens`.
+        What the file holds, a row for each question: `uid`, `part`, `title`, `reference`, `answer`, `tokens` (new
+        ones), `eos` (ended by the model itself), `loss_sum` (nats) over `loss_tokens`, `seconds` (its share of its
+        batch's time). A title that is not in the catalogue has no `uid`, `reference` and loss.
     """
+    rows = read_rows(work / "questions.jsonl")
+    known = [row for row in rows if row["response"] is not None]
     # The losses first: they are quick, and a row that does not fit is told before the answers have cost time.
     batch_size = config.training.per_device_eval_batch_size
-    losses = completion_losses(model, tokenizer, rows, config.model.max_seq_length, batch_size)
-    answers = generate(model, tokenizer, [row["input_text"] for row in rows], config.generation)
-    return [
-        {
-            "uid": row["uid"],
-            "part": row["part"],
-            "title": row["input_text"],
-            "reference": row["response"],
-            "answer": given.text,
-            "tokens": given.tokens,
-            "eos": given.eos,
-            "loss_sum": loss_sum,
-            "loss_tokens": loss_tokens,
-        }
-        for row, given, (loss_sum, loss_tokens) in zip(rows, answers, losses, strict=True)
-    ]
+    losses = iter(completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size))
+    partial = work / f"{name}.partial.jsonl"
+    answers = generate(model, tokenizer, [row["input_text"] for row in rows], config.generation, partial)
+    answered = []
+    for row, given in zip(rows, answers, strict=True):
+        loss_sum, loss_tokens = next(losses) if row["response"] is not None else (None, None)
+        answered.append(
+            {
+                "uid": row["uid"],
+                "part": row["part"],
+                "title": row["input_text"],
+                "reference": row["response"],
+                "answer": given.text,
+                "tokens": given.tokens,
+                "eos": given.eos,
+                "loss_sum": loss_sum,
+                "loss_tokens": loss_tokens,
+                "seconds": round(given.seconds, 4),
+            }
+        )
+    write_rows(work / f"{name}.jsonl", answered)
+    partial.unlink(missing_ok=True)
+    return answered
 
 
 def completion_losses(
@@ -53,7 +71,7 @@ def completion_losses(
     import torch
     from tqdm.auto import tqdm
 
-    encoded = [encode(tokenizer, row, max_length) for row in rows]
+    encoded = encode_rows(tokenizer, rows, max_length)
     order = sorted(range(len(rows)), key=lambda index: len(encoded[index]["input_ids"]))
     losses: dict[int, tuple[float, int]] = {}
     with evaluating(model), torch.inference_mode(), tqdm(total=len(rows), desc="losses") as bar:
@@ -83,65 +101,33 @@ def completion_losses(
     return [losses[index] for index in range(len(rows))]
 
 
-def evaluate(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Score the answers to the held-out rows (`part` is `eval`) among those that `answer` returned.
-
-    Returns:
-        `rougeL`: mean ROUGE-L F1, 0 to 1 (Lin 2004, `torchmetrics`; words of any alphabet in lower case, no
-        stemming); `chrf`: corpus chrF, 0 to 100 (Popovic 2015, `sacrebleu`); `eos_rate`: share of answers that the
-        model ended itself; `loss`: mean loss of the real descriptions' tokens in nats.
+def scores(rows: Sequence[Mapping[str, Any]], work: Path) -> dict[str, dict[str, float | None]]:
+    """Return every metric of `metrics.METRICS` over what `answer` returned, for held-out and for trained rows apart.
 
     Raises:
         Tc3Error: There is no held-out row.
     """
-    from sacrebleu.metrics import CHRF
-    from torchmetrics.functional.text import rouge_score
+    trained = trained_descriptions(work)
+    parts = {PARTS[part]: metrics.score(asked, trained) for part, asked in by_part(rows).items()}
+    return {part: {name: metrics.value(name, pairs) for name, pairs in sums.items()} for part, sums in parts.items()}
 
-    rows = [row for row in rows if row["part"] == "eval"]
-    if not rows:
+
+def by_part(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the answers that can be scored, held-out rows first.
+
+    Raises:
+        Tc3Error: There is no held-out row.
+    """
+    parts = {part: [row for row in rows if row["part"] == part] for part in PARTS}
+    if not parts["eval"]:
         raise Tc3Error("there are no held-out rows to score: run 01_prepare and the test notebooks again.")
-    answers, references = [row["answer"] for row in rows], [row["reference"] for row in rows]
-    words = re.compile(r"\w+").findall
-    rouge = rouge_score(answers, references, rouge_keys="rougeL", normalizer=str.lower, tokenizer=words)
-    return {
-        "rougeL": round(rouge["rougeL_fmeasure"].item(), 4),
-        "chrf": round(CHRF().corpus_score(answers, [references]).score, 2),
-        "eos_rate": round(sum(row["eos"] for row in rows) / len(rows), 4),
-        "loss": round(sum(row["loss_sum"] for row in rows) / sum(row["loss_tokens"] for row in rows), 4),
-    }
+    return {part: asked for part, asked in parts.items() if asked}
 
 
-def compare(baseline: Sequence[Mapping[str, Any]], finetuned: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return `{"baseline": metrics, "finetuned": metrics, "n": rows}` over the held-out rows of the two tests.
+def trained_descriptions(work: Path) -> list[str]:
+    """Return the descriptions of the training set.
 
     Raises:
-        Tc3Error: The two tests did not ask the same rows in the same order.
+        Tc3Error: There is no `train.jsonl`.
     """
-    pairs(baseline, finetuned)
-    return {
-        "baseline": evaluate(baseline),
-        "finetuned": evaluate(finetuned),
-        "n": sum(row["part"] == "eval" for row in finetuned),
-    }
-
-
-def pairs(baseline: Sequence[Mapping[str, Any]], finetuned: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of both tests side by side, the answers as `before` and `after`.
-
-    Raises:
-        Tc3Error: The two tests did not ask the same rows in the same order.
-    """
-    asked = [[(row["uid"], row["title"], row["reference"]) for row in rows] for rows in (baseline, finetuned)]
-    if asked[0] != asked[1]:
-        raise Tc3Error(
-            f"the pretest ({len(baseline)} answers) and the posttest ({len(finetuned)}) did not ask the same rows: "
-            "run 02_pretest and 04_posttest again after 01_prepare."
-        )
-    return [
-        {
-            **{key: new[key] for key in ("uid", "part", "title", "reference")},
-            "before": old["answer"],
-            "after": new["answer"],
-        }
-        for old, new in zip(baseline, finetuned, strict=True)
-    ]
+    return [description(row) for row in read_rows(work / "train.jsonl")]

@@ -1,12 +1,22 @@
 """Titles to texts, greedily: in batches for a score, streamed for a look."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from xxhash import xxh3_128
+
+from tc3lib import planning
 from tc3lib.config import GenerationConfig
-from tc3lib.prompts import encode_prompt
+from tc3lib.errors import Tc3Error
+from tc3lib.files import write_rows
+from tc3lib.prompts import encode_prompt, encode_prompts
 
 
 @dataclass(frozen=True)
@@ -19,34 +29,65 @@ class Answer:
     """New tokens, eos included."""
     eos: bool
     """Whether the model ended the answer itself, before `max_new_tokens`."""
+    seconds: float = dataclasses.field(default=0.0, compare=False)
+    """Its share of the time that its batch took."""
 
 
-def generate(model: Any, tokenizer: Any, titles: Sequence[str], config: GenerationConfig) -> list[Answer]:
+def generate(
+    model: Any, tokenizer: Any, titles: Sequence[str], config: GenerationConfig, kept: Path | None = None
+) -> list[Answer]:
     """Return the model's greedy answers, in the titles' order.
 
-    Titles of similar length share a batch, so that little is spent on padding. Shows a progress bar.
+    Titles of similar length share a batch, so that little is spent on padding. Where memory runs out the batches are
+    halved. Shows a progress bar.
+
+    Args:
+        model: Base or fine-tuned; `model.disable_adapter()` is respected.
+        tokenizer: Its tokenizer.
+        titles: Any texts; whatever they hold is ordinary text.
+        config: `max_new_tokens` and `generation_batch_size` are used.
+        kept: A file for the answers of finished batches. Those that an interrupted call of the same model, titles and
+            settings left there are not asked again.
+
+    Raises:
+        Tc3Error: The memory does not hold one title's answer.
     """
     import torch
     from tqdm.auto import tqdm
 
-    prompts = [encode_prompt(tokenizer, title) for title in titles]
+    prompts = encode_prompts(tokenizer, [{"input_text": title} for title in titles])
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
-    answers: dict[int, Answer] = {}
-    with evaluating(model), tqdm(total=len(titles), desc="answers") as bar:
-        for start in range(0, len(order), config.generation_batch_size):
-            batch = order[start : start + config.generation_batch_size]
-            width = max(len(prompts[index]) for index in batch)
-            # Padding goes on the left: the model continues from the last column.
-            padding = [width - len(prompts[index]) for index in batch]
-            ids = [[tokenizer.pad_token_id] * pad + prompts[index] for pad, index in zip(padding, batch, strict=True)]
-            mask = [[0] * pad + [1] * (width - pad) for pad in padding]
-            outputs = model.generate(
-                input_ids=torch.tensor(ids, device=model.device),
-                attention_mask=torch.tensor(mask, device=model.device),
-                **_decoding(tokenizer, config),
-            )
-            for index, new in zip(batch, outputs[:, width:].tolist(), strict=True):
-                answers[index] = _answer(tokenizer, titles[index], new)
+    answers, keep = _resume(kept, lambda: _key(model, prompts, config), titles)
+    limit = config.generation_batch_size or planning.MOST_ANSWERS
+    position = 0
+    with evaluating(model), tqdm(total=len(titles), desc="answers", initial=len(answers)) as bar:
+        while position < len(order):
+            widths = [len(prompts[index]) for index in order[position : position + limit]]
+            size = limit if config.generation_batch_size else planning.answers_at_once(widths, config, *_memory(model))
+            # The same batches again after an interruption; what is answered already is left out of them.
+            batch = [index for index in order[position : position + size] if index not in answers]
+            try:
+                started = time.monotonic()
+                outputs = _answer_batch(model, tokenizer, [prompts[index] for index in batch], config) if batch else []
+            except torch.OutOfMemoryError:
+                if len(batch) == 1:
+                    raise Tc3Error(
+                        f"the memory does not hold the answer to one title of {len(prompts[batch[0]])} tokens: lower "
+                        "max_new_tokens, or restart the session, so that the memory is free."
+                    ) from None
+                limit = len(batch) // 2
+                bar.write(f"out of memory with {len(batch)} titles at once: {limit} from here on")
+                continue
+            finally:
+                _release(model)
+            seconds = (time.monotonic() - started) / max(1, len(batch))
+            new = {
+                index: _answer(tokenizer, titles[index], output, seconds)
+                for index, output in zip(batch, outputs, strict=True)
+            }
+            answers |= new
+            keep(new)
+            position += size
             bar.update(len(batch))
     return [answers[index] for index in range(len(titles))]
 
@@ -57,6 +98,8 @@ def stream(
     titles: Sequence[str] | str,
     config: GenerationConfig,
     sources: Sequence[Mapping[str, Any]] = (),
+    *,
+    adapter: bool = True,
 ) -> list[Answer]:
     """Print the model's greedy answer to each title while it is written; return the answers.
 
@@ -66,18 +109,19 @@ def stream(
         titles: One title or several.
         config: `max_new_tokens` is used.
         sources: Rows of the catalogue as `select` writes them. A title's heading names the `uid` of its row.
+        adapter: False: the model's adapter is switched off while it answers.
     """
     import torch
     from transformers import TextStreamer
 
-    uids = {row["input_text"]: row["uid"] for row in sources}
+    uids = {row["input_text"]: row["uid"] for row in sources if row["uid"] is not None}
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     answers = []
     for title in [titles] if isinstance(titles, str) else titles:
         print(f"{title}  [source: {f'uid {uids[title]}' if title in uids else 'not in the catalogue'}]")
         prompt = encode_prompt(tokenizer, title)
         ids = torch.tensor([prompt], device=model.device)
-        with evaluating(model):
+        with evaluating(model), nullcontext() if adapter else model.disable_adapter():
             outputs = model.generate(
                 input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **_decoding(tokenizer, config)
             )
@@ -97,6 +141,24 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
+def _answer_batch(
+    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], config: GenerationConfig
+) -> list[list[int]]:
+    """Return the new ids of each prompt. Padding goes on the left: the model continues from the last column."""
+    import torch
+
+    width = max(map(len, prompts))
+    padding = [width - len(prompt) for prompt in prompts]
+    ids = [[tokenizer.pad_token_id] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)]
+    mask = [[0] * pad + [1] * (width - pad) for pad in padding]
+    outputs = model.generate(
+        input_ids=torch.tensor(ids, device=model.device),
+        attention_mask=torch.tensor(mask, device=model.device),
+        **_decoding(tokenizer, config),
+    )
+    return outputs[:, width:].tolist()
+
+
 def _decoding(tokenizer: Any, config: GenerationConfig) -> dict[str, Any]:
     return {
         "max_new_tokens": config.max_new_tokens,
@@ -107,8 +169,80 @@ def _decoding(tokenizer: Any, config: GenerationConfig) -> dict[str, Any]:
     }
 
 
-def _answer(tokenizer: Any, title: str, new: list[int]) -> Answer:
+def _answer(tokenizer: Any, title: str, new: list[int], seconds: float = 0.0) -> Answer:
     """Return the answer up to eos; what `generate` padded behind it is not part of it."""
     eos = tokenizer.eos_token_id in new
     new = new[: new.index(tokenizer.eos_token_id) + 1] if eos else new
-    return Answer(title, tokenizer.decode(new, skip_special_tokens=True).strip(), len(new), eos)
+    return Answer(title, tokenizer.decode(new, skip_special_tokens=True).strip(), len(new), eos, seconds)
+
+
+def _memory(model: Any) -> tuple[Any, float | None]:
+    """Return the model's shape and the bytes of the card that are free, None without a card."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return model.config, None
+    reserved = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return model.config, torch.cuda.mem_get_info()[0] + reserved
+
+
+def _release(model: Any) -> None:
+    """Give back the cache of keys and values that unsloth keeps on the model after an answer."""
+    for module in model.modules():
+        for name in [name for name in vars(module) if name.startswith("paged_attention")]:
+            delattr(module, name)
+
+
+def _key(model: Any, prompts: Sequence[Sequence[int]], config: GenerationConfig) -> str:
+    """Return what tells answers of this model to these prompts from others: a hash, of the adapter's weights too."""
+    import torch
+
+    known = xxh3_128(repr((model.config._name_or_path, config.max_new_tokens, str(model.dtype))).encode())
+    known.update(json.dumps(prompts).encode())
+    known.update(str([getattr(module, "disable_adapters", None) for module in model.modules()]).encode())
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            known.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
+    return known.hexdigest()
+
+
+def _resume(
+    kept: Path | None, key: Callable[[], str], titles: Sequence[str]
+) -> tuple[dict[int, Answer], Callable[[Mapping[int, Answer]], None]]:
+    """Return the answers that `kept` holds already, by number, and a function that adds some to it.
+
+    A file that cannot be written costs nothing but the answers of an interruption: it is told, and all goes on.
+    """
+    if kept is None:
+        return {}, lambda new: None
+    head = {"answers_of": key()}
+    answers: dict[int, Answer] = {}
+    try:
+        lines = kept.read_bytes().splitlines()
+        if lines and json.loads(lines[0]) == head:
+            for line in map(json.loads, lines[1:]):
+                index = line.pop("index")
+                answers[index] = Answer(**line)
+    except (OSError, ValueError):  # there is none, or its last line was cut short
+        pass
+    broken = False
+
+    def keep(new: Mapping[int, Answer], mode: str = "ab") -> None:
+        nonlocal broken
+        rows = [{"index": index, **vars(answer)} for index, answer in new.items()]
+        try:
+            if mode == "wb":
+                write_rows(kept, [head, *rows])
+            elif not broken:
+                with open(kept, mode) as file:
+                    file.writelines(json.dumps(row).encode() + b"\n" for row in rows)
+                    file.flush()
+                    os.fsync(file.fileno())
+        except (OSError, Tc3Error) as error:
+            broken = True
+            print(f"answers are not kept for an interruption: {error}")
+
+    keep(answers, "wb")
+    if answers:
+        print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")
+    return answers, keep

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tc3lib.config import Config, LoraConfig, TrainingConfig
+from tc3lib.config import Config, GenerationConfig, LoraConfig, TrainingConfig
 
 GIB = 2**30
 RESERVE_GIB = 1.5
@@ -18,6 +18,11 @@ LAUNCH_SECONDS = 0.01
 """What the host takes to launch one layer's forward and backward pass, whatever the micro-batch's size."""
 EFFICIENCY = 0.55
 """Share of a large matrix product's speed that a training step reaches where the card, not the host, is the limit."""
+
+MOST_ANSWERS = 256
+"""Titles answered at once at most: more are hardly faster, and an interruption would cost more."""
+CACHE_AHEAD = 512
+"""Tokens by which unsloth's cache of keys and values is longer than the prompt."""
 
 
 @dataclass(frozen=True)
@@ -172,3 +177,27 @@ def _largest_step(lengths: Sequence[int], rows: int) -> int:
 def _describe(lora: LoraConfig) -> str:
     kind = lora.use_gradient_checkpointing
     return f"checkpointing {kind!r}" if isinstance(kind, str) else f"{'with' if kind else 'without'} checkpointing"
+
+
+def answers_at_once(widths: Sequence[int], config: GenerationConfig, shape: Any, free_bytes: float | None) -> int:
+    """Return how many of the next prompts can be answered together.
+
+    Args:
+        widths: Their lengths in tokens, the shortest first; no more than `MOST_ANSWERS` are looked at.
+        config: `max_new_tokens` is used.
+        shape: As for `token_bytes`, with `num_attention_heads`, `num_key_value_heads` and `vocab_size`.
+        free_bytes: Of the card's memory. None: there is no card, and 32 it is.
+    """
+    if free_bytes is None:
+        return 32
+    room = max(0.0, free_bytes - RESERVE_GIB * GIB) * USED
+    heads = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    token = 2 * 2 * shape.num_hidden_layers * shape.num_key_value_heads * heads  # a key and a value in 16 bit
+
+    def needed(width: int) -> float:
+        """What one of a batch needs: its cache, which is made once more when the answer begins, and its logits."""
+        cache = token * (width + max(config.max_new_tokens, CACHE_AHEAD) + width)
+        return cache + 3 * 4 * shape.vocab_size + 2 * width * (4 * shape.hidden_size + 3 * shape.intermediate_size)
+
+    fitting = [count for count, width in enumerate(widths[:MOST_ANSWERS], 1) if count * needed(width) <= room]
+    return max(fitting, default=1)

@@ -76,12 +76,13 @@ def llama3_8b() -> Config:
             train_rows=None,
             eval_rows=128,
             eval_share=0.05,
+            question_rows=128,
             sample_seed=3407,
         ),
         generation=GenerationConfig(
             demo_titles=("Nice for Mice", "On Happiness, U.S. Edition", "The book of revelation"),
             max_new_tokens=128,
-            generation_batch_size=32,
+            generation_batch_size=None,
         ),
     )
 
@@ -100,6 +101,7 @@ def tiny() -> Config:
         eval_steps=50,
         eval_rows=160,
         eval_share=0.1,
+        question_rows=100,
         max_new_tokens=512,
         generation_batch_size=80,
     )

@@ -33,7 +33,7 @@ class SelectReport:
     repeated_descriptions: int
     train: int
     eval: int
-    demo: int
+    questions: int
 
 
 @dataclass
@@ -55,19 +55,24 @@ def select(
     train_rows: int | None = None,
     demo_titles: tuple[str, ...] = (),
 ) -> SelectReport:
-    """Draw the rows of a run: `train.jsonl`, `eval.jsonl` and `demo.jsonl` in `folder`, each row with uid and part.
+    """Draw the rows of a run: `train.jsonl`, `eval.jsonl` and `questions.jsonl` in `folder`, each with uid and part.
 
     Whether a description is trained on or held out depends on its hash alone, so adding or moving rows never moves
     one to the other side. On each side the rows with the smallest hashes are drawn, which is a uniform sample of the
     whole file in an order that does not depend on the file's; rows that are equal but for their uid count once, with
     the smallest uid. A held-out row whose title is trained on, or asked already, is passed over.
 
+    The questions are what the model is asked before and after training: the demo titles (`part` is `demo`), then the
+    first held-out rows (`eval`), then the first rows to train on (`train`).
+
     Args:
         prepared: What `prepare` wrote; its `*.uid.jsonl` lies beside it.
         folder: Where to write.
-        config: `eval_rows`, `eval_share` and `sample_seed` are used, and `train_rows` before the argument.
+        config: `eval_rows`, `eval_share`, `question_rows` and `sample_seed` are used, and `train_rows` before the
+            argument.
         train_rows: Rows to train on; None: all.
-        demo_titles: Titles whose row, if there is one, goes to `demo.jsonl`, whatever its side.
+        demo_titles: Titles to ask besides; their rows are those of the catalogue, whatever the side, or have neither
+            `uid` nor `response`.
 
     Raises:
         Tc3Error: `prepared` is missing or not as `prepare` writes it, or no row is left for one of the two sides.
@@ -85,7 +90,6 @@ def select(
     candidates = candidates[~_among(index.title[candidates], index.title[train])]
     _, first_of_title = numpy.unique(index.title[candidates], return_index=True)
     chosen = candidates[numpy.sort(first_of_title)][: config.eval_rows]
-    demo = _first_with_title(index, drawn, demo_titles, seed)
     rows = len(index.line)
     if not len(train) or not len(chosen):
         raise Tc3Error(
@@ -95,10 +99,20 @@ def select(
     twins: dict[int, list[int]] = {}
     for row in numpy.flatnonzero(_among(index.line, ranks[counts > 1])):
         twins.setdefault(int(index.line[row]), []).append(int(row))
-    for part, sample in (("train", train), ("eval", chosen), ("demo", demo)):
+    found = _first_with_title(index, drawn, demo_titles, seed)
+    demo = [
+        {"uid": None, "part": "demo", **format_record(title, ""), "response": None}
+        if row is None
+        else next(_rows(prepared, index, [row], "demo", twins))
+        for title, row in zip(demo_titles, found, strict=True)
+    ]
+    questions = list(demo)
+    for part, sample in (("eval", chosen), ("train", train)):
         write_rows(folder / f"{part}.jsonl", _rows(prepared, index, sample, part, twins))
+        questions += _rows(prepared, index, sample[: config.question_rows], part, twins)
+    write_rows(folder / "questions.jsonl", questions)
     repeated = (rows - _distinct(hashes) for hashes in (index.title, index.description))
-    return SelectReport(rows, rows - len(ranks), *repeated, len(train), len(chosen), len(demo))
+    return SelectReport(rows, rows - len(ranks), *repeated, len(train), len(chosen), len(questions))
 
 
 def _among(values: Any, others: Any) -> Any:
@@ -150,12 +164,12 @@ def _index(prepared: Path, seed: int) -> _Index:
     return _Index(*(numpy.frombuffer(values, "u8") for values in (lines, titles, descriptions, *starts)))
 
 
-def _first_with_title(index: _Index, drawn: Any, titles: tuple[str, ...], seed: int) -> list[int]:
-    """Return the first of the drawn rows with each title that there is."""
+def _first_with_title(index: _Index, drawn: Any, titles: tuple[str, ...], seed: int) -> list[int | None]:
+    """Return the first of the drawn rows with each title, or None."""
     texts = [title.encode(errors="replace").decode() for title in titles]  # no title has a lone surrogate
     hashes = [xxh3_64_intdigest(msgspec.json.encode(text)[1:-1], seed) for text in texts]
     found = [drawn[index.title[drawn] == value][:1] for value in hashes]
-    return [int(rows[0]) for rows in found if len(rows)]
+    return [int(rows[0]) if len(rows) else None for rows in found]
 
 
 def _rows(

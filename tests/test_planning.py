@@ -140,3 +140,14 @@ def test_the_memory_of_a_token_is_about_what_an_h100_showed(tokens, checkpointin
     """Peaks above the loaded model: 29.6 and 19.6 GiB in one and in two passes, 7.3 GiB with checkpointing."""
     need = tokens * planning.token_bytes(LLAMA, checkpointing) / planning.GIB
     assert 0.9 * gib < need < 2 * gib
+
+
+def test_answers_at_once_go_by_memory_and_by_the_longest_of_them():
+    config = presets.llama3_8b().generation
+    at_once = [planning.answers_at_once([100] * 999, config, LLAMA, gib * planning.GIB) for gib in (3, 8, 16, 70)]
+    assert at_once == sorted(at_once)
+    assert 1 <= at_once[0] < at_once[1] < at_once[2] < at_once[3] == planning.MOST_ANSWERS
+    long = planning.answers_at_once([100] * 10 + [1500] * 200, config, LLAMA, 16 * planning.GIB)
+    assert 10 < long < at_once[2]
+    assert planning.answers_at_once([8000], config, LLAMA, planning.GIB) == 1  # tried all the same
+    assert planning.answers_at_once([100] * 999, config, LLAMA, None) == 32

@@ -1,0 +1,176 @@
+"""How good answers are: one metric a function, each a ratio of sums over rows, so that rows can be drawn again."""
+
+import functools
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from tc3lib.prompts import RESPONSE
+
+COPIED = 90
+"""Similarity, 0 to 100, from which two texts count as copies (rapidfuzz's `ratio`, on the descriptions alone)."""
+RESAMPLES = 9_999
+"""Draws of the bootstrap."""
+CONFIDENCE = 0.95
+
+_WORD = re.compile(r"\w+")
+_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
+_HTML = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z]\w*);|</?[a-zA-Z][^<>]*>")
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a number means to the reader."""
+
+    label: str
+    better: Literal["higher", "lower"] | None
+    """None: neither is better as such."""
+    digits: int
+    transform: Callable[[Any], Any] = lambda value: value
+    """From the ratio of sums to the number shown; works on arrays."""
+
+
+def _exp(value: Any) -> Any:
+    import numpy
+
+    return numpy.exp(value)
+
+
+METRICS = {
+    "loss": Metric("Loss of the real description, nats a token", "lower", 4),
+    "perplexity": Metric("Perplexity of the real description", "lower", 3, _exp),
+    "rougeL": Metric("ROUGE-L F1 against the real description, 0 to 1", "higher", 4),
+    "chrf": Metric("chrF against the real description, 0 to 100", "higher", 2),
+    "own": Metric("ROUGE-L to its own description less that to another product's", "higher", 4),
+    "eos_rate": Metric("Share of answers that the model ended itself", "higher", 4),
+    "opening": Metric("Share of answers that open as the descriptions do: The '<title>' is", "higher", 4),
+    "length_ratio": Metric("Words of the answers for each word of the real descriptions", None, 3),
+    "repeated": Metric("Share of 4-word sequences that the answer had already", "lower", 4),
+    "title_words": Metric("Share of the title's words that the answer takes up after its opening", None, 4),
+    "html": Metric("Share of answers with debris of HTML", "lower", 4),
+    "invented_numbers": Metric("Share of answers with a number that title and real description lack", "lower", 4),
+    "copies": Metric("Share of answers that copy a description of the training set", "lower", 4),
+}
+"""ROUGE-L: Lin 2004, `torchmetrics`, words of any alphabet in lower case, no stemming. chrF: Popovic 2015,
+`sacrebleu`, mean over answers. Repeated sequences: Welleck et al. 2020 (seq-rep-4), pooled over answers."""
+
+Sums = dict[str, list[tuple[float, float]]]
+"""Of each metric, a row's part of the two sums: what is counted, and what it is divided by."""
+
+
+def score(rows: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> Sums:
+    """Score answers row by row.
+
+    Args:
+        rows: As `evaluation.answer` returns them, all with a `reference`.
+        trained: Descriptions of the training set, as `prompts.description` has them.
+    """
+    from rapidfuzz import fuzz, process
+    from sacrebleu.metrics import CHRF
+    from tqdm.auto import tqdm
+
+    chrf = CHRF()
+    sums: Sums = {name: [] for name in METRICS}
+    for number, row in enumerate(tqdm(rows, desc="scoring", leave=False)):
+        title, answer, reference = row["title"], row["answer"], row["reference"]
+        own, real = without_opening(answer, title), without_opening(reference, title)
+        other = rows[(number + 1) % len(rows)]
+        words = _WORD.findall(own.lower())
+        fours = [tuple(words[at : at + 4]) for at in range(len(words) - 3)]
+        of_title = set(_WORD.findall(title.lower()))
+        known = set(_NUMBER.findall(f"{title} {reference}"))
+        best = process.extractOne(own, trained, scorer=fuzz.ratio, score_cutoff=COPIED) if own and trained else None
+        found = {
+            "loss": (row["loss_sum"], row["loss_tokens"]),
+            "perplexity": (row["loss_sum"], row["loss_tokens"]),
+            "rougeL": (rouge_l(answer, reference), 1),
+            "chrf": (chrf.sentence_score(answer, [reference]).score, 1),
+            "own": (rouge_l(own, real) - rouge_l(own, without_opening(other["reference"], other["title"])), 1),
+            "eos_rate": (row["eos"], 1),
+            "opening": (answer.startswith(RESPONSE.format(title, "").strip()), 1),
+            "length_ratio": (len(words), len(_WORD.findall(real))),
+            "repeated": (len(fours) - len(set(fours)), len(fours)),
+            "title_words": (len(of_title & set(words)), len(of_title)),
+            "html": (_HTML.search(answer) is not None, 1),
+            "invented_numbers": (not known.issuperset(_NUMBER.findall(answer)), 1),
+            "copies": (best is not None, 1),
+        }
+        for name, pair in found.items():
+            sums[name].append((float(pair[0]), float(pair[1])))
+    return sums
+
+
+@functools.lru_cache(maxsize=4096)
+def rouge_l(answer: str, reference: str) -> float:
+    """Return ROUGE-L F1, 0 to 1."""
+    from torchmetrics.functional.text import rouge_score
+
+    found = rouge_score(answer, reference, rouge_keys="rougeL", normalizer=str.lower, tokenizer=_WORD.findall)
+    return found["rougeL_fmeasure"].item()
+
+
+def without_opening(text: str, title: str) -> str:
+    """Return what follows "The '<title>' is", with which descriptions begin, or the whole text."""
+    return text.removeprefix(RESPONSE.format(title, "").strip()).strip()
+
+
+def value(name: str, pairs: Sequence[tuple[float, float]]) -> float | None:
+    """Return a metric over rows, None if there is nothing to divide by."""
+    above, below = (sum(parts) for parts in zip(*pairs, strict=True))
+    return float(METRICS[name].transform(above / below)) if below else None
+
+
+def compare(name: str, before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Return a metric before and after, their difference with its interval, and what may be said of it.
+
+    The interval is a percentile bootstrap's (Efron 1979, `scipy`): rows are drawn again, each with both its answers.
+
+    Returns:
+        `before`, `after`, `difference`, `low`, `high`, `says`: "better", "worse" or, where neither direction is
+        better as such, "changed", if the interval does not hold 0; else "no difference shown". Where there was nothing
+        to divide by, numbers are None and it says "not measured".
+    """
+    values = [value(name, pairs) for pairs in (before, after)]
+    if None in values:
+        empty = dict.fromkeys(("difference", "low", "high"))
+        return {"before": values[0], "after": values[1], **empty, "says": "not measured"}
+    low, high = interval(differences(name, before, after))
+    metric, difference = METRICS[name], values[1] - values[0]
+    says = "no difference shown"
+    if low > 0 or high < 0:
+        says = "changed" if metric.better is None else "better" if (low > 0) == (metric.better == "higher") else "worse"
+    return {"before": values[0], "after": values[1], "difference": difference, "low": low, "high": high, "says": says}
+
+
+def differences(
+    name: str, before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]], seed: int = 0
+) -> Any:
+    """Return what the difference came to in each draw of the bootstrap, an array of `RESAMPLES`."""
+    import numpy
+    from scipy.stats import bootstrap
+
+    transform = METRICS[name].transform
+
+    def difference(above: Any, below: Any, new_above: Any, new_below: Any, axis: int = -1) -> Any:
+        with numpy.errstate(invalid="ignore", divide="ignore"):  # a draw may hold nothing to divide by
+            old = transform(above.sum(axis=axis) / below.sum(axis=axis))
+            return transform(new_above.sum(axis=axis) / new_below.sum(axis=axis)) - old
+
+    columns = [*zip(*before, strict=True), *zip(*after, strict=True)]
+    if len(before) == 1:  # the one row in every draw
+        return numpy.full(RESAMPLES, difference(*(numpy.array(column) for column in columns)))
+    found = bootstrap(
+        columns, difference, paired=True, vectorized=True, n_resamples=RESAMPLES, method="percentile",
+        batch=1000, rng=numpy.random.default_rng(seed),
+    )  # fmt: skip
+    return found.bootstrap_distribution
+
+
+def interval(draws: Any) -> tuple[float, float]:
+    """Return the bounds between which the middle `CONFIDENCE` of the draws lie."""
+    import numpy
+
+    tail = (1 - CONFIDENCE) / 2 * 100
+    low, high = numpy.nanpercentile(draws, [tail, 100 - tail])
+    return float(low), float(high)
