@@ -25,12 +25,17 @@ class Answer:
 
     title: str
     text: str
-    tokens: int
-    """New tokens, eos included."""
+    ids: list[int] = dataclasses.field(repr=False)
+    """The new tokens, eos included."""
     eos: bool
     """Whether the model ended the answer itself, before `max_new_tokens`."""
     seconds: float = dataclasses.field(default=0.0, compare=False)
     """Its share of the time that its batch took."""
+
+    @property
+    def tokens(self) -> int:
+        """How many new tokens there are."""
+        return len(self.ids)
 
 
 def generate(
@@ -173,7 +178,7 @@ def _answer(tokenizer: Any, title: str, new: list[int], seconds: float = 0.0) ->
     """Return the answer up to eos; what `generate` padded behind it is not part of it."""
     eos = tokenizer.eos_token_id in new
     new = new[: new.index(tokenizer.eos_token_id) + 1] if eos else new
-    return Answer(title, tokenizer.decode(new, skip_special_tokens=True).strip(), len(new), eos, seconds)
+    return Answer(title, tokenizer.decode(new, skip_special_tokens=True).strip(), new, eos, seconds)
 
 
 def _memory(model: Any) -> tuple[Any, float | None]:
