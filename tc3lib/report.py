@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import accumulate
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -133,7 +134,7 @@ def _amount(value: Any) -> str:
 
 def _duration(seconds: float | None) -> str:
     """Return seconds as they are, from two minutes on with what that makes."""
-    if seconds is None or seconds < 120:
+    if seconds is None or not 120 <= seconds < math.inf:
         return f"{_number(seconds, 1)} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -154,13 +155,8 @@ def _fold(text: str | None, size: int = SHOWN) -> tuple[str, str]:
     A new line counts as `LINE` characters: a base model may write little else.
     """
     text = text or ""
-    room = size
-    for cut, character in enumerate(text):
-        room -= LINE if character == "\n" else 1
-        if room <= 0:
-            break
-    else:
-        return text, ""
+    seen = accumulate(LINE if character == "\n" else 1 for character in text)
+    cut = next((place for place, count in enumerate(seen) if count >= size), len(text))
     if len(text) + LINE * text.count("\n", cut) <= cut + size // 4:
         return text, ""
     gap = max(text.rfind(" ", cut // 2, cut), text.rfind("\n", cut // 2, cut))
@@ -200,9 +196,9 @@ def _front_matter(model_name: str) -> Any:
     return Markup(yaml.safe_dump(about, sort_keys=False, allow_unicode=True, width=1000))
 
 
-def _base_name(model_name: str) -> str:
-    """Return what a card may call the base model: not the path that it had on some machine."""
-    return PurePath(model_name).name if PurePath(model_name).is_absolute() else model_name
+def _base_name(text: str) -> str:
+    """Return a path's last name, other text as it is: a card does not tell where files lay on some machine."""
+    return PurePath(text).name if PurePath(text).is_absolute() else text
 
 
 def _prompt() -> Any:

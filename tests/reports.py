@@ -20,7 +20,8 @@ _METRICS = [  # name, label, better, digits, held out (before, after, low, high,
     ("repeated", "Share of four-word runs said before", "lower", 4,
      (0.3871, 0.0412, -0.4022, -0.2907, "better"), (0.3755, 0.0437, -0.3891, -0.2751, "better")),
     ("title_words", "Title words that the answer uses", "higher", 4,
-     (0.7012, 0.6894, -0.0417, 0.0179, "no difference shown"), (0.7103, 0.6955, -0.0431, 0.0138, "no difference shown")),
+     (0.7012, 0.6894, -0.0417, 0.0179, "no difference shown"),
+     (0.7103, 0.6955, -0.0431, 0.0138, "no difference shown")),
     ("html", "Answers with HTML in them", "lower", 4,
      (0.0781, 0.0, -0.1328, -0.0313, "better"), (0.0703, 0.0, -0.1172, -0.0313, "better")),
     ("invented_numbers", "Answers with numbers that nobody gave", "lower", 4,
@@ -30,13 +31,14 @@ _METRICS = [  # name, label, better, digits, held out (before, after, low, high,
 ]  # fmt: skip
 
 _ATLAS = (
-    "The 'The Clockmaker's Atlas of Small Towns' is a guide to forty-one places that most maps leave out. Each chapter "
-    "begins at the station, or where it was, and goes no farther than one can walk before lunch. The drawings are by the "
-    "author, who says that a photograph remembers too much.\n\nIncludes an index of bakeries, a table of church bells by "
-    "pitch, and a folding plan of the canal. 'The most useful book about nowhere in particular,' said one newspaper, and "
-    "another said nothing, which its editor has since regretted. Second edition, with eleven new towns and two fewer "
-    "bridges. The binding lies flat, the paper takes a pencil, and the cover has been tried in rain. For walkers, "
-    "readers, and people who like to know what is on the far side of a hill without having to go and look."
+    "The 'The Clockmaker's Atlas of Small Towns' is a guide to forty-one places that most maps leave out. Each "
+    "chapter begins at the station, or where it was, and goes no farther than one can walk before lunch. The "
+    "drawings are by the author, who says that a photograph remembers too much.\n\n"
+    "Includes an index of bakeries, a table of church bells by pitch, and a folding plan of the canal. 'The most "
+    "useful book about nowhere in particular,' said one newspaper, and another said nothing, which its editor has "
+    "since regretted. Second edition, with eleven new towns and two fewer bridges. The binding lies flat, the "
+    "paper takes a pencil, and the cover has been tried in rain. For walkers, readers, and people who like to "
+    "know what is on the far side of a hill without having to go and look."
 )
 
 
@@ -63,9 +65,9 @@ def example_report() -> dict[str, Any]:
         ],
         "most_changed": [
             _row("B00B7XKVTM", "eval", "Linen Apron with Two Pockets (Slate)",
-                 "The 'Linen Apron with Two Pockets (Slate)' is cut from washed linen, with ties long enough to meet in "
-                 "front.", "",
-                 "The 'Linen Apron with Two Pockets (Slate)' is made of soft linen, with two deep pockets and long ties.",
+                 "The 'Linen Apron with Two Pockets (Slate)' is cut from washed linen, with ties long enough to "
+                 "meet in front.", "",
+                 "The 'Linen Apron with Two Pockets (Slate)' is made of soft linen, with two pockets and long ties.",
                  0.0, 0.5581),
         ],
         "demo": [
@@ -96,7 +98,8 @@ def example_report() -> dict[str, Any]:
         },
         "settings": {
             "model": {
-                "model_name": "unsloth/llama-3-8b-bnb-4bit", "max_seq_length": 2048, "dtype": None, "load_in_4bit": True,
+                "model_name": "unsloth/llama-3-8b-bnb-4bit", "max_seq_length": 2048, "dtype": None,
+                "load_in_4bit": True,
             },
             "lora": {"r": 16, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": ["q_proj", "k_proj", "v_proj"]},
             "training": {
@@ -132,3 +135,19 @@ def _row(
         "uid": uid, "part": part, "title": title, "reference": reference, "before": before, "after": after,
         "rougeL_before": rouge[0], "rougeL_after": rouge[1],
     }  # fmt: skip
+
+
+def filled(report: dict[str, Any], text: str) -> dict[str, Any]:
+    """Return a report with `text` wherever a report holds text that the code does not choose, names included."""
+    report["verdict"] |= {"sentence": text, "learned": text}
+    for metric in report["metrics"].values():
+        metric["label"] = text
+    for row in (row for group in report["answers"].values() for row in group):
+        row |= dict.fromkeys(("title", "reference", "before", "after"), text)
+        row["uid"] = row["uid"] and text
+    report["settings"] = {name: {f"{key} {text}": text for key in part} for name, part in report["settings"].items()}
+    for name in ("data", "time", "memory"):
+        report[name] = {f"{key} {text}": value for key, value in report[name].items()}
+    report["versions"] = {f"{key} {text}": text for key in report["versions"]}
+    report["plan"] |= {"limited_by": text}
+    return report | dict.fromkeys(("created", "gpu", "run", "model_name"), text)
