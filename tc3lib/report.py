@@ -56,7 +56,7 @@ def model_card(report: Mapping[str, Any]) -> str:
     Raises:
         Tc3Error: `report` lacks a part.
     """
-    return _fill("model_card.md", report, False, _markdown, prompt=_prompt())
+    return _fill("model_card.md.jinja", report, False, _markdown, prompt=_prompt())
 
 
 def _fill(name: str, report: Mapping[str, Any], autoescape: bool, finalize: Any, **values: Any) -> str:
