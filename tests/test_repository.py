@@ -137,7 +137,7 @@ def test_modules_stay_small_and_import_one_way(path):
         "runtime": {"config", "errors"},
         "lookup": {"cleaning", "errors", "prompts"},
         "asking": {"config", "errors", "generation", "lookup", "prompts"},
-        "demo": {"asking", "checkpoints", "config", "errors", "lookup", "models", "presets", "runtime"},
+        "demo": {"asking", "checkpoints", "config", "errors", "files", "lookup", "models", "presets", "runtime"},
         "__init__": set(),
         "__main__": {"runtime"},
     }  # fmt: skip
