@@ -117,8 +117,8 @@ def _row(match: Match, alike: bool) -> str:
     score = f" <small>{match.score:.0f} % alike</small>" if alike else ""
     return (
         f"<article><p><mark class='{kind}'>{match.mark}</mark> <small>uid <code>{_text(match.uid)}</code></small>"
-        f"{score}</p><p dir='auto'><b>{_text(match.title)}</b></p><p class='text' dir='auto'>{_text(match.description)}</p>"
-        "</article>"
+        f"{score}</p><p dir='auto'><b>{_text(match.title)}</b></p>"
+        f"<p class='text' dir='auto'>{_text(match.description)}</p></article>"
     )
 
 
