@@ -1,0 +1,140 @@
+"""`python -m tc3lib.demo [FOLDER]`: a page on this machine that asks the base model and the tuned one, with sources.
+
+In Colab, run it as `!python -m tc3lib.demo /content/drive/MyDrive/tc3 &` once the settings cell has mounted Drive, and
+open the page with `google.colab.output.serve_kernel_port_as_window(7860)`. There is no public link: Gradio's would
+fetch a program and send every question through another host.
+"""
+
+import argparse
+import html
+import os
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from tc3lib import asking, checkpoints, models, presets, runtime
+from tc3lib.config import Config
+from tc3lib.errors import Tc3Error, show_alone
+from tc3lib.files import read_rows
+from tc3lib.lookup import Catalogue
+
+LOOPBACK = "127.0.0.1"
+
+
+def page(model: Any, tokenizer: Any, config: Config, catalogue: Catalogue, titles: Sequence[str] = ()) -> Any:
+    """Return the page as a `gradio.Blocks`; `launch` serves it.
+
+    Args:
+        model: From `models.load_adapter` or `models.load_base_model`.
+        tokenizer: Its tokenizer.
+        config: The generation settings are used.
+        catalogue: Where sources are looked up.
+        titles: Offered as examples.
+    """
+    gradio = _gradio()
+    one_at_a_time = Lock()
+
+    def answer(question: str) -> str:
+        try:
+            with one_at_a_time:  # the adapter is switched off and on in the one model
+                return asking.render(asking.ask(model, tokenizer, question, config.generation, catalogue))
+        except RuntimeError as error:  # a Tc3Error, or what torch says of the card and its memory
+            line = str(error).strip().splitlines()[0]
+            return f"<p role='alert' class='tc3-error'>{html.escape(line[:1].upper() + line[1:])}</p>"
+
+    with gradio.Blocks(title="tc3lib: ask about a product", analytics_enabled=False) as blocks:
+        gradio.Markdown("# Ask about a product\nThe base model's answer, the tuned one's, and what the catalogue says.")
+        question = gradio.Textbox(label="A title, or a question that contains one", max_lines=1, autofocus=True)
+        button = gradio.Button("Ask", variant="primary")
+        result = gradio.HTML(elem_id="tc3-result")
+        if titles:
+            gradio.Examples(
+                [[title] for title in titles], question, label="Titles in the catalogue", cache_examples=False
+            )
+        gradio.on([button.click, question.submit], answer, question, result, api_name="ask", concurrency_limit=1)
+    return blocks.queue(max_size=64)
+
+
+def launch(blocks: Any, host: str = LOOPBACK, port: int = 7860) -> str:
+    """Serve the page in the background and return its address. It asks no other host for anything.
+
+    Raises:
+        Tc3Error: The port is taken, or `host` is none of this machine's addresses.
+    """
+    gradio = _gradio()
+    theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
+    try:
+        _, address, _ = blocks.launch(
+            server_name=host, server_port=port, theme=theme, css=_STYLE, share=False, quiet=True, ssr_mode=False,
+            pwa=False, footer_links=[], mcp_server=False, inbrowser=False, inline=False, prevent_thread_lock=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise Tc3Error(f"cannot serve the page at {host}, port {port}: {error}. Give another --port.") from None
+    return address
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Load the model and the catalogue of a work folder and serve the page until interrupted."""
+    parser = argparse.ArgumentParser(prog="python -m tc3lib.demo", description="A page that asks both models.")
+    parser.add_argument("folder", nargs="?", type=Path, help="the work folder with lora_model/; default: TC3_HOME")
+    parser.add_argument("--port", type=int, default=7860)
+    parser.add_argument("--host", default=LOOPBACK, help="0.0.0.0: any machine that reaches this one may ask")
+    options = parser.parse_args(arguments)
+    show_alone()
+    _gradio()
+    config = presets.get(os.environ.get("TC3_PRESET", "llama3_8b"))
+    if options.folder is not None:
+        if not options.folder.is_dir():
+            raise Tc3Error(f"there is no folder {options.folder}: give the work folder that 03_train wrote to.")
+        os.environ["TC3_HOME"] = str(options.folder)
+    work = runtime.setup(config)
+    _check(config, work)
+    catalogue = Catalogue(work)
+    model, tokenizer = models.load_adapter(work / "lora_model", config.model)
+    blocks = page(model, tokenizer, config, catalogue, _examples(work))
+    print(f"The page is at {launch(blocks, options.host, options.port)} (Ctrl-C ends it)", flush=True)
+    blocks.block_thread()
+
+
+def _gradio() -> Any:
+    """Import Gradio, which asks its makers' server for news as it starts unless told not to."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio
+    except ImportError as error:
+        raise Tc3Error(
+            f"the page needs gradio, which is not all there ({error}): pip install --no-deps -r requirements-demo.txt"
+        ) from None
+    return gradio
+
+
+def _check(config: Config, work: Path) -> None:
+    """Raise Tc3Error if there is no adapter, if it was trained on other rows, or if there is no GPU for it."""
+    if not (work / "lora_model").is_dir():
+        raise Tc3Error(f"no lora_model in {work}: run 03_train first, or give the work folder that has it.")
+    checkpoints.check_adapter(work)
+    if config.requires_gpu:
+        import torch
+
+        if not torch.cuda.is_available():
+            raise Tc3Error(
+                f"the preset {config.preset!r} needs an NVIDIA GPU and there is none: start this on a machine that has "
+                "one, or set TC3_PRESET=tiny for an adapter of the small run."
+            )
+
+
+def _examples(work: Path) -> list[str]:
+    """Return titles to try: three held out, one trained on."""
+    held_out, trained = (list(islice(read_rows(work / name), 3)) for name in ("eval.jsonl", "train.jsonl"))
+    return [row["input_text"] for row in (*held_out, *trained[:1])]
+
+
+_STYLE = """
+.tc3-error { border-left: 4px solid #E45756; background: rgba(228, 87, 86, 0.15); padding: 0.7em 1em; }
+"""
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,77 @@
+import builtins
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tc3lib import demo
+from tc3lib.errors import Tc3Error
+
+
+@pytest.fixture
+def tiny(monkeypatch):
+    monkeypatch.setenv("TC3_PRESET", "tiny")
+    monkeypatch.setenv("TC3_HOME", "")
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    monkeypatch.setattr(demo, "_gradio", lambda: None)  # what these tests are about comes before the page
+
+
+def test_without_gradio_a_line_says_what_to_install(monkeypatch):
+    monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
+    real = builtins.__import__
+
+    def missing(name, *rest):
+        if name == "gradio":
+            raise ModuleNotFoundError("No module named 'gradio'")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", missing)
+    with pytest.raises(Tc3Error, match=r"No module named 'gradio'\): pip install .* requirements-demo\.txt"):
+        demo.main([])
+    assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+
+
+def test_a_folder_that_is_not_there_is_told_and_not_made(tiny, tmp_path):
+    with pytest.raises(Tc3Error, match=r"there is no folder .*nowhere: give the work folder"):
+        demo.main([str(tmp_path / "nowhere")])
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_folder_without_adapter_is_told(tiny, tmp_path):
+    with pytest.raises(Tc3Error, match=rf"no lora_model in {tmp_path}: run 03_train first"):
+        demo.main([str(tmp_path)])
+
+
+def test_rows_that_changed_since_training_are_told(tiny, tmp_path):
+    (tmp_path / "lora_model").mkdir()
+    for name in ("train.jsonl", "eval.jsonl"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(Tc3Error, match="have changed since the adapter was trained"):
+        demo.main([str(tmp_path)])
+
+
+def test_a_preset_for_a_gpu_is_told_where_there_is_none(tiny, tmp_path, monkeypatch):
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(demo.checkpoints, "check_adapter", lambda work: None)
+    monkeypatch.setenv("TC3_PRESET", "llama3_8b")
+    (tmp_path / "lora_model").mkdir()
+    with pytest.raises(Tc3Error, match=r"'llama3_8b' needs an NVIDIA GPU .* TC3_PRESET=tiny"):
+        demo.main([str(tmp_path)])
+
+
+def test_a_failure_is_one_line_without_a_stack(tmp_path):
+    environment = os.environ | {"TC3_PRESET": "tinny"}
+    command = [sys.executable, "-m", "tc3lib.demo", str(tmp_path)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] in (
+        "Tc3Error: there is no preset 'tinny' (TC3_PRESET). Did you mean 'tiny'?",
+        # in an environment without it
+        "Tc3Error: the page needs gradio, which is not all there (No module named 'gradio'): pip install --no-deps -r "
+        "requirements-demo.txt",
+    )
+    assert "Traceback" not in done.stderr
