@@ -5,13 +5,15 @@ pin, and of what those need in turn, is met by a pin or by Colab, for Colab's Py
 
     python tests/check_colab.py            judge from tests/colab/lock.json, without a network
     python tests/check_colab.py --remake   ask the package index for that file's contents, write it, then judge
-    python tests/check_colab.py --list     print the packages of a notebook in Colab, for `pip install --no-deps`
+    python tests/check_colab.py --list     print the packages of a notebook in Colab that this Python can have, without
+                                           those for a GPU, for `pip install --no-deps`
 
 `make check-colab` does all three, and runs the notebooks with what the last one prints.
 """
 
 import argparse
 import json
+import platform
 import re
 import subprocess
 import sys
@@ -50,9 +52,13 @@ USED = (
 # What runs notebooks outside Colab, for --list: Colab's versions too.
 TOOLS = ("ipykernel", "nbclient", "nbconvert")
 
+# What --list leaves out: only a GPU uses it.
+GPU_ONLY = re.compile(r"nvidia-|cuda-|triton$|xformers$|torch$|torchvision$")
+
 # Requirements that are not met and need not be: (who asks, what for) and why. One that is met has to go.
 EXCEPTIONS = {
-    ("unsloth-zoo", "certifi"): "a newer list of certificate authorities than some indexes hold; Colab's own will do",
+    ("unsloth", "certifi"): "a newer list of certificate authorities than some indexes hold; Colab's own will do",
+    ("unsloth-zoo", "certifi"): "as for unsloth",
 }
 
 
@@ -151,7 +157,9 @@ def judge(
             violations.append(f"{name} is in lock.json and nowhere else: run make check-colab")
         elif there[name] is not None and public(there[name]) != public(entry["version"]):
             violations.append(f"{name}: lock.json has {entry['version']}, Colab {there[name]}, run make check-colab")
-        if name in pins and not SpecifierSet(entry["requires_python"] or "").contains(ENVIRONMENT["python_full_version"]):
+        if name in pins and not SpecifierSet(entry["requires_python"] or "").contains(
+            ENVIRONMENT["python_full_version"]
+        ):
             violations.append(f"{name} {entry['version']} wants Python {entry['requires_python']}")
     for name, requirement in walk(lock, [*pins, *USED]):
         target = canonicalize_name(requirement.name)
@@ -241,7 +249,10 @@ def main() -> int:
         LOCK.write_text(json.dumps(remake(pins, image), indent=1) + "\n")
     lock = json.loads(LOCK.read_text())
     if arguments.list:
-        print(*(f"{name}=={entry['version']}" for name, entry in lock.items()), sep="\n")
+        here = platform.python_version()
+        for name, entry in lock.items():
+            if not GPU_ONLY.match(name) and SpecifierSet(entry["requires_python"] or "").contains(here):
+                print(f"{name}=={entry['version']}")
         return 0
     verdict = judge(pins, image, lock)
     for line in verdict.violations:
