@@ -270,9 +270,8 @@ def _work(config: Config, work: Path, stage: str) -> Row:
     found = f"{work} has {usage.free // MIB:,} MiB free"
     if stage != "03_train":
         needed = 2 * GIB if stage == "01_prepare" and config.requires_gpu else 100 * MIB
-        return Row(
-            "work folder", found, "" if usage.free >= needed else f"about {needed // MIB:,} MiB are wanted there"
-        )
+        advice = "" if usage.free >= needed else f"about {needed // MIB:,} MiB are wanted: free some, or set TC3_HOME"
+        return Row("work folder", found, advice)
     needed, training = space_needed(config), config.training
     if training.resume_from_checkpoint:  # a run that continues has part of what it needs
         needed -= sum(path.stat().st_size for path in (work / training.output_dir).rglob("*") if path.is_file())
@@ -294,6 +293,6 @@ def _weights(name: str) -> Row:
     there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
     advice = (
-        "" if free >= WEIGHTS else f"{name} takes about {WEIGHTS // GIB} GiB: set HF_HOME to a folder that has them"
+        "" if free >= WEIGHTS else f"about {WEIGHTS // GIB} GiB are wanted: free some, or set HF_HOME to another disk"
     )
     return Row("model", f"to download, {there} has {free / GIB:.0f} GiB free", advice)
