@@ -4,6 +4,7 @@ PYTHON ?= python3
 BIN ?= .venv/bin
 READY := .venv/.ready
 BROWSER := .venv/.browser
+COLAB := .venv-colab
 RUN := runs/tiny
 
 # The local runs use the embedded model and catalogue and never ask a server for anything.
@@ -11,7 +12,7 @@ export TC3_PRESET := tiny
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test browser fuzz crash lint notebooks from-colab data clean
+.PHONY: help run test browser fuzz crash check-colab lint notebooks from-colab data clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -37,6 +38,15 @@ fuzz: $(READY)  ## attack 01_prepare with 100,000 flipped bytes instead of the f
 crash: $(READY)  ## kill training 200 times instead of the 20 of make test, and compare with a run left alone
 	TC3_CRASH=200 $(BIN)/python -m pytest tests/test_crash.py
 
+check-colab: $(READY)  ## ask the package index whether Colab's packages and ours fit, and run the notebooks with them
+	$(BIN)/python tests/check_colab.py --remake
+	rm -rf $(COLAB) && $(PYTHON) -m venv $(COLAB)
+	$(COLAB)/bin/pip install --quiet torch==2.13.0
+	$(BIN)/python tests/check_colab.py --list > $(COLAB)/requirements.txt
+	$(COLAB)/bin/pip install --quiet --no-deps --only-binary=:all: -r $(COLAB)/requirements.txt
+	rm -rf runs/colab
+	PYTHONPATH=$(CURDIR) $(MAKE) --no-print-directory run BIN=$(COLAB)/bin READY= BROWSER= RUN=runs/colab
+
 lint: $(READY)  ## check style, and that the notebooks are generated from their sources
 	$(BIN)/pre-commit run --all-files
 
@@ -57,7 +67,7 @@ data: $(READY)  ## remake data/trn.json and data/base_model from their scripts (
 	$(BIN)/python data/make_base_model.py
 
 clean:  ## forget the environment and all local results
-	rm -rf .venv runs tc3lib.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv $(COLAB) runs tc3lib.egg-info .pytest_cache .ruff_cache
 
 $(READY): requirements-cpu.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13")'

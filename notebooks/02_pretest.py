@@ -26,14 +26,15 @@
 # done it.
 
 # %% tags=["setup"]
+import runpy
 import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    repository = "https://github.com/tc3lib/tc3lib"
-    fetch = f"cd /content; test -d tc3lib || git clone -q --depth 1 --branch v0.1.0 {repository}"
-    subprocess.run(f"{fetch} && pip install -q --no-deps -r tc3lib/requirements-colab.txt", shell=True, check=True)
-    sys.path.insert(0, "/content/tc3lib")
+    clone = "git clone -q --depth 1 --branch v0.1.0 https://github.com/tc3lib/tc3lib"
+    failed, said = subprocess.getstatusoutput(f"cd /content; test -d tc3lib || {clone} || ! rm -rf tc3lib")
+    failed and sys.exit(f"tc3lib was not fetched, mend this and run the cell again: {' '.join(said.split())}")
+    runpy.run_path("/content/tc3lib/tc3lib/colab.py", run_name="__main__")
 
 # %% [markdown]
 # The library loads the model and asks it; pandas shows tables.

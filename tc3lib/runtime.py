@@ -1,23 +1,21 @@
-"""Where am I: the work folder, Google Drive, the GPU. The only module that imports google.colab."""
+"""Where am I: the work folder, Google Drive, secrets. The only module that imports google.colab."""
 
 import errno
-import math
 import os
 import secrets
-import shutil
 import sys
 import textwrap
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from tc3lib import preflight
 from tc3lib.config import Config, nearest
 from tc3lib.errors import Tc3Error, show_alone
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 DRIVE = Path("/content/drive")
 SOURCE = "trn.json"
-MIB = 2**20
 
 _RESTART = "choose Runtime > Restart session and run the notebook again"
 _ELSEWHERE = "set TC3_HOME to a folder outside Drive, which goes when the session ends"
@@ -67,30 +65,37 @@ def setup(config: Config, stage: str | None = None) -> Path:
     """Return the run's work folder, ready to be written to, after checking what the stage needs.
 
     The folder is `$TC3_HOME` if that is set, `tc3` on the user's Google Drive in Colab, and `runs/<preset>` in the
-    repository elsewhere. In Colab a folder on Drive is mounted first. What takes long to check comes last.
+    repository elsewhere. In Colab a folder on Drive is mounted first. With a stage, what it finds on the machine is
+    shown as a table: versions, GPU, memory, disk, token, each with a tick or a line of advice.
 
     Args:
         config: The run.
-        stage: The notebook's name, for example `03_train`: checks that the stages before it have run, that there is
-            a GPU if the preset needs one, and that there is space to train. None: none of these.
+        stage: The notebook's name, for example `03_train`: shows the table, and checks that the stages before it have
+            run, that there is a GPU if the preset needs one, and that there is space to train. None: none of these.
 
     Raises:
         Tc3Error: Drive cannot be mounted, the folder does not give back what is written to it or has too little
-            space, a file that the stage reads is missing, there is no GPU, or there is no such stage.
+            space, a file that the stage reads is missing, there is no GPU or a package is missing without which no
+            model is loaded, or there is no such stage.
     """
     show_alone()
     if stage is not None and stage not in STAGES:
         raise Tc3Error(f"there is no stage {stage!r}. {nearest(stage, STAGES)}")
+    rows, model = [], stage is not None and STAGES[stage].gpu
+    if stage is not None:
+        token = _token(config.model.model_name) if model else ""
+        rows = preflight.machine(config, model=model, in_colab=in_colab(), token=token)
+        preflight.refuse(rows)  # before the user is asked for Drive
     work = _work_folder(config)
-    if _on_drive(work):
+    on_drive = _on_drive(work)
+    if on_drive:
         _mount()
     _check_write(work)
-    if stage == "03_train":
-        _check_space(config, work)
     if stage is not None:
+        rows += preflight.places(config, work, stage=stage, model=model, on_drive=on_drive, in_colab=in_colab())
+        preflight.refuse(rows)
         check_inputs(work, stage)
-        if STAGES[stage].gpu and config.requires_gpu:
-            _check_gpu(config)
+        print(preflight.table(rows))
     print(f"preset {config.preset}, work folder {work}")
     return work
 
@@ -124,28 +129,6 @@ def finish(work: Path) -> None:
         raise Tc3Error(_shadow())
     state = "Drive has everything: safe to disconnect" if mounted else "Drive is not mounted: there is nothing to send"
     print(f"{state}. The settings cell mounts it again.")
-
-
-def space_needed(config: Config) -> int:
-    """Return about how many bytes a whole training run writes.
-
-    That is the checkpoints that stay (10 where nothing tells), the best one, the one being written, and the adapter.
-    A checkpoint of the 8B model with r=16 has 270 MiB (adapter 160, 8-bit optimiser 81, tokenizer 17, small files),
-    and in proportion with another r. What `shutil.disk_usage` calls free is the most that there can be: on Drive the
-    account's quota may be smaller, since files wait on the machine's disk first.
-
-    Args:
-        config: The run.
-    """
-    training = config.training
-    checkpoint = 270 * MIB * config.lora.r // 16 if config.requires_gpu else 16 * MIB
-    if training.save_strategy == "no":
-        return checkpoint
-    stay = training.save_total_limit or 10
-    if training.save_strategy == "steps" and training.max_steps > 0:
-        planned = math.ceil(training.max_steps / training.save_steps)
-        stay = min(planned, training.save_total_limit or planned)
-    return (stay + 3) * checkpoint
 
 
 def catalogue(config: Config, work: Path) -> Path:
@@ -192,6 +175,23 @@ def _work_folder(config: Config) -> Path:
         return work.expanduser().absolute()
     except RuntimeError as error:
         raise Tc3Error(f"TC3_HOME={chosen!r}: {error}") from None
+
+
+def _token(name: str) -> str:
+    """Return where huggingface_hub will find a token for the model, "" if nowhere. The token itself goes nowhere."""
+    if os.environ.get("HF_TOKEN", "").strip():
+        return "HF_TOKEN"
+    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    if Path(os.environ.get("HF_TOKEN_PATH") or Path(home, "token")).expanduser().is_file():
+        return "what `hf auth login` saved"
+    if not in_colab() or not name.startswith(preflight.GATED):  # Colab asks the user before it gives a secret
+        return ""
+    from google.colab import errors, userdata
+
+    try:
+        return "Colab's secrets" if userdata.get("HF_TOKEN").strip() else ""
+    except (errors.Error, userdata.NotebookAccessError):
+        return ""
 
 
 def _on_drive(work: Path) -> bool:
@@ -273,28 +273,3 @@ def _check_write(work: Path) -> None:
             os.truncate(path, 0)  # what is deleted on Drive stays in its bin, and counts
         with suppress(OSError):
             path.unlink()
-
-
-def _check_space(config: Config, work: Path) -> None:
-    """Raise Tc3Error if there is too little space to train; a run that continues has part of what it needs."""
-    needed, training = space_needed(config), config.training
-    if training.resume_from_checkpoint:
-        needed -= sum(path.stat().st_size for path in (work / training.output_dir).rglob("*") if path.is_file())
-    usage = shutil.disk_usage(work)
-    if usage.total and usage.free < needed:  # a total of 0: the file system does not tell
-        raise Tc3Error(
-            f"the run writes about {math.ceil(needed / MIB):,} MiB and {work} has {usage.free // MIB:,} MiB free: set "
-            f"save_total_limit (now {training.save_total_limit}) lower or save_steps (now {training.save_steps}) "
-            "higher, free some space, or set TC3_HOME to another folder."
-        )
-
-
-def _check_gpu(config: Config) -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        advice = "in Colab choose Runtime > Change runtime type > L4 GPU" if in_colab() else "run it in Colab"
-        raise Tc3Error(
-            f"the preset {config.preset!r} needs an NVIDIA GPU and there is none: {advice}, or set TC3_PRESET=tiny for "
-            "the small run on a CPU."
-        )

@@ -1,4 +1,4 @@
-"""A stand-in for `google.colab` whose `drive` mounts, refuses and forgets as the real one does."""
+"""A stand-in for `google.colab`: `drive` mounts, refuses and forgets, `userdata` gives secrets, as the real ones do."""
 
 import errno
 import os
@@ -86,12 +86,46 @@ class FakeDrive(ModuleType):
             raise error
 
 
+class ColabError(Exception):
+    """The real `google.colab.errors.Error`."""
+
+
+class FakeUserdata(ModuleType):
+    """`google.colab.userdata` with some secrets.
+
+    Attributes:
+        secrets: Value by name; an exception is raised.
+        asked: The names that were asked for: for each the real one may show the user a question.
+    """
+
+    class SecretNotFoundError(ColabError):
+        """The real one derives from `google.colab.errors.Error`."""
+
+    class NotebookAccessError(Exception):
+        """The real one does not."""
+
+    def __init__(self):
+        super().__init__("google.colab.userdata")
+        self.secrets: dict[str, str | Exception] = {}
+        self.asked: list[str] = []
+
+    def get(self, key):
+        self.asked.append(key)
+        value = self.secrets.get(key, self.SecretNotFoundError(f"Secret {key} does not exist."))
+        if isinstance(value, Exception):
+            raise value
+        return value
+
+
 def install(monkeypatch, point: Path, cloud: Path) -> FakeDrive:
     """Make this a Colab kernel whose Drive goes to `point`; return its `google.colab.drive`."""
     drive, colab = FakeDrive(point, cloud), ModuleType("google.colab")
-    colab.drive = drive
-    for name, module in (("google", ModuleType("google")), ("google.colab", colab), ("google.colab.drive", drive)):
-        monkeypatch.setitem(sys.modules, name, module)
+    colab.drive, colab.userdata, colab.errors = drive, FakeUserdata(), ModuleType("google.colab.errors")
+    colab.errors.Error = ColabError
+    google = ModuleType("google")
+    google.colab = colab
+    for module in (google, colab, drive, colab.userdata, colab.errors):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     real_ismount = os.path.ismount
 
     def reaching(real):

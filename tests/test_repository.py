@@ -135,10 +135,12 @@ def test_modules_stay_small_and_import_one_way(path):
         "evaluation": {"config", "errors", "generation", "prompts"},
         "plotting": {"files", "prompts"},
         "report": {"errors", "prompts"},
-        "runtime": {"config", "errors"},
         "lookup": {"cleaning", "errors", "prompts"},
         "asking": {"config", "errors", "generation", "lookup", "prompts"},
         "demo": {"asking", "checkpoints", "config", "errors", "files", "lookup", "models", "presets", "runtime"},
+        "colab": {"__version__", "errors"},
+        "preflight": {"colab", "config", "errors"},
+        "runtime": {"config", "errors", "preflight"},
         "__init__": set(),
         "__main__": {"runtime"},
     }  # fmt: skip

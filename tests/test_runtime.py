@@ -6,7 +6,7 @@ from collections import namedtuple
 import fake_colab
 import pytest
 
-from tc3lib import presets, runtime
+from tc3lib import preflight, presets, runtime
 from tc3lib.errors import Tc3Error
 
 
@@ -105,13 +105,99 @@ def test_the_posttest_needs_the_pretest(home):
 
 @pytest.mark.parametrize("stage", ["02_pretest", "03_train", "04_posttest"])
 def test_the_8b_preset_without_a_gpu_is_told_what_to_do(stage, home, monkeypatch):
-    import torch
-
-    for name in runtime.STAGES[stage].reads:
-        (home / name).mkdir(parents=True)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(Tc3Error, match=r"'llama3_8b' needs an NVIDIA GPU and there is none: .*TC3_PRESET=tiny"):
         runtime.setup(presets.llama3_8b(), stage)
+
+
+def test_what_the_stage_cannot_do_without_is_told_before_drive_is_asked_for(drive, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert "needs an NVIDIA GPU" in told(presets.llama3_8b(), "02_pretest")
+    assert drive.mounts == []
+
+
+@pytest.mark.parametrize("stage", sorted(runtime.STAGES))
+def test_a_stage_begins_with_a_table_and_setup_alone_with_none(home, stage, capsys):
+    for name in runtime.STAGES[stage].reads:
+        (home / name).mkdir(parents=True)
+    runtime.setup(presets.tiny(), stage)
+    lines = capsys.readouterr().out.splitlines()
+    names = ["Python", "packages", "GPU", "memory", *(["token"] if stage != "01_prepare" else []), "work", "Drive"]
+    assert [line.split()[1] for line in lines[:-1]] == names
+    assert {line[0] for line in lines[:-1]} <= {"✓", "!"}
+    runtime.setup(presets.tiny())
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+SECRET = "hf_planted0123456789"
+GATED = presets.llama3_8b().change(model_name="meta-llama/Meta-Llama-3-8B")
+
+
+@pytest.fixture
+def no_token(monkeypatch, tmp_path):
+    for name in ("HF_TOKEN", "HF_TOKEN_PATH"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "huggingface"))
+
+
+def test_a_token_is_looked_for_in_the_environment_then_what_was_saved_then_colabs_secrets(
+    no_token, drive, monkeypatch, tmp_path
+):
+    import google.colab
+
+    name, userdata = GATED.model.model_name, google.colab.userdata
+    assert runtime._token(name) == ""
+    userdata.secrets["HF_TOKEN"] = SECRET
+    assert runtime._token(name) == "Colab's secrets"
+    (tmp_path / "huggingface").mkdir()
+    (tmp_path / "huggingface" / "token").write_text(SECRET)
+    assert runtime._token(name) == "what `hf auth login` saved"
+    monkeypatch.setenv("HF_TOKEN", SECRET)
+    assert runtime._token(name) == "HF_TOKEN"
+    assert userdata.asked == ["HF_TOKEN"] * 2
+
+
+def test_colab_is_asked_for_the_secret_of_a_gated_model_alone(no_token, drive):
+    import google.colab
+
+    assert runtime._token("unsloth/llama-3-8b-bnb-4bit") == ""
+    assert google.colab.userdata.asked == []
+
+
+def test_a_secret_that_the_user_refuses_is_none(no_token, drive):
+    import google.colab
+
+    userdata = google.colab.userdata
+    for error in (userdata.NotebookAccessError("no"), google.colab.errors.Error("no"), " "):
+        userdata.secrets["HF_TOKEN"] = error
+        assert runtime._token(GATED.model.model_name) == ""
+
+
+@pytest.mark.parametrize("where", ["environment", "secrets", "saved"])
+@pytest.mark.parametrize("stage", sorted(runtime.STAGES))
+def test_the_token_is_shown_and_written_nowhere(no_token, drive, monkeypatch, tmp_path, capfd, where, stage):
+    import traceback
+
+    import google.colab
+
+    monkeypatch.setattr(preflight, "_gpu", lambda config, in_colab: [preflight.Row("GPU", "there")])
+    google.colab.userdata.secrets["HF_TOKEN"] = SECRET if where == "secrets" else ""
+    if where == "saved":
+        (tmp_path / "huggingface").mkdir()
+        (tmp_path / "huggingface" / "token").write_text(SECRET)
+    if where == "environment":
+        monkeypatch.setenv("HF_TOKEN", SECRET)
+    with pytest.raises(Tc3Error) as error:
+        runtime.setup(GATED, stage)
+        runtime.check_inputs(tmp_path, "04_posttest")  # 01 needs nothing: any error will do
+    trace = "".join(traceback.TracebackException.from_exception(error.value, capture_locals=True).format())
+    monkeypatch.setattr(runtime, "check_inputs", lambda work, stage: None)
+    work = runtime.setup(GATED, stage)
+    said = capfd.readouterr()
+    assert ("  token" in said.out) == (stage != "01_prepare")
+    assert "is gated" not in said.out
+    assert SECRET not in said.out + said.err + trace
+    assert [path for path in work.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")] == []
 
 
 def test_preparing_needs_no_gpu(home):
@@ -387,8 +473,8 @@ MIB = 2**20
 def test_the_space_a_run_needs_is_that_of_the_checkpoints_that_stay_and_three_more(changes, checkpoints):
     settings = {"r": 16, "max_steps": 60, "save_strategy": "steps", "save_steps": 10, "save_total_limit": None}
     config = presets.llama3_8b().change(**settings | changes)
-    assert runtime.space_needed(config) == checkpoints * 270 * MIB
-    assert runtime.space_needed(config.change(r=32)) == checkpoints * 540 * MIB
+    assert preflight.space_needed(config) == checkpoints * 270 * MIB
+    assert preflight.space_needed(config.change(r=32)) == checkpoints * 540 * MIB
 
 
 def small():
@@ -396,7 +482,7 @@ def small():
 
 
 def test_the_small_run_needs_little_space():
-    assert runtime.space_needed(small()) == (3 + 3) * 16 * MIB
+    assert preflight.space_needed(small()) == (3 + 3) * 16 * MIB
 
 
 def test_too_little_space_is_told_before_training_alone(home, free):
@@ -427,23 +513,21 @@ def test_a_run_that_continues_needs_what_is_left(home, free):
 
 
 def test_the_quick_checks_come_before_the_slow_ones(drive, free, monkeypatch):
-    """Each is told although all that come after it would fail too."""
-    import torch
-
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    """Each is told although all that come after it would fail too: the machine, Drive, the folder, its files."""
     free(0)
     drive.fails = ValueError("mount failed")
     config, stage = presets.llama3_8b(), "03_train"
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", refuse(errno.EROFS))
+        patch.setenv("CUDA_VISIBLE_DEVICES", "")
+        assert "needs an NVIDIA GPU" in told(config, stage)
+        patch.setattr(preflight, "_gpu", lambda config, in_colab: [])
         assert "cannot mount" in told(config, stage)
         assert "cannot write" in told(config, stage)
+    monkeypatch.setattr(preflight, "_gpu", lambda config, in_colab: [])
     assert "MiB free" in told(config, stage)
     free(2**40)
     assert "needs train.jsonl" in told(config, stage)
-    for name in runtime.STAGES[stage].reads:
-        (drive.point / "MyDrive" / "tc3" / name).touch()
-    assert "needs an NVIDIA GPU" in told(config, stage)
 
 
 def test_finishing_sends_all_to_drive_and_the_settings_cell_mounts_it_again(drive, capsys):
