@@ -18,6 +18,9 @@ from tc3lib.tables import Row, Table, missing, not_utf8, packed, pick, places
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP = re.compile(r'"?sep=(.)"?\r?\n')
 """The line with which Excel is told the delimiter."""
+_TRIES = 10
+"""Rows found damaged only lines after their first, in lines once found so, until each line has to be whole by itself:
+where the quotes of all lines are wrong, reading on to the longest allowed row from each would take hours."""
 _CSV_ERRORS = {
     "expected after": 'a quote (") in a quoted cell must be doubled ("")',
     "unexpected end": 'the quote (") that a cell begins with is not closed',
@@ -28,7 +31,8 @@ _CSV_ERRORS = {
 def csv_rows(source: Table) -> Iterator[Block]:
     """Yield the rows of a CSV file after its header; quoted cells may hold line breaks.
 
-    A row that cannot be read costs its first line; reading goes on at the next.
+    A row that cannot be read costs its first line; reading goes on at the next. So that the rest of such a row is not
+    taken for rows, none that is short, which may lack only empty cells, counts until a whole one has come.
     """
     return packed(_csv_rows(source), source.columns)
 
@@ -69,6 +73,8 @@ class _Lines:
         self._waiting: deque[tuple[int, int, bytes, str]] = deque()
         self._taken: list[tuple[int, int, bytes, str]] = []
         self._size = self._number = 0
+        self.single = 0
+        """Number of the last line that has to be a row by itself."""
 
     def __iter__(self) -> "_Lines":
         return self
@@ -84,6 +90,8 @@ class _Lines:
         self._size += len(line)
         if reason or self._size > LINE_BYTES:
             raise csv.Error(reason or TOO_LONG)
+        if len(self._taken) > 1 and self._taken[0][0] <= self.single:
+            raise csv.Error("unexpected end of data")
         return line.decode(errors="surrogateescape")
 
     def begin(self) -> None:
@@ -96,14 +104,15 @@ class _Lines:
         return self._taken[0][:2]
 
     def again(self) -> int:
-        """Let the row's lines but for the first come again; return the number of its last line."""
+        """Let the row's lines but for the first come again; return how many these are."""
         self._waiting.extendleft(reversed(self._taken[1:]))
-        return self._taken[-1][0]
+        return len(self._taken) - 1
 
 
 def _csv_rows(source: Table) -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
-    lines, doubtful, width = _Lines(source), 0, 0
+    lines, width, trusted = _Lines(source), 0, True
+    doubtful = tries = 0  # the last line that a damaged row has reached, and how many such rows there were on the way
     at: list[int | None] = []
     reader = csv.reader(lines, delimiter=source.delimiter, strict=True)
     while True:
@@ -116,14 +125,18 @@ def _csv_rows(source: Table) -> Iterator[Row]:
             reason = next((told for mark, told in _CSV_ERRORS.items() if mark in str(error)), str(error))
             if not at:
                 raise Tc3Error(f"{source.path}, line {lines.first()[0]}: the header is damaged: {reason}.") from None
-            yield Row(*lines.first(), (), reason)
-            doubtful = max(doubtful, lines.again())
+            number, offset = lines.first()
+            tries, trusted = 0 if number > doubtful else tries, False
+            if (more := lines.again()) and number > lines.single:
+                doubtful, tries = max(doubtful, number + more), tries + 1
+                lines.single = doubtful if tries >= _TRIES else lines.single
+            yield Row(number, offset, (), reason)
             reader = csv.reader(lines, delimiter=source.delimiter, strict=True)
             continue
         number, offset = lines.first()
         if at:
-            reason = ""
-            if any(cells[width:]) or (0 < len(cells) < width and number <= doubtful):
+            reason, trusted = "", trusted or (len(cells) >= width and number > doubtful)
+            if any(cells[width:]) or (0 < len(cells) < width and not trusted):
                 reason = f"{len(cells)} cells, but the header has {width}: quote a cell that holds {source.delimiter!r}"
             yield Row(number, offset, pick(cells, at) if cells else (), reason)
         elif any(map(str.strip, cells)) and not (number == 1 and cells[0].startswith("sep=")):

@@ -66,7 +66,6 @@ class Source:
         if self.table == tables.CSV:
             return delimited.csv_rows(self)
         if self.table:
-            self.at = 0  # where such a file is read says little about how much of it is done
             return workbooks.excel_rows(self) if self.table == tables.EXCEL else workbooks.parquet_rows(self)
         return blocks.elements(self) if self.array else blocks.lines(self, max(start, self.start), end)
 

@@ -79,7 +79,7 @@ def text(value: Any) -> str | None:
         return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
     if isinstance(value, bytes):
         return value.decode()
-    if isinstance(value, datetime) and value.time() == time() and value.tzinfo is None:
+    if isinstance(value, datetime) and value.tzinfo is None and value == datetime.combine(value.date(), time()):
         return str(value.date())
     if isinstance(value, int | Decimal | date | time | timedelta):
         return str(value)

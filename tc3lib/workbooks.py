@@ -35,6 +35,7 @@ def _parquet_rows(source: Table) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
+    source.at = 0
     errors = (pyarrow.ArrowException, OSError)
     with _damage(source, PARQUET, errors):
         opened = pyarrow.OSFile(os.fspath(source.path))
@@ -73,6 +74,7 @@ def _value(scalar: Any) -> Any:
 def _excel_rows(source: Table) -> Iterator[Row]:
     import openpyxl
 
+    source.at = 0  # where such a file is read says little about how much of it is done
     source.raw.seek(0)
     with _damage(source, EXCEL, _EXCEL_ERRORS), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of styles that it does not know
