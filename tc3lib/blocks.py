@@ -12,7 +12,7 @@ BLOCK_BYTES = 1 << 16
 LINE_BYTES = 1 << 20
 """A longer line, or element of an array, is damaged: the longest text of the real catalogue has 0.2 MB."""
 
-_TOO_LONG = f"longer than {LINE_BYTES:,} bytes"
+TOO_LONG = f"longer than {LINE_BYTES:,} bytes"
 _NOT_CLOSED = "the array is not closed: the file is cut short"
 _SEPARATOR = re.compile(rb"[\s,]*")
 _BOUNDARY = re.compile(rb"[,}\n]\s*(?=\{)")
@@ -22,18 +22,29 @@ _TRIES = 50
 _raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
+class Columns(NamedTuple):
+    """What a catalogue calls the three things that are read of it."""
+
+    title: str = "title"
+    content: str = "content"
+    uid: str = "uid"
+
+
+COLUMNS = Columns()
+
+
 class Block(NamedTuple):
     """Some lines of a catalogue, or elements of its array, in the file's order."""
 
     lines: list[bytes]
     offset: int
     """Of the first line, in bytes of the unpacked file."""
-    starts: list[tuple[int, int]] | None = None
-    """Line number and offset of each element of an array; None: the lines follow one another."""
+    starts: list[tuple[int, int | None]] | None = None
+    """Line number and offset of each element of an array, or row of a table; None: the lines follow one another."""
     reason: str = ""
     """Why the one line of this block, which is left out, cannot be read."""
 
-    def positions(self, first_line: int) -> list[tuple[int, int]]:
+    def positions(self, first_line: int) -> list[tuple[int, int | None]]:
         """Return number (the first line has `first_line`) and byte offset of every line."""
         if self.starts is not None:
             return self.starts
@@ -69,10 +80,10 @@ def lines(source: Readable, start: int, end: int | None) -> Iterator[Block]:
             found[0] = rest + found[0]
         rest = b"" if not found or found[-1].endswith(b"\n") else found.pop()
         if found and len(found[0]) > LINE_BYTES + len(b"\n"):
-            yield Block([b""], offset, reason=_TOO_LONG)
+            yield Block([b""], offset, reason=TOO_LONG)
             offset += len(found.pop(0))
         if len(rest) > LINE_BYTES:
-            yield Block([b""], offset, reason=_TOO_LONG)
+            yield Block([b""], offset, reason=TOO_LONG)
             skipping, offset, rest = True, offset + len(rest), b""
         size = sum(map(len, found))
         if end is not None and offset + size > end:
@@ -160,13 +171,13 @@ def _value_end(text: bytes, start: int, ended: bool) -> tuple[int, int, str]:
         if "trailing characters" in reason:  # the value is whole; this counts the character after it
             end, reason = damage - 1, ""
         elif not at and not ended:
-            reason = _TOO_LONG
+            reason = TOO_LONG
     if not reason:
         end = start + len(text[start:end].rstrip())
     if not reason and not text.startswith(b"{", start) and b"{" in text[start:end]:
         damage, reason = start, "expected an object"  # maybe a string that a stray quote has opened
     if not reason and end - start > LINE_BYTES:
-        damage, reason = end, _TOO_LONG
+        damage, reason = end, TOO_LONG
     return end, damage, reason
 
 

@@ -109,6 +109,12 @@ class DataConfig:
     """The catalogue, in the work folder or anywhere; with `.gz` or `.zip` added it is found too."""
     fallback_source: str | None
     """What is read where the work folder has no `trn.json` and `source` asks for nothing else."""
+    title_column: Annotated[str, msgspec.Meta(min_length=1)]
+    """What the catalogue calls the title: a key of JSON, or a column of CSV, Excel or Parquet."""
+    content_column: Annotated[str, msgspec.Meta(min_length=1)]
+    """What it calls the content."""
+    uid_column: Annotated[str, msgspec.Meta(min_length=1)]
+    """What it calls the uid, which it need not have."""
     clean: bool
     """Unescape HTML, tidy white space, drop glued edition notes. False: only strip both ends."""
     max_damaged: Share

@@ -10,11 +10,14 @@ from typing import Any
 
 import msgspec
 
+from tc3lib.blocks import COLUMNS, Columns
 from tc3lib.cleaning import clean_text
+from tc3lib.config import DataConfig
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, blaming, replacing_all
 from tc3lib.records import Converted, decode_each
 from tc3lib.sources import Source, opened
+from tc3lib.tables import missing
 from tc3lib.workers import convert_here, convert_in_workers
 
 PARALLEL_FROM_BYTES = 64 << 20
@@ -35,6 +38,11 @@ class PrepareReport:
     """Whether this is the whole catalogue of the Tech Challenge, if it has as many lines."""
 
 
+def columns(config: DataConfig) -> Columns:
+    """Return what the settings say the catalogue calls title, content and uid."""
+    return Columns(config.title_column, config.content_column, config.uid_column)
+
+
 def prepare(
     source: Path | str,
     target: Path | str,
@@ -42,26 +50,29 @@ def prepare(
     clean: bool = True,
     max_damaged: float = 0.01,
     workers: int | None = None,
+    columns: Columns = COLUMNS,
 ) -> PrepareReport:
     """Turn a catalogue into fine-tuning records, dropping products without a title or without a description.
 
     Writes `target` (JSON Lines of `instruction`, `input_text`, `response`); beside it `*.uid.jsonl`, whose n-th line
     is the uid of the n-th record, and `quarantine.jsonl`, with line number, byte offset (in the unpacked file) and
-    reason of each line that could not be read. Each file appears whole or not at all; the old one stays until then.
+    reason of each line that could not be read; a row of Excel or Parquet has a number and no offset. Each file appears
+    whole or not at all; the old one stays until then.
     The bytes do not depend on `workers`. Memory does not depend on the size of the catalogue or of its lines.
 
     Args:
-        source: JSON Lines, or a JSON array, of `title`, `content` and, if there is one, `uid`; other keys are passed
-            over. UTF-8, plain or packed with gzip or zip.
+        source: JSON Lines, a JSON array or a table of `title`, `content` and, if there is one, `uid`; other keys are
+            passed over. UTF-8, plain or packed with gzip or zip; tables are CSV, packed or not, Excel or Parquet.
         target: The file to write.
         clean: Tidy title and content with `clean_text`. False: only strip both ends.
         max_damaged: Largest share of damaged lines that is put up with.
         workers: Processes. None: as many as there are cores, 4 at most, for plain JSON Lines from 64 MiB on, else
-            one. What is packed, or an array, is always read by one.
+            one. What is packed, an array or a table is always read by one.
+        columns: What the catalogue calls the three.
 
     Raises:
-        Tc3Error: `source` is missing, not a catalogue, too damaged or without a usable row, or a file cannot be
-            written.
+        Tc3Error: `source` is missing, not a catalogue, without these columns, too damaged or without a usable row, or
+            a file cannot be written.
     """
     source, target, start = Path(source), Path(target), time.monotonic()
     if workers is not None and (not isinstance(workers, int) or workers < 1):
@@ -70,38 +81,42 @@ def prepare(
         raise Tc3Error(f"{str(target)!r} cannot be the file to write: give another name, such as trn_output.json.")
     uids, quarantine = target.with_suffix(".uid.jsonl"), target.with_name("quarantine.jsonl")
     total, first = Converted(), []
-    with alone(target.parent), opened(source) as opened_source, blaming(target):
+    with alone(target.parent), opened(source, columns) as opened_source, blaming(target):
         _keep_apart(source, (target, uids, quarantine))
         with replacing_all(target, uids, quarantine, keep_empty=False) as (records, names, damaged):
             if (workers := _workers(opened_source, workers)) > 1:
-                parts = convert_in_workers(source, clean, (records, names), workers)
+                parts = convert_in_workers(source, clean, (records, names), workers, columns)
             else:
                 parts = convert_here(opened_source, clean, (records, names))
             for part in _with_progress(parts, source):
                 for line, offset, reason in part.damaged:
-                    row = msgspec.json.encode({"line": line, "offset": offset, "reason": reason})
+                    at = {"line": line} if offset is None else {"line": line, "offset": offset}
+                    row = msgspec.json.encode({**at, "reason": reason})
                     damaged.write(row + b"\n")
                     if len(first) < 3:
                         first.append(row.decode())
                 part.damaged.clear()
                 total.add(part)
-            _check(source, total, first, max_damaged)
+            _check(opened_source, total, first, max_damaged)
     seconds = round(time.monotonic() - start, 3)
     return PrepareReport(total.read, total.kept, dict(sorted(total.dropped.items())), seconds, _remark(total))
 
 
-def before_and_after(source: Path | str, rows: int = 5, among: int = 20_000) -> list[dict[str, Any]]:
+def before_and_after(
+    source: Path | str, rows: int = 5, among: int = 20_000, columns: Columns = COLUMNS
+) -> list[dict[str, Any]]:
     """Return titles and contents that cleaning changes: `uid`, `before` and `after` of some in the first rows.
 
     Args:
         source: The catalogue.
         rows: How many to return, at most: some of any length up to 300 characters, if there are such.
         among: Lines to look at.
+        columns: What it calls title, content and uid.
     """
     changed, seen = [], 0
-    with opened(Path(source)) as catalogue:
+    with opened(Path(source), columns) as catalogue:
         for block in catalogue.blocks():
-            for product in decode_each(block, 1)[0]:
+            for product in decode_each(block, 1, columns)[0]:
                 for text in filter(None, (product.title, product.content)):
                     if (tidy := clean_text(text)) != text.strip():
                         changed.append({"uid": product.uid, "before": text, "after": tidy})
@@ -121,7 +136,7 @@ def _keep_apart(source: Path, written: tuple[Path, ...]) -> None:
 
 
 def _workers(source: Source, workers: int | None) -> int:
-    if source.packing or source.array:
+    if source.packing or source.array or source.table:
         return 1
     if workers is None:
         large = source.path.stat().st_size >= PARALLEL_FROM_BYTES
@@ -145,20 +160,35 @@ def _with_progress(parts: Iterator[tuple[Converted, int]], source: Path) -> Iter
             yield part
 
 
-def _check(source: Path, total: Converted, first: list[str], max_damaged: float) -> None:
+def _check(source: Source, total: Converted, first: list[str], max_damaged: float) -> None:
     """Raise Tc3Error if the catalogue is too damaged, or nothing of it can be used."""
+    path = source.path
     damaged = total.dropped.get("damaged", 0)
     shown = f" The first: {' '.join(first)}" if first else ""
     if not total.kept:
+        expected = f"a row with both below the header of a {source.table} file"
+        if not source.table:
+            expected = f'JSON Lines such as {{"{source.columns.title}": "...", "{source.columns.content}": "..."}}'
         raise Tc3Error(
-            f"{source} has no row with a title and a content in {total.read} lines; expected JSON Lines such as "
-            f'{{"title": "...", "content": "..."}}.{shown}'
+            f"{path} has no row with a title and a content in {total.read} lines; expected {expected}.{shown}"
+            f"{_other_keys(source)}"
         )
     if damaged > max_damaged * total.read:
         raise Tc3Error(
-            f"{source}: {damaged:,} of {total.read:,} lines are damaged, {damaged / total.read:.1%}; at most "
+            f"{path}: {damaged:,} of {total.read:,} lines are damaged, {damaged / total.read:.1%}; at most "
             f"{max_damaged:.1%} (max_damaged) are put up with. Copy or download it again, or mend it.{shown}"
         )
+
+
+def _other_keys(source: Source) -> str:
+    """Say which keys a line of JSON has, if those that were looked for are not among them."""
+    block = next(source.blocks(), None)
+    for line in block.lines if block and not source.table else []:
+        with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
+            if isinstance(found := msgspec.json.decode(line), dict):
+                told = missing(source.path, source.columns, list(found), "the keys of its first line are")
+                return told and f" {told}"
+    return ""
 
 
 def _remark(total: Converted) -> str:

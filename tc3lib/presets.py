@@ -71,6 +71,9 @@ def llama3_8b() -> Config:
         data=DataConfig(
             source="trn.json",
             fallback_source=None,
+            title_column="title",
+            content_column="content",
+            uid_column="uid",
             clean=True,
             max_damaged=0.01,
             train_rows=None,

@@ -1,22 +1,17 @@
 """Turn lines of a catalogue into fine-tuning records, at the speed of the JSON library."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
 
 import msgspec
 
-from tc3lib.blocks import Block
+from tc3lib.blocks import Block, Columns
 from tc3lib.cleaning import clean_text
 from tc3lib.prompts import INSTRUCTION, RESPONSE
 
 _BEFORE, _BETWEEN, _AFTER = RESPONSE.split("{}")
-
-
-class _Product(msgspec.Struct, gc=False):
-    """What is read of a line; msgspec passes over all other keys without building their values."""
-
-    title: str | None
-    content: str | None
-    uid: str | int | float | bool | None = None
 
 
 class _Record(msgspec.Struct, gc=False, tag_field="instruction", tag=INSTRUCTION):
@@ -34,8 +29,8 @@ class Converted:
     kept: int = 0
     dropped: dict[str, int] = field(default_factory=dict)
     """By reason, as in `data.PrepareReport`."""
-    damaged: list[tuple[int, int, str]] = field(default_factory=list)
-    """Line number, byte offset and reason of each line that could not be read."""
+    damaged: list[tuple[int, int | None, str]] = field(default_factory=list)
+    """Line number, byte offset (None where there are no lines) and reason of each line that could not be read."""
     records: bytes = b""
     """The kept ones as JSON Lines."""
     uids: bytes = b""
@@ -50,24 +45,36 @@ class Converted:
             self.dropped[reason] = self.dropped.get(reason, 0) + count
 
 
-_decode = msgspec.json.Decoder(_Product).decode
 _encode_lines = msgspec.json.Encoder().encode_lines
 _DAMAGE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
-def convert(block: Block, clean: bool, first_line: int) -> Converted:
+@lru_cache
+def _decoder(columns: Columns) -> Callable[[bytes], Any]:
+    """Return what reads `title`, `content` and `uid` of a line; msgspec passes over all other keys."""
+    product = msgspec.defstruct(
+        "Product",
+        [("title", str | None), ("content", str | None), ("uid", str | int | float | bool | None, None)],
+        rename=columns._asdict(),
+        gc=False,
+    )
+    return msgspec.json.Decoder(product).decode
+
+
+def convert(block: Block, clean: bool, first_line: int, columns: Columns) -> Converted:
     """Decode, tidy and encode lines; one that is damaged costs itself alone.
 
     Args:
         block: The lines.
         clean: Tidy title and content with `clean_text`. False: only strip both ends.
         first_line: Number of the block's first line in the file, from 1.
+        columns: The keys of title, content and uid.
     """
     damaged, empty = [], 0
     try:
-        products = list(map(_decode, block.lines))
+        products = list(map(_decoder(columns), block.lines))
     except _DAMAGE:
-        products, damaged, empty = decode_each(block, first_line)
+        products, damaged, empty = decode_each(block, first_line, columns)
     tidy = clean_text if clean else str.strip
     records, uids = [], []
     no_title = no_content = neither = emptied = 0
@@ -99,12 +106,14 @@ def convert(block: Block, clean: bool, first_line: int) -> Converted:
     )  # fmt: skip
 
 
-def decode_each(block: Block, first_line: int) -> tuple[list[_Product], list[tuple[int, int, str]], int]:
+def decode_each(
+    block: Block, first_line: int, columns: Columns
+) -> tuple[list[Any], list[tuple[int, int | None, str]], int]:
     """Return the products of the lines that can be read, position and reason of the others, and how many are empty."""
-    products, damaged, empty = [], [], 0
+    decode, products, damaged, empty = _decoder(columns), [], [], 0
     for line, position in zip(block.lines, block.positions(first_line), strict=True):
         try:
-            products.append(_decode(line))
+            products.append(decode(line))
         except _DAMAGE as error:
             if line and not line.strip():
                 empty += 1

@@ -17,6 +17,7 @@ from typing import IO
 
 import msgspec
 
+from tc3lib.blocks import Columns
 from tc3lib.errors import Tc3Error
 from tc3lib.records import Converted, convert
 from tc3lib.sources import Source, opened
@@ -31,6 +32,7 @@ class _Task(msgspec.Struct):
     clean: bool
     files: tuple[int, int]
     """Descriptors of the files for records and uids."""
+    columns: Columns
 
 
 class _Order(msgspec.Struct):
@@ -59,7 +61,7 @@ def convert_here(source: Source, clean: bool, files: tuple[IO[bytes], IO[bytes]]
     line, written, started = 1, 0, 0
     _keep_freed_memory()
     for block in source.blocks():
-        converted = convert(block, clean, line)
+        converted = convert(block, clean, line, source.columns)
         files[0].write(converted.records)
         files[1].write(converted.uids)
         line, written = line + converted.read, written + len(converted.records)
@@ -71,7 +73,7 @@ def convert_here(source: Source, clean: bool, files: tuple[IO[bytes], IO[bytes]]
 
 
 def convert_in_workers(
-    path: Path, clean: bool, files: tuple[IO[bytes], IO[bytes]], workers: int
+    path: Path, clean: bool, files: tuple[IO[bytes], IO[bytes]], workers: int, columns: Columns
 ) -> Iterator[tuple[Converted, int]]:
     """Convert a catalogue of plain JSON Lines in several processes; yields what `convert_here` does.
 
@@ -82,7 +84,7 @@ def convert_in_workers(
     size = path.stat().st_size
     edges = [*range(0, size, RANGE_BYTES), None]
     ranges = iter(list(pairwise(edges)))
-    task = _Task(clean, (files[0].fileno(), files[1].fileno()))
+    task = _Task(clean, (files[0].fileno(), files[1].fileno()), columns)
     with ExitStack() as stack:
         team = [stack.enter_context(_Worker(path, task)) for _ in range(workers)]
         for worker in team:
@@ -148,7 +150,7 @@ def _work(path: Path, task: _Task, orders: IO[bytes], answers: IO[bytes]) -> Non
     """Do what a worker does until the orders end or the process that gives them is gone."""
     held = (b"", b"")
     _keep_freed_memory()
-    with opened(path) as source:
+    with opened(path, task.columns) as source:
         for line in orders:
             order = msgspec.json.decode(line, type=_Order)
             answer = _Answer()
@@ -177,7 +179,7 @@ def _convert_range(
     for block in source.blocks(start, end):
         if len(whole.damaged) >= _DAMAGED:
             return whole, (records, uids), (block.offset, end)
-        part = convert(block, clean, whole.read + 1)
+        part = convert(block, clean, whole.read + 1, source.columns)
         records += part.records
         uids += part.uids
         whole.add(part)

@@ -1,5 +1,8 @@
 """What must agree between the repository's files."""
 
+import ast
+import dataclasses
+import functools
 import os
 import re
 import subprocess
@@ -7,6 +10,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 import tc3lib
 
@@ -15,6 +19,7 @@ REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["ur
 TEXTS = ["README.md", "README.pt-BR.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.py")
 )]  # fmt: skip
+PAGES = ["docs/troubleshooting.md", "docs/troubleshooting.pt-BR.md"]
 
 
 def pins(name):
@@ -53,7 +58,7 @@ def test_the_repositorys_address_and_tag_are_those_of_pyproject(name):
         assert tag == f"v{tc3lib.__version__}"
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.pt-BR.md", "CONTRIBUTING.md", "data/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "README.pt-BR.md", "CONTRIBUTING.md", "data/README.md", *PAGES])
 def test_relative_links_lead_somewhere(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     targets = re.findall(r"\]\((?!https?:|#)([^)#]+)", text)
@@ -70,6 +75,103 @@ def test_the_two_readmes_have_the_same_structure():
         return headings, blocks, sorted(re.findall(r"\]\((https?:[^)]+|docs/[^)]+)\)", outside))
 
     assert shape(english) == shape(portuguese)
+
+
+def test_the_two_pages_on_trouble_have_the_same_structure():
+    english, portuguese = ((ROOT / name).read_text(encoding="utf-8") for name in PAGES)
+
+    def shape(text):
+        blocks = re.findall(r"^```.*?^```", text, re.M | re.S)
+        outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
+        order = re.findall(r"^(#+) |^(\d\.|-) ", outside, re.M)
+        links = re.findall(r"\]\(([^)]+)\)", outside.partition("\n## ")[2])
+        return order, blocks, links, sorted(re.findall(r"`[^`]+`", outside))
+
+    assert shape(english) == shape(portuguese)
+
+
+@functools.cache
+def said():
+    """Module by module, every piece of text that is no docstring, between what f-strings fill in."""
+    found = {}
+    for path in sorted((ROOT / "tc3lib").glob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+        constants = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in docs]
+        found[path.name] = [node.value for node in constants if isinstance(node.value, str)]
+    return found
+
+
+MESSAGES = re.findall(r"^```text\n(.*?)\n```", (ROOT / PAGES[0]).read_text(encoding="utf-8"), re.M | re.S)
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message[:40])
+def test_every_message_on_trouble_is_what_the_library_says(message):
+    pieces = [piece.strip(" '.;:?") for piece in message.split("…")]
+    pieces = [piece for piece in pieces if len(piece) > 2]
+    assert max(map(len, pieces)) > 14
+    lacking = [[piece for piece in pieces if not any(piece in text for text in texts)] for texts in said().values()]
+    assert min(lacking, key=len) == []
+
+
+def test_there_are_messages_of_each_trouble():
+    sections = re.split(r"^## ", (ROOT / PAGES[0]).read_text(encoding="utf-8"), flags=re.M)[1:-1]
+    assert len(sections) == 8
+    assert all("```text" in section for section in sections)
+
+
+def test_the_five_lines_of_contributing_are_a_preset():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add a preset")[2].partition("\n## ")[0]
+    function, table = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+    assert len((function + table).splitlines()) == 5
+    old = "_PRESETS = {function.__name__: function for function in (llama3_8b, tiny)}\n"
+    source = (ROOT / "tc3lib" / "presets.py").read_text(encoding="utf-8")
+    assert source.count(old) == 1
+    namespace = {"__file__": str(ROOT / "tc3lib" / "presets.py"), "__name__": "presets"}
+    exec(source.replace(old, f"{function}\n\n{table}"), namespace)
+    short, recipe = namespace["get"]("short"), namespace["get"]("llama3_8b")
+    assert (short.preset, short.model.max_seq_length) == ("short", 1024)
+    assert short == dataclasses.replace(recipe.change(
+        max_seq_length=1024, per_device_train_batch_size=4, gradient_accumulation_steps=8
+    ), preset="short")  # fmt: skip
+    assert "TC3_PRESET=short" in text
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.pt-BR.md", "CONTRIBUTING.md", *PAGES])
+def test_every_make_target_that_is_named_is_there(name):
+    named = set(re.findall(r"(?:^|`)(?:PYTHON=\S+ )?make (?:PYTHON=\S+ )?([a-z-]+)", (ROOT / name).read_text(), re.M))
+    there = set(re.findall(r"^([a-z-]+):.*##", (ROOT / "Makefile").read_text(), re.M))
+    assert named and named <= there
+
+
+def test_the_settings_on_trouble_and_data_are_settings():
+    from tc3lib import presets
+
+    for name in (*PAGES, "data/README.md"):
+        for block in re.findall(r"\.change\((.*?)^\)", (ROOT / name).read_text(encoding="utf-8"), re.M | re.S):
+            exec(f"presets.llama3_8b().change({block})", {"presets": presets})
+
+
+def test_githubs_workflow_does_what_ci_does_on_both_ends_of_the_supported_pythons():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    (job,) = workflow["jobs"].values()
+    versions = job["strategy"]["matrix"]["python"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert all(isinstance(version, str) for version in versions)  # 3.10 would be the number 3.1
+    assert project["requires-python"] == f">={versions[0]}"
+    assert f"Python {versions[0]} to {versions[-1]}" in (ROOT / "README.md").read_text()
+    assert job["env"]["PYTHON"] == "python${{ matrix.python }}"
+    assert {"push", "pull_request"} <= workflow[True].keys()  # YAML 1.1 reads `on` as true
+    steps = job["steps"]
+    used = [step["uses"].partition("@")[0] for step in steps if "uses" in step]
+    assert used == ["actions/checkout", "actions/setup-python", "actions/upload-artifact"]
+    assert steps[1]["with"]["python-version"] == "${{ matrix.python }}"
+    commands = [step["run"] for step in steps if "run" in step]
+    assert commands == [".ci/run", "make run"]
+    assert os.access(ROOT / commands[0], os.X_OK)
+    folder, _, files = steps[-1]["with"]["path"].rpartition("/")
+    assert files == "*.ipynb"
+    assert f"--output-dir {folder} " in planned("run", ROOT / "README.md")
 
 
 def planned(target, ready):
@@ -111,11 +213,16 @@ def test_modules_stay_small_and_import_one_way(path):
         "prompts": {"errors"},
         "files": {"errors"},
         "blocks": set(),
-        "sources": {"blocks", "errors"},
+        "tables": {"blocks", "errors"},
+        "delimited": {"blocks", "errors", "tables"},
+        "workbooks": {"blocks", "errors", "tables"},
+        "sources": {"blocks", "delimited", "errors", "tables", "workbooks"},
         "cleaning": set(),
         "records": {"blocks", "cleaning", "prompts"},
-        "workers": {"errors", "records", "sources"},
-        "data": {"cleaning", "errors", "files", "records", "sources", "workers"},
+        "workers": {"blocks", "errors", "records", "sources"},
+        "data": {
+            "blocks", "cleaning", "config", "errors", "files", "records", "sources", "tables", "workers",
+        },
         "sampling": {"config", "errors", "files", "prompts"},
         "attention": set(),
         "batches": set(),
