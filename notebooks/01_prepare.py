@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `trn.json` | `trn_output.json`, `trn_output.uid.jsonl`, `prepare_report.json`, `train.jsonl`, `eval.jsonl`, `demo.jsonl` | CPU |
+# | `trn.json` | `trn_output.json`, `trn_output.uid.jsonl`, `prepare_report.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl` | CPU |
 
 # %% [markdown]
 # In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: `make run` has
@@ -75,7 +75,8 @@ plotting.table(data.before_and_after(source), ["uid", "before", "after"])
 
 # %% [markdown]
 # Draw the rows that the planned steps will see. The hash of a description decides whether it may be trained on or is
-# held out, so none is on both sides. Equal rows count once.
+# held out, so none is on both sides. Equal rows count once. The questions for the tests before and after training are
+# drawn here too, once: the demo titles, held-out rows, and rows to train on.
 
 # %%
 needed, demo = planning.rows_needed(config.training), config.generation.demo_titles

@@ -15,11 +15,12 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tc3lib/tc3lib/blob/v0.1.0/notebooks/02_pretest.ipynb)
 #
-# Asks the base model to describe the demo titles, and held-out products that it will never be trained on.
+# Asks the base model the questions that notebook 01 drew: the demo titles, products that it will never be trained on,
+# and products that it will be.
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `eval.jsonl`, `demo.jsonl` | `pretest.jsonl` | GPU (`tiny`: CPU) |
+# | `questions.jsonl`, `train.jsonl` | `pretest.jsonl` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: `make run` has
@@ -44,7 +45,7 @@ import os
 
 import pandas as pd
 
-from tc3lib import evaluation, files, generation, models, plotting, presets, runtime
+from tc3lib import evaluation, files, generation, metrics, models, plotting, presets, runtime
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -65,23 +66,22 @@ model, tokenizer = models.load_base_model(config.model)
 # The demo titles, written as you watch, each with the `uid` of its row in the catalogue.
 
 # %%
-demo = files.read_rows(work / "demo.jsonl")
-answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, demo)
+questions = files.read_rows(work / "questions.jsonl")
+answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, questions)
 
 # %% [markdown]
-# The same for the held-out titles, in batches, with the loss of the descriptions that they really have.
+# All questions in batches, with the loss of the descriptions that the products really have. Interrupted, it goes on
+# where it was.
 
 # %%
-rows = evaluation.answer(model, tokenizer, demo + files.read_rows(work / "eval.jsonl"), config)
-files.write_rows(work / "pretest.jsonl", rows)
+rows = evaluation.answer(model, tokenizer, config, work, "pretest")
 plotting.table(rows[:8], ["part", "uid", "title", "reference", "answer"])
 
 # %% [markdown]
-# The base model's scores on the held-out titles: ROUGE-L and chrF against the real descriptions, share of answers
-# that it ended itself, loss of the real descriptions.
+# The base model's scores, on titles that it will not be trained on and on some that it will be.
 
 # %%
-pd.Series(evaluation.evaluate(rows), name="before training").to_frame()
+pd.DataFrame(evaluation.scores(rows, work)).rename(metrics.labels())
 
 # %% [markdown]
 # In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.

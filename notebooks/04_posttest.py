@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `demo.jsonl`, `pretest.jsonl` | `posttest.jsonl`, `report.json` | GPU (`tiny`: CPU) |
+# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `pretest.jsonl` | `posttest.jsonl`, `report.json`, `report.html` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: `make run` has
@@ -42,7 +42,8 @@ if "google.colab" in sys.modules:
 # %%
 import os
 
-from tc3lib import checkpoints, evaluation, files, generation, models, plotting, presets, runtime
+from tc3lib import asking, checkpoints, comparison, evaluation, files, generation
+from tc3lib import lookup, models, plotting, presets, report, runtime
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
@@ -61,34 +62,49 @@ checkpoints.check_adapter(work)
 model, tokenizer = models.load_adapter(work / "lora_model", config.model)
 
 # %% [markdown]
-# The demo titles again, each with the `uid` of its row in the catalogue.
+# The demo titles, first with the adapter switched off: this is the base model again.
 
 # %%
-demo = files.read_rows(work / "demo.jsonl")
-answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, demo)
+questions, titles = files.read_rows(work / "questions.jsonl"), config.generation.demo_titles
+base = generation.stream(model, tokenizer, titles, config.generation, questions, adapter=False)
 
 # %% [markdown]
-# The held-out titles again, the same as in the pretest.
+# The same with the adapter on.
 
 # %%
-after = evaluation.answer(model, tokenizer, demo + files.read_rows(work / "eval.jsonl"), config)
-files.write_rows(work / "posttest.jsonl", after)
+tuned = generation.stream(model, tokenizer, titles, config.generation, questions)
 
 # %% [markdown]
-# Has it learned? The scores before and after, on titles that it was not trained on.
+# All questions again, the same as in the pretest.
 
 # %%
-before = files.read_rows(work / "pretest.jsonl")
-report = evaluation.compare(before, after)
-files.write_json(work / "report.json", report)
-plotting.plot_comparison(report)
+rows = evaluation.answer(model, tokenizer, config, work, "posttest")
 
 # %% [markdown]
-# The answers side by side.
+# Has it learned, and what: the manner, or these products? Every difference has its 95 % interval; where it holds 0, no
+# difference is shown.
 
 # %%
-pairs = evaluation.pairs(before, after)
-plotting.table(pairs[:10], ["part", "uid", "title", "reference", "before", "after"])
+found = comparison.compare(work, config)
+report.write(found, work)
+print(found["verdict"]["sentence"], found["verdict"]["learned"], sep="\n")
+plotting.plot_comparison(found)
+
+# %% [markdown]
+# Some answers side by side: those that came out best, worst, and most changed. `report.html` in the work folder has
+# all of this on one page to pass on.
+
+# %%
+answers = [*found["answers"]["best"], *found["answers"]["worst"], *found["answers"]["most_changed"]]
+plotting.table(answers, ["part", "uid", "title", "reference", "before", "after"])
+
+# %% [markdown]
+# Ask for yourself: a title, or a question that contains one. The source is the row of the catalogue that it is about,
+# and whether the model was trained on it.
+
+# %%
+catalogue = lookup.Catalogue(work)
+asking.show(asking.ask(model, tokenizer, "Nice for Mice", config.generation, catalogue))
 
 # %% [markdown]
 # In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.

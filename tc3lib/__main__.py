@@ -15,9 +15,14 @@ def summary(work: Path) -> str:
         lines.append(f"  {name:<12} {', '.join(files) or 'not run yet'}")
     if (work / "report.json").exists():
         report = json.loads((work / "report.json").read_text())
-        lines.append(f"Before and after training, on {report['n']} held-out titles:")
-        for metric, before in report["baseline"].items():
-            lines.append(f"  {metric:<12} {before:>8} -> {report['finetuned'][metric]}")
+        lines.append(report["verdict"]["sentence"])
+        lines.append(f"Before and after training, on {report['rows']['eval']} held-out titles:")
+        for name, metric in report["metrics"].items():
+            found = metric["parts"]["eval"]
+            before, after = (
+                "-" if found[when] is None else f"{found[when]:.{metric['digits']}f}" for when in ("before", "after")
+            )
+            lines.append(f"  {name:<16} {before:>8} -> {after:<8} {found['says']}")
     return "\n".join(lines)
 
 

@@ -55,6 +55,12 @@ METRICS = {
 """ROUGE-L: Lin 2004, `torchmetrics`, words of any alphabet in lower case, no stemming. chrF: Popovic 2015,
 `sacrebleu`, mean over answers. Repeated sequences: Welleck et al. 2020 (seq-rep-4), pooled over answers."""
 
+
+def labels() -> dict[str, str]:
+    """Return each metric's label by its name."""
+    return {name: metric.label for name, metric in METRICS.items()}
+
+
 Sums = dict[str, list[tuple[float, float]]]
 """Of each metric, a row's part of the two sums: what is counted, and what it is divided by."""
 

@@ -88,17 +88,24 @@ def plot_tokens(lengths: Sequence[int], max_seq_length: int) -> Any:
 
 
 def plot_comparison(report: Mapping[str, Any]) -> Any:
-    """Return bars of each metric before and after, from what `evaluation.compare` returned."""
-    names = list(report["baseline"])
-    figure, subplots = _subplots(9, 2.6, 1, len(names))
+    """Return the main metrics before and after on held-out and on trained rows, from `comparison.compare`."""
+    names = ("loss", "rougeL", "chrf", "eos_rate")
+    titles = {"loss": "loss", "rougeL": "ROUGE-L", "chrf": "chrF", "eos_rate": "ended by itself"}
+    figure, subplots = _subplots(9, 2.8, 1, len(names))
     for name, axes in zip(names, subplots, strict=True):
-        values = [report["baseline"][name], report["finetuned"][name]]
-        bars = axes.bar(["before", "after"], values, color=[MUTED, TRAIN_COLOUR], width=0.6)
-        axes.bar_label(bars, fmt="%.3g", padding=2)
-        axes.set_title(name, fontsize=10)
+        parts = report["metrics"][name]["parts"]
+        for place, (when, colour) in enumerate((("before", MUTED), ("after", TRAIN_COLOUR))):
+            values = [found[when] or 0.0 for found in parts.values()]
+            bars = axes.bar(
+                [at + (place - 0.5) * 0.4 for at in range(len(parts))], values, 0.38, color=colour, label=when
+            )
+            axes.bar_label(bars, fmt="%.3g", padding=2, fontsize=8)
+        axes.set_xticks(range(len(parts)), [{"eval": "held out", "train": "trained on"}[part] for part in parts])
+        axes.set_title(titles[name], fontsize=10)
         axes.set_yticks([])
         axes.margins(y=0.15)
         axes.spines[["top", "right", "left"]].set_visible(False)
+    subplots[0].legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -11,6 +11,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from tc3lib.errors import Tc3Error
+from tc3lib.files import replacing, write_json
 from tc3lib.prompts import INSTRUCTION, PROMPT
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -30,6 +31,21 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\uf
 # Entities where a table or HTML would not see the backslash.
 _ENTITIES = re.compile(r"[&<>|]")
 _BACKSLASHED = re.compile(r"[\\`*_\[\]~$#!]")
+
+
+def write(report: Mapping[str, Any], work: Path) -> None:
+    """Write `report.json` and `report.html` to the work folder, and the adapter's README where there is an adapter.
+
+    Raises:
+        Tc3Error: A file cannot be written.
+    """
+    write_json(work / "report.json", report)
+    texts = {work / "report.html": render(report, work / "loss.png")}
+    if (work / "lora_model").is_dir():
+        texts[work / "lora_model" / "README.md"] = model_card(report)
+    for path, text in texts.items():
+        with replacing(path) as file:
+            file.write(text.encode())
 
 
 def render(report: Mapping[str, Any], loss_png: Path | None) -> str:

@@ -43,19 +43,20 @@ STAGES = {
     "01_prepare": Stage(
         reads=(),
         writes=(
-            "trn_output.json", "trn_output.uid.jsonl", "prepare_report.json", "train.jsonl", "eval.jsonl", "demo.jsonl",
+            "trn_output.json", "trn_output.uid.jsonl", "prepare_report.json", "train.jsonl", "eval.jsonl",
+            "questions.jsonl",
         ),
         gpu=False,
     ),
-    "02_pretest": Stage(reads=("eval.jsonl", "demo.jsonl"), writes=("pretest.jsonl",), gpu=True),
+    "02_pretest": Stage(reads=("questions.jsonl", "train.jsonl"), writes=("pretest.jsonl",), gpu=True),
     "03_train": Stage(
         reads=("train.jsonl", "eval.jsonl"),
         writes=("outputs/", "loss.jsonl", "loss.png", "lora_model/", "run.json"),
         gpu=True,
     ),
     "04_posttest": Stage(
-        reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "demo.jsonl", "pretest.jsonl"),
-        writes=("posttest.jsonl", "report.json"),
+        reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "questions.jsonl", "pretest.jsonl"),
+        writes=("posttest.jsonl", "report.json", "report.html"),
         gpu=True,
     ),
 }  # fmt: skip
