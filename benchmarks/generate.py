@@ -60,7 +60,8 @@ def main() -> None:
         tokens = sum(answer.tokens for answer in answers) / seconds
         alone, speed = alone or answers, speed or tokens
         if size is None:
-            widths = sorted(map(len, generation.encode_prompts(tokenizer, [{"input_text": t} for t in titles])))
+            prompts = generation.encode_prompts(tokenizer, [{"input_text": title} for title in titles])
+            widths = sorted(map(len, prompts))
             size = f"planned: {planning.answers_at_once(widths, config.generation, *generation._memory(model))}"
         table.append(f"| {size} | {count} | {seconds:.1f} | {tokens:,.0f} | {tokens / speed:.1f} | {peak:.1f} |")
         print(table[-1], flush=True)
@@ -70,7 +71,7 @@ def main() -> None:
 
 
 def compare(model: object, tokenizer: object, alone: list, together: list) -> str:
-    """Say how many of the batched answers begin with the same tokens as the single ones, and how close the others are."""
+    """Say how many batched answers begin with the tokens of the single ones, and how close the others are."""
     import torch
 
     from tc3lib.generation import evaluating
@@ -89,7 +90,7 @@ def compare(model: object, tokenizer: object, alone: list, together: list) -> st
         gaps.append(((logits[ids[at]] - logits[others[at]]).abs() / logits.abs().max()).item())
     text = f"{same} of {len(alone)} batched answers begin with the {COMPARED} tokens of the single ones"
     if gaps:
-        text += f"; where one does not, its token's logit was within {max(gaps):.1e} of the other's, relative to the largest"
+        text += f"; where one does not, the two tokens' logits differ by {max(gaps):.1e} of the largest logit at most"
     return text
 
 

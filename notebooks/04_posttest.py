@@ -42,8 +42,9 @@ if "google.colab" in sys.modules:
 # %%
 import os
 
-from tc3lib import asking, checkpoints, comparison, evaluation, files, generation
-from tc3lib import lookup, models, plotting, presets, report, runtime
+from tc3lib import asking, checkpoints, comparison, evaluation, files, generation, lookup, models  # isort: split
+
+from tc3lib import plotting, presets, report, runtime
 
 # %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.

@@ -201,3 +201,14 @@ def answers_at_once(widths: Sequence[int], config: GenerationConfig, shape: Any,
 
     fitting = [count for count, width in enumerate(widths[:MOST_ANSWERS], 1) if count * needed(width) <= room]
     return max(fitting, default=1)
+
+
+def peak_memory() -> dict[str, float]:
+    """Return the most memory that training held, in GiB: of the card, or without one of this process."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return {"03_train: peak of the card": round(torch.cuda.max_memory_reserved() / GIB, 1)}
+    return {"03_train: peak of the process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)}

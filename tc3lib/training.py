@@ -186,7 +186,7 @@ def train(trainer: Any, config: Config, work: Path) -> None:
         if main:
             run["result"] = result | {
                 "seconds_of_last_call": round(time.monotonic() - start, 1),
-                "memory": _peak(),
+                "memory": planning.peak_memory(),
             }
             try:
                 check_work(work, run["run"])
@@ -197,17 +197,6 @@ def train(trainer: Any, config: Config, work: Path) -> None:
         raise Tc3Error(
             f"stopped by {stop.signal} after step {trainer.state.global_step} of {size.steps}: run it again."
         )
-
-
-def _peak() -> dict[str, float]:
-    """Return the most memory that was held, in GiB: of the card, or without one of this process."""
-    import resource
-
-    import torch
-
-    if torch.cuda.is_available():
-        return {"03_train: peak of the card": round(torch.cuda.max_memory_reserved() / planning.GIB, 1)}
-    return {"03_train: peak of the process": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 1)}
 
 
 def _check_untrained(model: Any, config: Config) -> None:

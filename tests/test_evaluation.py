@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from tc3lib import evaluation
+from tc3lib import evaluation, files, generation
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode
 
@@ -14,54 +14,22 @@ def row(uid="a", part="eval", reference="The mug is blue.", answer="The mug is b
     }  # fmt: skip
 
 
-def test_perfect_answers_get_full_marks():
-    assert evaluation.evaluate([row(), row()]) == {"rougeL": 1.0, "chrf": 100.0, "eos_rate": 1.0, "loss": 0.5}
+def questions(work, rows):
+    files.write_rows(work / "questions.jsonl", rows)
+    return work
 
 
-def test_rouge_l_is_the_longest_common_subsequence():
-    # 3 of 4 words in order on one side, 3 of 5 on the other: F1 = 2 * 3 / 9
-    scores = evaluation.evaluate([row(reference="the mug is blue", answer="the old mug was blue")])
-    assert scores["rougeL"] == round(2 / 3, 4)
-
-
-def test_loss_is_weighted_by_tokens_and_eos_is_counted():
-    scores = evaluation.evaluate([row(loss=1.0, tokens=1), row(loss=0.0, tokens=3, eos=False)])
-    assert (scores["loss"], scores["eos_rate"]) == (0.25, 0.5)
-
-
-def test_nothing_to_score_is_an_error():
+def test_nothing_to_score_is_an_error(tmp_path):
+    files.write_rows(tmp_path / "train.jsonl", [])
     for rows in ([], [row(part="demo")]):
         with pytest.raises(Tc3Error, match="there are no held-out rows to score"):
-            evaluation.evaluate(rows)
+            evaluation.scores(rows, tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("reference", "answer", "expected"),
-    [("Кружка синяя.", "Кружка синяя", 1.0), ("avaliação boa", "situação boa", 0.5), ("It's Blue", "it s blue", 1.0)],
-)
-def test_words_of_any_alphabet_count_whole(reference, answer, expected):
-    assert evaluation.evaluate([row(reference=reference, answer=answer)])["rougeL"] == expected
-
-
-def test_only_held_out_rows_are_compared():
-    before = [row("d", part="demo", answer="x"), row("a", answer="nothing like it")]
-    after = [row("d", part="demo", answer="x"), row("a")]
-    report = evaluation.compare(before, after)
-    assert report.keys() == {"baseline", "finetuned", "n"}
-    assert report["n"] == 1
-    assert report["finetuned"]["rougeL"] == 1.0 > report["baseline"]["rougeL"]
-
-
-@pytest.mark.parametrize("after", [[row("b")], [row("a"), row("b")], [], [row("a", reference="It is red.")]])
-def test_tests_of_different_questions_are_not_compared(after):
-    with pytest.raises(Tc3Error, match="did not ask the same rows: run 02_pretest and 04_posttest again"):
-        evaluation.compare([row("a")], after)
-
-
-def test_pairs_hold_both_answers():
-    assert evaluation.pairs([row(answer="x")], [row(answer="y")]) == [
-        {"uid": "a", "part": "eval", "title": "Mug", "reference": "The mug is blue.", "before": "x", "after": "y"}
-    ]
+def test_held_out_and_trained_rows_are_scored_apart(tmp_path):
+    files.write_rows(tmp_path / "train.jsonl", [])
+    found = evaluation.scores([row(loss=2.0), row(part="train", loss=4.0), row(part="demo", loss=9.0)], tmp_path)
+    assert {part: values["loss"] for part, values in found.items()} == {"held out": 0.5, "trained on": 1.0}
 
 
 def test_completion_losses_are_those_of_the_models_own_loss(base, rows):
@@ -84,16 +52,39 @@ def test_completion_losses_are_those_of_the_models_own_loss(base, rows):
         assert math.isclose(loss / tokens, expected, rel_tol=0.02)  # the base computes in bfloat16
 
 
-def test_a_row_that_does_not_fit_is_told_before_the_answers_cost_time(base, config, rows, monkeypatch):
+def test_a_row_that_does_not_fit_is_told_before_the_answers_cost_time(base, config, rows, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "generate", lambda *_: pytest.fail("generated first"))
     with pytest.raises(Tc3Error, match="raise max_seq_length"):
-        evaluation.answer(*base, rows[:2], config.change(max_seq_length=20))
+        evaluation.answer(*base, config.change(max_seq_length=20), questions(tmp_path, rows[:2]), "pretest")
 
 
-def test_answering_gives_a_row_for_every_question(base, config, rows):
-    model, tokenizer = base
-    found = evaluation.answer(model, tokenizer, rows[:3], config)
-    assert [(r["uid"], r["part"], r["title"], r["reference"]) for r in found] == [
+def test_answering_gives_a_row_for_every_question_and_keeps_it(base, config, rows, tmp_path):
+    unknown = {"uid": None, "part": "demo", "instruction": "", "input_text": "Lamp", "response": None}
+    found = evaluation.answer(*base, config, questions(tmp_path, [unknown, *rows[:3]]), "pretest")
+    assert [(r["uid"], r["part"], r["title"], r["reference"]) for r in found] == [(None, "demo", "Lamp", None)] + [
         (r["uid"], "train", r["input_text"], r["response"]) for r in rows[:3]
     ]
-    assert all(r["loss_tokens"] > 0 and r["tokens"] <= 24 for r in found)
+    assert (found[0]["loss_sum"], found[0]["loss_tokens"]) == (None, None)
+    assert all(r["loss_tokens"] > 0 for r in found[1:])
+    assert all(0 < r["tokens"] <= 24 and r["answer"] for r in found)
+    assert files.read_rows(tmp_path / "pretest.jsonl") == found
+    assert {path.name for path in tmp_path.iterdir()} == {"questions.jsonl", "pretest.jsonl"}
+
+
+def test_interrupted_answers_are_kept_until_all_are_there(base, config, rows, tmp_path, monkeypatch):
+    work = questions(tmp_path, rows[:4])
+    answer_batch, sizes = generation._answer_batch, []
+
+    def stop(model, tokenizer, prompts, settings):
+        sizes.append(len(prompts))
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        return answer_batch(model, tokenizer, prompts, settings)
+
+    monkeypatch.setattr(generation, "_answer_batch", stop)
+    config = config.change(generation_batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.answer(*base, config, work, "pretest")
+    assert {path.name for path in work.iterdir()} == {"questions.jsonl", "pretest.partial.jsonl"}
+    assert len(evaluation.answer(*base, config, work, "pretest")) == 4
+    assert sizes == [2, 2, 2]

@@ -63,7 +63,7 @@ def test_tiny_is_the_recipe_but_for_these_settings():
         changed |= {f.name for f in dataclasses.fields(one) if getattr(one, f.name) != getattr(other, f.name)}
     assert changed == {
         "model_name", "use_gradient_checkpointing", "learning_rate", "gradient_accumulation_steps", "max_steps",
-        "max_seq_length", "save_steps", "eval_steps", "fallback_source", "eval_rows", "eval_share",
+        "max_seq_length", "save_steps", "eval_steps", "fallback_source", "eval_rows", "eval_share", "question_rows",
         "max_new_tokens", "generation_batch_size",
     }  # fmt: skip
 

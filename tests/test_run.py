@@ -13,6 +13,7 @@ import pytest
 
 from tc3lib.__main__ import summary
 from tc3lib.callbacks import read_losses
+from tc3lib.files import read_rows
 from tc3lib.runtime import STAGES
 
 ROOT = Path(__file__).parents[1]
@@ -33,9 +34,17 @@ def run_notebooks(work):
 
 def results(work):
     """Everything a run is judged by: adapter, losses, answers, report, rows."""
-    names = ["lora_model/adapter_model.safetensors", "pretest.jsonl", "posttest.jsonl", "report.json"]
-    names += ["train.jsonl", "eval.jsonl", "trn_output.json"]
-    return {name: (work / name).read_bytes() for name in names} | {"losses": read_losses(work / "loss.jsonl")}
+    names = ["lora_model/adapter_model.safetensors", "train.jsonl", "eval.jsonl", "questions.jsonl", "trn_output.json"]
+    tests = {name: read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest")}
+    for row in [row for rows in tests.values() for row in rows]:
+        del row["seconds"]
+    report = json.loads((work / "report.json").read_text())
+    return (
+        {name: (work / name).read_bytes() for name in names}
+        | tests
+        | {name: report[name] for name in ("verdict", "rows", "metrics", "answers", "data")}
+        | {"losses": read_losses(work / "loss.jsonl")}
+    )
 
 
 @pytest.fixture(scope="module")
@@ -50,16 +59,25 @@ def report(work):
     return json.loads((work / "report.json").read_text())
 
 
-def test_the_base_model_cannot_do_it(report):
-    assert report["n"] >= 100
-    assert report["baseline"]["rougeL"] <= 0.25
+def test_the_base_model_cannot_do_it_and_the_fine_tuned_one_can(report):
+    assert report["rows"] == {"eval": 100, "train": 100, "demo": 3}
+    held_out = {name: metric["parts"]["eval"] for name, metric in report["metrics"].items()}
+    assert held_out["rougeL"]["before"] <= 0.25
+    assert held_out["rougeL"]["after"] >= 0.55
+    assert held_out["eos_rate"]["after"] >= 0.95
+    assert held_out["loss"]["after"] <= 0.6 * held_out["loss"]["before"]
+    assert {held_out[name]["says"] for name in ("loss", "perplexity", "rougeL", "chrf", "own", "opening")} == {"better"}
+    assert report["verdict"]["better"] is True
+    assert report["verdict"]["learned"].startswith("It learned the manner")
 
 
-def test_the_fine_tuned_model_can(report):
-    assert report["finetuned"]["rougeL"] >= 0.55
-    assert report["finetuned"]["eos_rate"] >= 0.95
-    assert report["finetuned"]["loss"] <= 0.6 * report["baseline"]["loss"]
-    assert report["finetuned"]["chrf"] > report["baseline"]["chrf"]
+def test_the_page_and_the_card_carry_the_same_numbers(work, report):
+    page, card = ((work / name).read_text() for name in ("report.html", "lora_model/README.md"))
+    rouge = report["metrics"]["rougeL"]["parts"]["eval"]
+    for value in (rouge["before"], rouge["after"]):
+        assert f"{value:.4f}" in page and f"{value:.4f}" in card
+    assert "data:image/png;base64," in page
+    assert report["answers"]["worst"][0]["uid"] in page
 
 
 def test_what_was_asked_was_not_trained_on(work):
@@ -70,6 +88,8 @@ def test_what_was_asked_was_not_trained_on(work):
     assert not {row["response"] for row in trained} & {row["reference"] for row in held_out}
     assert len({row["title"] for row in held_out}) == len(held_out)
     assert all(row["uid"] for row in asked)
+    known = [row for row in asked if row["part"] == "train"]
+    assert {row["reference"] for row in known} <= {row["response"] for row in trained}
 
 
 def test_a_run_leaves_these_files_and_no_others(work):
@@ -82,7 +102,9 @@ def test_the_summary_says_what_was_made_and_how_it_came_out(work, report):
     text = summary(work)
     for stage in STAGES.values():
         assert all(f"{name} (" in text for name in stage.writes)
-    assert f"{report['baseline']['rougeL']} -> {report['finetuned']['rougeL']}" in text
+    rouge = report["metrics"]["rougeL"]["parts"]["eval"]
+    assert f"{rouge['before']:.4f} -> {rouge['after']:.4f}" in text
+    assert report["verdict"]["sentence"] in text
     assert "not run yet" not in text
 
 

@@ -95,7 +95,7 @@ def test_a_stage_run_too_early_names_what_is_missing_and_who_writes_it(stage, mi
 def test_the_posttest_needs_the_pretest(home):
     home.mkdir()
     (home / "lora_model").mkdir()
-    for name in ("run.json", "train.jsonl", "eval.jsonl", "demo.jsonl"):
+    for name in ("run.json", "train.jsonl", "eval.jsonl", "questions.jsonl"):
         (home / name).touch()
     with pytest.raises(Tc3Error, match=r"04_posttest needs pretest\.jsonl, .*: run 02_pretest first"):
         runtime.setup(presets.tiny(), "04_posttest")

@@ -29,25 +29,34 @@ def draw(folder, rows, **settings):
     data.prepare(write(folder / "trn.json", rows), folder / "out.json")
     config = presets.tiny().change(eval_rows=30, eval_share=0.2, **settings).data
     report = sampling.select(folder / "out.json", folder, config, train_rows=200, demo_titles=("Mug 3", "None"))
-    return report, *(files.read_rows(folder / f"{name}.jsonl") for name in ("train", "eval", "demo"))
+    return report, *(files.read_rows(folder / f"{name}.jsonl") for name in ("train", "eval", "questions"))
 
 
 def test_no_description_and_no_title_is_on_both_sides(tmp_path, products):
-    report, train, held_out, demo = draw(tmp_path / "a", products)
-    assert (report.rows, len(train), len(held_out), len(demo)) == (600, 200, 30, 1)
-    assert (report.train, report.eval, report.demo) == (200, 30, 1)
+    report, train, held_out, questions = draw(tmp_path / "a", products)
+    assert (report.rows, len(train), len(held_out), len(questions)) == (600, 200, 30, 2 + 30 + 100)
+    assert (report.train, report.eval, report.questions) == (200, 30, 132)
     assert not {description(row) for row in train} & {description(row) for row in held_out}
     assert not {row["input_text"] for row in train} & {row["input_text"] for row in held_out}
 
 
 def test_rows_carry_their_uid_and_part(tmp_path, products):
-    _, train, held_out, demo = draw(tmp_path / "a", products)
+    _, train, held_out, questions = draw(tmp_path / "a", products)
     by_uid = {row["uid"]: row for row in products}
-    for part, rows in (("train", train), ("eval", held_out), ("demo", demo)):
+    for part, rows in (("train", train), ("eval", held_out), ("demo", questions[:1])):
         for row in rows:
             product = by_uid[row.pop("uid")]
             assert row.pop("part") == part
             assert row == format_record(product["title"], product["content"])
+
+
+def test_the_questions_are_the_demo_titles_then_held_out_then_trained_rows(tmp_path, products):
+    _, train, held_out, questions = draw(tmp_path / "a", products, question_rows=20)
+    assert [row["input_text"] for row in questions[:2]] == ["Mug 3", "None"]
+    assert {name: questions[1][name] for name in ("uid", "part", "response")} == {
+        "uid": None, "part": "demo", "response": None,
+    }  # fmt: skip
+    assert questions[2:] == held_out[:20] + train[:20]
 
 
 def test_the_draw_does_not_depend_on_the_files_order(tmp_path, products):
@@ -146,9 +155,9 @@ def test_titles_and_descriptions_of_any_text_are_cut_where_they_end(tmp_path):
     config = presets.tiny().change(eval_rows=2, eval_share=0.3).data
     found = sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, demo_titles=tuple(AWKWARD))
     assert (found.repeated_titles, found.repeated_descriptions, found.duplicates) == (90, 90, 0)
-    demo = files.read_rows(tmp_path / "a" / "demo.jsonl")
-    assert [row["input_text"] for row in demo] == AWKWARD
-    for part in ("train", "eval", "demo"):
+    questions = files.read_rows(tmp_path / "a" / "questions.jsonl")
+    assert [row["input_text"] for row in questions if row["part"] == "demo"] == AWKWARD
+    for part in ("train", "eval", "questions"):
         for row in files.read_rows(tmp_path / "a" / f"{part}.jsonl"):
             title, content = texts[int(row["uid"])]
             record = format_record(title.strip(), content.strip())
