@@ -12,7 +12,7 @@ export TC3_PRESET := tiny
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test browser fuzz crash check-colab lint notebooks from-colab data clean
+.PHONY: help run test browser demo fuzz crash check-colab lint notebooks from-colab data clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,6 +31,9 @@ test: $(READY)  ## run every test
 
 browser: $(READY) $(BROWSER)  ## run the tests in headless Chromium, which must be installed
 	$(BIN)/python -m pytest tests/browser
+
+demo: $(READY) $(BROWSER)  ## ask the models of a finished run on a page: http://127.0.0.1:7860
+	$(BIN)/python -m tc3lib.demo $(RUN)
 
 fuzz: $(READY)  ## attack 01_prepare with 100,000 flipped bytes instead of the few of make test
 	TC3_FUZZ=100000 $(BIN)/python -m pytest tests/test_fuzz.py
@@ -77,6 +80,6 @@ $(READY): requirements-cpu.txt pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-$(BROWSER): $(READY) requirements-browser.txt
-	$(BIN)/pip install --quiet --no-deps -r requirements-browser.txt
+$(BROWSER): $(READY) requirements-browser.txt requirements-demo.txt
+	$(BIN)/pip install --quiet --no-deps -r requirements-browser.txt -r requirements-demo.txt
 	touch $@

@@ -62,7 +62,8 @@ work = runtime.setup(config, "01_prepare")
 
 # %%
 source, settings = runtime.catalogue(config, work), config.data
-report = data.prepare(source, work / "trn_output.json", clean=settings.clean, max_damaged=settings.max_damaged)
+columns, options = data.columns(settings), {"clean": settings.clean, "max_damaged": settings.max_damaged}
+report = data.prepare(source, work / "trn_output.json", columns=columns, **options)
 print(report.remark)
 pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="lines").to_frame()
 
@@ -71,7 +72,7 @@ pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="li
 # edition notes that were glued to the end go.
 
 # %%
-plotting.table(data.before_and_after(source), ["uid", "before", "after"])
+plotting.table(data.before_and_after(source, columns=columns), ["uid", "before", "after"])
 
 # %% [markdown]
 # Draw the rows that the planned steps will see. The hash of a description decides whether it may be trained on or is

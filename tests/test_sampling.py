@@ -115,9 +115,10 @@ def test_too_few_rows_are_told(tmp_path, products):
 
 def test_of_equal_rows_the_smallest_uid_is_taken_wherever_it_stands(tmp_path, products):
     twins = [{**row, "uid": f"a{row['uid']}"} for row in products]
-    _, train, held_out, demo = draw(tmp_path / "a", products + twins)
-    assert all(row["uid"].startswith("au") for row in train + held_out + demo)
-    assert draw(tmp_path / "b", twins + products)[1:] == (train, held_out, demo)
+    _, train, held_out, questions = draw(tmp_path / "a", products + twins)
+    asked = [row for row in questions if row["input_text"] != "None"]
+    assert all(row["uid"].startswith("au") for row in train + held_out + asked)
+    assert draw(tmp_path / "b", twins + products)[1:] == (train, held_out, questions)
 
 
 def test_the_report_counts_what_is_repeated(tmp_path):
