@@ -104,7 +104,7 @@ def tiny() -> Config:
         eval_steps=50,
         eval_rows=160,
         eval_share=0.1,
-        question_rows=100,
+        question_rows=60,
         max_new_tokens=512,
         generation_batch_size=80,
     )

@@ -34,8 +34,8 @@ def draw(folder, rows, **settings):
 
 def test_no_description_and_no_title_is_on_both_sides(tmp_path, products):
     report, train, held_out, questions = draw(tmp_path / "a", products)
-    assert (report.rows, len(train), len(held_out), len(questions)) == (600, 200, 30, 2 + 30 + 100)
-    assert (report.train, report.eval, report.questions) == (200, 30, 132)
+    assert (report.rows, len(train), len(held_out), len(questions)) == (600, 200, 30, 2 + 30 + 60)
+    assert (report.train, report.eval, report.questions) == (200, 30, 92)
     assert not {description(row) for row in train} & {description(row) for row in held_out}
     assert not {row["input_text"] for row in train} & {row["input_text"] for row in held_out}
 
