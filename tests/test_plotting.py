@@ -43,10 +43,12 @@ def test_tokens_show_percentiles_and_the_share_that_is_too_long():
 
 
 def test_each_metric_has_its_before_and_after():
-    report = {"baseline": {"rougeL": 0.1, "loss": 2.0}, "finetuned": {"rougeL": 0.6, "loss": 1.0}, "n": 3}
-    axes = plotting.plot_comparison(report).axes
-    assert [a.get_title() for a in axes] == ["rougeL", "loss"]
-    assert [[bar.get_height() for bar in a.patches] for a in axes] == [[0.1, 0.6], [2.0, 1.0]]
+    held_out, trained = {"before": 0.1, "after": 0.6}, {"before": 0.2, "after": None}
+    metric = {"parts": {"eval": held_out, "train": trained}}
+    axes = plotting.plot_comparison({"metrics": dict.fromkeys(("loss", "rougeL", "chrf", "eos_rate"), metric)}).axes
+    assert [a.get_title() for a in axes] == ["loss", "ROUGE-L", "chrF", "ended by itself"]
+    assert [[bar.get_height() for bar in a.patches] for a in axes] == [[0.1, 0.2, 0.6, 0.0]] * 4
+    assert [label.get_text() for label in axes[0].get_xticklabels()] == ["held out", "trained on"]
 
 
 def test_a_table_escapes_and_cuts_its_text():

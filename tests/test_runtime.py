@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_written_is_told(home, monkeypatch):
 @pytest.mark.parametrize(
     ("stage", "missing", "writer"),
     [
-        ("02_pretest", "eval.jsonl", "01_prepare"),
+        ("02_pretest", "questions.jsonl", "01_prepare"),
         ("03_train", "train.jsonl", "01_prepare"),
         ("04_posttest", "lora_model/", "03_train"),
     ],
