@@ -126,14 +126,15 @@ def check_kept(work, before, finished):
 
 
 def tree(work):
-    """Everything in a work folder, by name; the run's identity and how long it took do not count."""
+    """Everything in a work folder, by name; the run's identity, its time and memory do not count."""
     run = files.read_json(work / "run.json")["run"]
     found = {}
     for path in work.rglob("*"):
         content = path.read_bytes() if path.is_file() else b"a folder"
         if path.name == "run.json":
             record = json.loads(content)
-            record.get("result", {}).pop("seconds_of_last_call", None)
+            for measured in ("seconds_of_last_call", "memory"):
+                record.get("result", {}).pop(measured, None)
             content = json.dumps(record).encode()
         if path.name == "loss.jsonl":
             content = json.dumps(callbacks.read_losses(path)).encode()
