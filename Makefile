@@ -17,7 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-run: export TC3_HOME := $(CURDIR)/$(RUN)
+run: export TC3_HOME := $(abspath $(RUN))
 run: $(READY)  ## run the four notebooks on the embedded data, on a CPU: results in runs/tiny
 	mkdir -p $(RUN)
 	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir $(RUN) \

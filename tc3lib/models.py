@@ -21,10 +21,14 @@ def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
         Tc3Error: The model cannot be found or fetched.
     """
     from unsloth import FastLanguageModel  # isort: skip
+    import torch
     from safetensors import SafetensorError
 
+    settings = dataclasses.asdict(config)
+    if config.dtype is not None:  # unsloth does not take the name "float32" on a GPU
+        settings["dtype"] = getattr(torch, config.dtype)
     try:
-        model, tokenizer = FastLanguageModel.from_pretrained(**dataclasses.asdict(config))
+        model, tokenizer = FastLanguageModel.from_pretrained(**settings)
     except (OSError, RuntimeError, SafetensorError) as error:
         if "out of memory" in str(error):
             raise

@@ -29,7 +29,10 @@ def test_answers_come_in_the_titles_order_and_are_what_generate_wrote(asked, con
     for answer in answers:
         prompt = encode_prompt(tokenizer, answer.title)
         output = model.generate(
-            input_ids=torch.tensor([prompt]), max_new_tokens=24, do_sample=False, pad_token_id=tokenizer.pad_token_id
+            input_ids=torch.tensor([prompt], device=model.device),
+            max_new_tokens=24,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
         )[0, len(prompt) :].tolist()
         assert answer.eos == (tokenizer.eos_token_id in output)
         assert answer.tokens == len(output)
