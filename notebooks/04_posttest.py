@@ -92,12 +92,12 @@ print(found["verdict"]["sentence"], found["verdict"]["learned"], sep="\n")
 plotting.plot_comparison(found)
 
 # %% [markdown]
-# Some answers side by side: those that came out best, worst, and most changed. `report.html` in the work folder has
+# Some held-out answers side by side: the best, the worst, and others that changed most. `report.html` in the work folder has
 # all of this on one page to pass on.
 
 # %%
 answers = [*found["answers"]["best"], *found["answers"]["worst"], *found["answers"]["most_changed"]]
-plotting.table(answers, ["part", "uid", "title", "reference", "before", "after"])
+plotting.table(answers, ["chosen", "uid", "title", "reference", "before", "after"])
 
 # %% [markdown]
 # Ask for yourself: a title, or a question that contains one. The source is the row of the catalogue that it is about,

@@ -50,7 +50,8 @@ METRICS = {
     "title_words": Metric("Share of the title's words that the answer takes up after its opening", None, 4),
     "html": Metric("Share of answers with debris of HTML", "lower", 4),
     "invented_numbers": Metric("Share of answers with a number that title and real description lack", "lower", 4),
-    "copies": Metric("Share of answers that copy a description of the training set", "lower", 4),
+    "copies": Metric("Share of answers that copy a description of the training set", None, 4),
+    "copies_other": Metric("Share of answers that copy one, and not of this product", "lower", 4),
 }
 """ROUGE-L: Lin 2004, `torchmetrics`, words of any alphabet in lower case, no stemming. chrF: Popovic 2015,
 `sacrebleu`, mean over answers. Repeated sequences: Welleck et al. 2020 (seq-rep-4), pooled over answers."""
@@ -101,6 +102,7 @@ def score(rows: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> Sums:
             "html": (_HTML.search(answer) is not None, 1),
             "invented_numbers": (not known.issuperset(_NUMBER.findall(answer)), 1),
             "copies": (best is not None, 1),
+            "copies_other": (best is not None and fuzz.ratio(own, real) < COPIED, 1),
         }
         for name, pair in found.items():
             sums[name].append((float(pair[0]), float(pair[1])))

@@ -34,6 +34,10 @@ def write(work, before, after, train=()):
     return comparison.compare(work, presets.tiny())
 
 
+def tests(work):
+    return [files.read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest")]
+
+
 def base(number):
     return text(number + 1000), 3.0 + number % 3 / 10
 
@@ -87,12 +91,18 @@ def test_what_only_the_trained_rows_show_is_learned_by_heart(tmp_path):
     assert report["verdict"]["learned"].startswith("It learned these products, not the manner")
 
 
-def test_best_worst_and_most_changed_are_held_out_rows(tmp_path):
+def test_best_worst_and_most_changed_are_held_out_rows_and_none_is_shown_twice(tmp_path):
     report = write(tmp_path, base, lambda n: good(n) if n in (4, 5, 6) else base(n))
     shown = report["answers"]
     assert {row["title"] for row in shown["best"]} == {"Mug 4", "Mug 5", "Mug 6"}
-    assert {row["title"] for row in shown["most_changed"]} == {"Mug 4", "Mug 5", "Mug 6"}
-    assert all(row["rougeL_after"] <= 0.5 for row in shown["worst"])
+    lowest = sorted(row["rougeL_after"] for row in comparison.pairs(*tests(tmp_path)) if row["part"] == "eval")
+    assert [row["rougeL_after"] for row in shown["worst"]] == lowest[:3]
+    moved = [abs(row["rougeL_after"] - row["rougeL_before"]) for row in shown["most_changed"]]
+    assert moved == sorted(moved, reverse=True)
+    held_out = [row for kind in ("best", "worst", "most_changed") for row in shown[kind]]
+    assert len({row["title"] for row in held_out}) == 9
+    assert {row["part"] for row in held_out} == {"eval"}
+    assert [row["chosen"] for row in held_out[::3]] == ["best", "worst", "most changed"]
     assert [row["title"] for row in shown["demo"]] == ["Mug 99"]
 
 

@@ -48,10 +48,14 @@ def measure(name, *rows, trained=()):
         ("copies", "The 'Blue Mug' is a pan of iron, black all over, with a lid.", 1.0),
         ("copies", "a mug", 0.0),
         ("copies", "", 0.0),
+        ("copies", "a mug of steel, 12 cm high", 1.0),
+        ("copies_other", "a mug of steel, 12 cm high", 0.0),
+        ("copies_other", "a pan of iron, black all over, with a lid", 1.0),
+        ("copies_other", "a mug", 0.0),
     ],
 )
 def test_each_metric_on_one_answer(name, answer, expected):
-    trained = ["a pan of iron, black all over, with a lid", "a book"]
+    trained = ["a pan of iron, black all over, with a lid", "a book", "a mug of steel, 12 cm high."]
     assert measure(name, row(answer), trained=trained) == pytest.approx(expected)
 
 

@@ -5,18 +5,22 @@ Each runs in a process of its own on the embedded catalogue and model, as a pers
 
 import json
 import os
+import random
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from tc3lib import comparison, evaluation, models, presets, training
 from tc3lib.__main__ import summary
 from tc3lib.callbacks import read_losses
-from tc3lib.files import read_rows
+from tc3lib.files import read_rows, write_rows
 from tc3lib.runtime import STAGES
 
 ROOT = Path(__file__).parents[1]
+CONFIG = presets.tiny()
 
 
 def call(arguments, work):
@@ -106,6 +110,69 @@ def test_the_summary_says_what_was_made_and_how_it_came_out(work, report):
     assert f"{rouge['before']:.4f} -> {rouge['after']:.4f}" in text
     assert report["verdict"]["sentence"] in text
     assert "not run yet" not in text
+
+
+@pytest.fixture
+def fewer(work, tmp_path):
+    """The same run without its posttest, and with every other held-out question alone."""
+    for name in ("train.jsonl", "eval.jsonl", "prepare_report.json", "run.json"):
+        shutil.copy(work / name, tmp_path)
+    for name in ("questions", "pretest"):
+        rows = [row for row in read_rows(work / f"{name}.jsonl") if row["part"] == "eval"]
+        write_rows(tmp_path / f"{name}.jsonl", rows[::2])
+    return tmp_path
+
+
+def judge(model, tokenizer, work):
+    evaluation.answer(model, tokenizer, CONFIG, work, "posttest")
+    return comparison.compare(work, CONFIG)["verdict"]
+
+
+def test_the_run_is_better_by_fewer_questions_too(work, fewer):
+    assert judge(*models.load_adapter(work / "lora_model", CONFIG.model), fewer)["better"] is True
+
+
+def test_a_run_whose_adapter_is_not_applied_is_not_better(work, fewer):
+    model, tokenizer = models.load_adapter(work / "lora_model", CONFIG.model)
+    with model.disable_adapter():
+        found = judge(model, tokenizer, fewer)
+    assert found["better"] is False
+    assert "no difference shown" in found["sentence"]
+
+
+def test_a_run_with_another_models_tokenizer_is_not_better(work, fewer, tmp_path):
+    """One of the same words and special tokens, which numbers its words the other way round."""
+    model, tokenizer = models.load_adapter(work / "lora_model", CONFIG.model)
+    path = tmp_path / "other" / "tokenizer.json"
+    tokenizer.save_pretrained(path.parent)
+    content = json.loads(path.read_text())
+    vocabulary, special = content["model"]["vocab"], {token["content"] for token in content["added_tokens"]}
+    words = [word for word in vocabulary if word not in special]
+    vocabulary |= dict(zip(words, [vocabulary[word] for word in reversed(words)], strict=True))
+    path.write_text(json.dumps(content))
+    other = type(tokenizer).from_pretrained(path.parent)
+    assert other("A mug of steel.").input_ids != tokenizer("A mug of steel.").input_ids
+    assert judge(model, other, fewer)["better"] is False
+
+
+@pytest.mark.parametrize(
+    "shuffle",
+    [lambda rows: random.Random(1).sample(rows, len(rows)), lambda rows: rows[7:] + rows[:7]],
+    ids=["at random", "moved by seven"],
+)
+def test_a_run_on_shuffled_descriptions_is_not_better(work, fewer, shuffle):
+    """It learns the manner, so that the loss falls, and nothing of what a title has to do with its description."""
+    rows = read_rows(work / "train.jsonl")
+    others = shuffle(rows)
+    shuffled = [row | {"response": other["response"]} for row, other in zip(rows, others, strict=True)]
+    config = CONFIG.change(max_steps=100, eval_strategy="no", save_strategy="no")
+    model, tokenizer = models.load_base_model(config.model)
+    model = models.add_lora(model, config.lora)
+    trainer = training.build_trainer(model, tokenizer, shuffled, read_rows(work / "eval.jsonl"), config, fewer)
+    trainer.train()
+    found = judge(model, tokenizer, fewer)
+    assert found["better"] is False
+    assert comparison.compare(fewer, CONFIG)["metrics"]["loss"]["parts"]["eval"]["says"] == "better"
 
 
 def test_the_scripts_do_what_the_notebooks_do_to_the_bit(work, tmp_path):
