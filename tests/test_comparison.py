@@ -34,7 +34,7 @@ def write(work, before, after, train=()):
     return comparison.compare(work, presets.tiny())
 
 
-def tests(work):
+def both_tests(work):
     return [files.read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest")]
 
 
@@ -95,7 +95,7 @@ def test_best_worst_and_most_changed_are_held_out_rows_and_none_is_shown_twice(t
     report = write(tmp_path, base, lambda n: good(n) if n in (4, 5, 6) else base(n))
     shown = report["answers"]
     assert {row["title"] for row in shown["best"]} == {"Mug 4", "Mug 5", "Mug 6"}
-    lowest = sorted(row["rougeL_after"] for row in comparison.pairs(*tests(tmp_path)) if row["part"] == "eval")
+    lowest = sorted(row["rougeL_after"] for row in comparison.pairs(*both_tests(tmp_path)) if row["part"] == "eval")
     assert [row["rougeL_after"] for row in shown["worst"]] == lowest[:3]
     moved = [abs(row["rougeL_after"] - row["rougeL_before"]) for row in shown["most_changed"]]
     assert moved == sorted(moved, reverse=True)
