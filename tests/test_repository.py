@@ -72,9 +72,18 @@ def test_the_two_readmes_have_the_same_structure():
         blocks = re.findall(r"^```.*?^```", text, re.M | re.S)
         outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
         headings = [len(level) for level in re.findall(r"^(#+) ", outside, re.M)]
-        return headings, blocks, sorted(re.findall(r"\]\((https?:[^)]+|docs/[^)]+)\)", outside))
+        links = re.findall(r"\]\((https?:[^)]+|docs/[^)]+)\)", outside)
+        return headings, blocks, sorted(link.replace(".pt-BR.md", ".md") for link in links)
 
     assert shape(english) == shape(portuguese)
+
+
+def test_every_module_and_requirements_file_has_its_row():
+    readme = (ROOT / "README.md").read_text()
+    listed = set(re.findall(r"`((?:tc3lib/\w+\.py)|requirements-\w+\.txt)`", readme.split("## What is where")[1]))
+    there = {f"tc3lib/{path.name}" for path in (ROOT / "tc3lib").glob("*.py")}
+    there |= {path.name for path in ROOT.glob("requirements-*.txt")}
+    assert listed >= there
 
 
 def test_the_two_pages_on_trouble_have_the_same_structure():
