@@ -1,0 +1,60 @@
+"""Train a few small runs, in as many processes as a launcher starts; each writes what it saw.
+
+    python tests/process_runs.py FOLDER
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 tests/process_runs.py FOLDER
+
+Every run has a work folder in FOLDER. `<run>.<process>.json` there has its losses, gradient norms and held-out losses,
+the rows that the process saw at each step, and the adapter's hash.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import unsloth  # noqa: F401  (before transformers, trl and peft, which it patches)
+from test_equivalence import ROWS, memory_for, settings, train
+from test_training import at_step
+
+from tc3lib import processes
+from tc3lib.errors import Tc3Error
+
+FOLDER = Path(sys.argv[1])
+# An epoch has 8, 8, 8 and 1 rows: for its last step there are fewer rows than processes.
+CONFIG = settings(
+    gradient_accumulation_steps=1, max_steps=-1, num_train_epochs=2, optim="sgd", learning_rate=1e-2,
+    eval_strategy="steps", eval_steps=4, eval_on_start=True, save_strategy="steps", save_steps=3,
+)  # fmt: skip
+
+
+def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None):
+    found = train(config, ROWS[:25], FOLDER / (work or name), max_tokens, prepare)
+    digest = hashlib.sha256(b"".join(weights.numpy().tobytes() for _, weights in sorted(found.adapter.items())))
+    seen = {step: [row for row in rows if any(label != -100 for label in row[1])] for step, rows in found.seen.items()}
+    told = {
+        "losses": found.losses.tolist(), "norms": found.norms.tolist(), "eval_losses": found.eval_losses.tolist(),
+        "seen": seen, "adapter": digest.hexdigest(), "refused": getattr(found.trainer, "refused", []),
+        "processes": found.trainer.args.world_size,
+    }  # fmt: skip
+    (FOLDER / f"{name}.{processes.index()}.json").write_text(json.dumps(told))
+
+
+def stop(trainer):
+    """Tell the last process alone to stop, after step 5."""
+    if processes.index() == processes.count() - 1:
+        trainer.add_callback(at_step(5, lambda: signal.raise_signal(signal.SIGTERM)))
+
+
+last = processes.index() == processes.count() - 1
+run("whole")
+run("cut", max_tokens=100 if last else None)
+run("memory", prepare=memory_for(150, "backward") if last else None)
+run("recipe", CONFIG.change(plan="recipe"))
+with contextlib.suppress(Tc3Error):
+    run("stopped", prepare=stop)
+run("resumed", work="stopped")
