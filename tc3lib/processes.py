@@ -65,10 +65,11 @@ def gather(value: Any) -> list[Any]:
 
 def check(accelerator: Any, *, recipe: bool) -> None:
     """Raise Tc3Error unless the processes know of each other, and each has the whole model or `recipe` is set."""
-    if accelerator.num_processes != count():
+    # Where accelerate calls the CPU cpu:0, transformers cannot load an optimiser's state to it.
+    if accelerator.num_processes != count() or str(accelerator.device) == "cpu:0":
         raise Tc3Error(
-            f"the launcher started {count()} processes, which do not know of each other. Without a GPU set "
-            "ACCELERATE_USE_CPU=true before you call accelerate launch."
+            f"the launcher started {count()} processes without a GPU for each: to train on the CPU set "
+            "ACCELERATE_USE_CPU=true and ACCELERATE_TORCH_DEVICE=cpu before accelerate launch."
         )
     kind = accelerator.distributed_type.value
     if not recipe and kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):

@@ -1,10 +1,10 @@
 """Train a few small runs, in as many processes as a launcher starts; each writes what it saw.
 
-    python tests/process_runs.py FOLDER
-    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 tests/process_runs.py FOLDER
+    python tests/process_runs.py FOLDER RUN ...
+    accelerate launch --multi_gpu --num_processes 2 tests/process_runs.py FOLDER RUN ...
 
-Every run has a work folder in FOLDER. `<run>.<process>.json` there has its losses, gradient norms and held-out losses,
-the rows that the process saw at each step, and the adapter's hash.
+The runs are those of `RUNS`; each has a work folder in FOLDER. `<run>.<process>.json` there has its losses, gradient
+norms and held-out losses, the rows that the process saw at each step, and the adapter's hash.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from test_equivalence import ROWS, memory_for, settings, train
 from test_training import at_step
 
 from tc3lib import processes
-from tc3lib.errors import Tc3Error
+from tc3lib.errors import Tc3Error, show_alone
 
 FOLDER = Path(sys.argv[1])
 # An epoch has 8, 8, 8 and 1 rows: for its last step there are fewer rows than processes.
@@ -46,15 +46,35 @@ def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None):
 
 def stop(trainer):
     """Tell the last process alone to stop, after step 5."""
-    if processes.index() == processes.count() - 1:
+    if LAST:
         trainer.add_callback(at_step(5, lambda: signal.raise_signal(signal.SIGTERM)))
 
 
-last = processes.index() == processes.count() - 1
-run("whole")
-run("cut", max_tokens=100 if last else None)
-run("memory", prepare=memory_for(150, "backward") if last else None)
-run("recipe", CONFIG.change(plan="recipe"))
-with contextlib.suppress(Tc3Error):
-    run("stopped", prepare=stop)
-run("resumed", work="stopped")
+def fail(trainer):
+    def act():
+        raise Tc3Error("there is something wrong here.")
+
+    if LAST:
+        trainer.add_callback(at_step(2, act))
+
+
+def stop_and_resume():
+    config = CONFIG.change(optim="adamw_torch", learning_rate=1e-3, save_total_limit=None)
+    run("undisturbed", config)
+    with contextlib.suppress(Tc3Error):
+        run("stopped", config, prepare=stop)
+    run("resumed", config, work="stopped")
+
+
+LAST = processes.index() == processes.count() - 1
+RUNS = {
+    "whole": lambda: run("whole"),
+    "cut": lambda: run("cut", max_tokens=100 if LAST else None),
+    "memory": lambda: run("memory", prepare=memory_for(150, "backward") if LAST else None),
+    "recipe": lambda: run("recipe", CONFIG.change(plan="recipe")),
+    "resumed": stop_and_resume,
+    "failed": lambda: run("failed", prepare=fail),
+}
+show_alone()
+for name in sys.argv[2:]:
+    RUNS[name]()
