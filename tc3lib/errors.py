@@ -1,6 +1,5 @@
 """The one exception that a person who uses the notebooks is meant to read."""
 
-import os
 import sys
 from types import TracebackType
 
@@ -20,7 +19,6 @@ def show_alone() -> None:
 
 def _excepthook(kind: type[BaseException], error: BaseException, stack: TracebackType | None) -> None:
     if isinstance(error, Tc3Error):
-        number = os.environ.get("RANK")
-        print(f"{kind.__name__}{f' (process {number})' if number else ''}: {error}", file=sys.stderr)
+        print(f"{kind.__name__}: {error}", file=sys.stderr)
     else:
         sys.__excepthook__(kind, error, stack)
