@@ -162,9 +162,7 @@ class Saver:
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         if self.minutes and time.monotonic() - self.saved_at >= 60 * self.minutes:
             control.should_save = True
-        if processes.count() > 1:
-            self._agree(control)
-        if self.stop.signal:
+        if self._agree(control):
             control.should_save = control.should_training_stop = True
         return control
 
@@ -207,14 +205,20 @@ class Saver:
         newest = f"; step {store.step(self.pending)} is only in {self.pending}" if self.pending else ""
         print(f"NOT safe to disconnect: {safe}{newest} ({self.problem}). Run this again on this machine to try again.")
 
-    def _agree(self, control: Any) -> None:
-        """Let every process save and stop after the same step, whichever was told to."""
+    def _agree(self, control: Any) -> str | None:
+        """Return the signal to stop for, the same in every process, and let all save if one will."""
+        told = self.stop.signal  # looked at once: it may come to one process at any moment
+        if processes.count() == 1:
+            return told
         accelerator = self.trainer.accelerator
-        if control.should_save or self.stop.signal:
+        if control.should_save or told:
             accelerator.set_trigger()
-        if accelerator.check_trigger():
-            control.should_save = True
-            self.stop.signal = next(filter(None, processes.gather(self.stop.signal)), None)
+        if not accelerator.check_trigger():
+            return None
+        control.should_save = True
+        told = next(filter(None, processes.gather(told)), None)
+        self.stop.signal = told or self.stop.signal
+        return told
 
     def _commit(self) -> bool:
         """Bring the newest checkpoint of this machine to the work folder; say so if that fails."""

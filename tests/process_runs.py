@@ -23,6 +23,7 @@ from test_training import at_step
 
 from tc3lib import processes
 from tc3lib.errors import Tc3Error, show_alone
+from tc3lib.saving import Saver
 
 FOLDER = Path(sys.argv[1])
 # An epoch has 8, 8, 8 and 1 rows: for its last step there are fewer rows than processes.
@@ -45,9 +46,17 @@ def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None):
 
 
 def stop(trainer):
-    """Tell the last process alone to stop, after step 5."""
+    """Tell the last process alone to stop after step 5, a moment after all have agreed to go on after step 4."""
+    agree = Saver._agree
+
+    def then_tell(saver, control):
+        agreed = agree(saver, control)
+        if trainer.state.global_step == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return agreed
+
     if LAST:
-        trainer.add_callback(at_step(5, lambda: signal.raise_signal(signal.SIGTERM)))
+        Saver._agree = then_tell
 
 
 def fail(trainer):
