@@ -37,9 +37,7 @@ def hush() -> None:
 def wait() -> None:
     """Wait until every process is here; alone do nothing."""
     if count() > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()
+        _joined().wait_for_everyone()
 
 
 def by_main(function: Callable[..., None]) -> Callable[..., None]:
@@ -60,6 +58,7 @@ def gather(value: Any) -> list[Any]:
         return [value]
     from accelerate.utils import gather_object
 
+    _joined()
     return gather_object([value])
 
 
@@ -74,3 +73,11 @@ def check(accelerator: Any, *, recipe: bool) -> None:
     kind = accelerator.distributed_type.value
     if not recipe and kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):
         raise Tc3Error(f"plan='auto' has the whole model on each card: with {kind} set plan='recipe'.")
+
+
+def _joined() -> Any:
+    """Return accelerate's state of the processes, which it joins if no trainer has made it do so."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))

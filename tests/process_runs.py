@@ -17,11 +17,12 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import torch
 import unsloth  # noqa: F401  (before transformers, trl and peft, which it patches)
 from test_equivalence import ROWS, memory_for, settings, train
 from test_training import at_step
 
-from tc3lib import processes
+from tc3lib import generation, models, processes
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.saving import Saver
 
@@ -75,6 +76,36 @@ def stop_and_resume():
     run("resumed", config, work="stopped")
 
 
+def answers():
+    """Answer titles: undisturbed, broken off in the third round and again, with too little memory in one process."""
+    model, tokenizer = models.load_base_model(CONFIG.model)
+    titles = [f"Mug no. {n}" + " of steel" * (n % 4) for n in range(9)]
+    config, answer_batch = CONFIG.change(generation_batch_size=2, max_new_tokens=6).generation, generation._answer_batch
+    found = {}
+
+    def ask(name, kept=None, refuse=lambda rounds, size: None):
+        sizes = []
+
+        def asked(model, tokenizer, prompts, config):
+            if error := refuse(len(sizes), len(prompts)):
+                raise error
+            sizes.append(len(prompts))
+            return answer_batch(model, tokenizer, prompts, config)
+
+        generation._answer_batch = asked
+        given = generation.generate(model, tokenizer, titles, config, kept)
+        found[name] = {"ids": [answer.ids for answer in given], "asked": sum(sizes)}
+
+    ask("undisturbed")
+    kept = FOLDER / "kept"
+    with contextlib.suppress(KeyboardInterrupt):
+        ask("broken off", kept, lambda rounds, size: KeyboardInterrupt() if rounds == 2 // processes.count() else None)
+    ask("again", kept)
+    ask("memory", None, lambda rounds, size: torch.OutOfMemoryError() if LAST and size > 1 else None)
+    found["lines"] = len(kept.read_text().splitlines())
+    (FOLDER / f"answers.{processes.index()}.json").write_text(json.dumps(found))
+
+
 LAST = processes.index() == processes.count() - 1
 RUNS = {
     "whole": lambda: run("whole"),
@@ -82,6 +113,7 @@ RUNS = {
     "memory": lambda: run("memory", prepare=memory_for(150, "backward") if LAST else None),
     "recipe": lambda: run("recipe", CONFIG.change(plan="recipe")),
     "resumed": stop_and_resume,
+    "answers": answers,
     "failed": lambda: run("failed", prepare=fail),
 }
 show_alone()

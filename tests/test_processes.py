@@ -51,8 +51,8 @@ def folder(tmp_path_factory):
     """What `process_runs` leaves: in `one` of one process, in `two` of two."""
     folder = tmp_path_factory.mktemp("runs")
     for name, before, runs in (
-        ("one", [], ["whole"]),
-        ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed"]),
+        ("one", [], ["whole", "answers"]),
+        ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed", "answers"]),
     ):
         (folder / name).mkdir()
         status, out, err = end(start([*before, RUNS, folder / name, *runs]))
@@ -118,6 +118,19 @@ def test_another_number_of_processes_is_another_run(folder, monkeypatch):
             training.plan_run([100] * 25, same, folder / name / "whole")
         monkeypatch.setattr(processes, "count", lambda was=was: was)
         assert training.plan_run([100] * 25, same, folder / name / "whole").steps == 8
+
+
+def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folder):
+    """A round has two titles for each process; where one has too little memory both go on with one."""
+    alone, *both = told(folder / "one", "answers"), *(told(folder / "two", "answers", process) for process in (0, 1))
+    assert alone["undisturbed"]["asked"] == 9
+    assert [found["undisturbed"]["asked"] for found in both] == [5, 4]
+    for found in (alone, *both):
+        for name in ("undisturbed", "again", "memory"):
+            assert found[name]["ids"] == alone["undisturbed"]["ids"]
+        assert found["lines"] == 1 + 9
+    assert alone["again"]["asked"] == 9 - 4
+    assert sum(found["again"]["asked"] for found in both) == 9 - 4
 
 
 def test_an_error_in_one_process_ends_the_run_with_its_message(tmp_path):
