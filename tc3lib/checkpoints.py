@@ -51,9 +51,8 @@ def fingerprint(trainer: Any) -> dict[str, str]:
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        batch_sampler = trainer.get_train_dataloader().batch_sampler
-        batch_sampler = getattr(batch_sampler, "batch_sampler", batch_sampler)  # accelerate wraps it for processes
-        order = list(batch_sampler.sampler)
+        sampler = trainer.get_train_dataloader().batch_sampler.sampler
+        order = list(sampler)
     tokenizer = trainer.processing_class.backend_tokenizer.to_str()
     return {"tokenizer": _sha256(tokenizer.encode()), "order": _sha256(json.dumps(order).encode())}
 

@@ -66,10 +66,7 @@ def check(accelerator: Any, *, recipe: bool) -> None:
     """Raise Tc3Error unless the processes know of each other, and each has the whole model or `recipe` is set."""
     # Where accelerate calls the CPU cpu:0, transformers cannot load an optimiser's state to it.
     if accelerator.num_processes != count() or str(accelerator.device) == "cpu:0":
-        raise Tc3Error(
-            f"the launcher started {count()} processes without a GPU for each: to train on the CPU set "
-            "ACCELERATE_USE_CPU=true and ACCELERATE_TORCH_DEVICE=cpu before accelerate launch."
-        )
+        raise _apart()
     kind = accelerator.distributed_type.value
     if not recipe and kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):
         raise Tc3Error(f"plan='auto' has the whole model on each card: with {kind} set plan='recipe'.")
@@ -80,4 +77,14 @@ def _joined() -> Any:
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
-    return PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    if state.num_processes != count():
+        raise _apart()
+    return state
+
+
+def _apart() -> Tc3Error:
+    return Tc3Error(
+        f"the launcher started {count()} processes without a GPU for each: to use the CPU set ACCELERATE_USE_CPU=true "
+        "and ACCELERATE_TORCH_DEVICE=cpu before accelerate launch."
+    )

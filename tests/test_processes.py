@@ -108,6 +108,8 @@ def test_told_to_stop_one_process_takes_the_other_along_and_both_continue_exactl
 
 def test_another_number_of_processes_is_another_run(folder, monkeypatch):
     config = presets.tiny()
+    runs = [files.read_json(folder / name / "whole" / "run.json") for name in ("one", "two")]
+    assert runs[0]["order"] == runs[1]["order"]
     for name, was, now in (("two", 2, 1), ("one", 1, 2)):
         run = files.read_json(folder / name / "whole" / "run.json")
         settings = {key: value for part in run["settings"].values() for key, value in part.items()}
@@ -229,6 +231,8 @@ def test_processes_that_are_not_joined_are_told(monkeypatch, joined, device, kin
     for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "2")):
         monkeypatch.setenv(name, value)
     accelerator = SimpleNamespace(num_processes=joined, device=device, distributed_type=SimpleNamespace(value=kind))
+    with pytest.raises(Tc3Error, match="started 2 processes without a GPU for each"):
+        processes.gather(1)  # this process is alone
     if message is None:
         processes.check(accelerator, recipe=recipe)
         return
