@@ -1,6 +1,6 @@
 """Rows to batches without padding, in which what all prompts begin with is computed once."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -58,6 +58,30 @@ def split(batch: Mapping[str, Any], max_tokens: int) -> Iterator[dict[str, Any]]
         }
         yield {**parts, "lengths": (prefix, *taken)}
         start, taken = stop, []
+
+
+def share(
+    collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
+    rows: Sequence[Mapping[str, Any]],
+    index: int,
+    count: int,
+) -> dict[str, Any]:
+    """Collate the part of a batch's rows that one of several processes takes.
+
+    The rows are dealt out by length, so that all have about as much to do. A process for which there is none, in the
+    last step of an epoch, gets a row without labels: it takes part in the step, and adds nothing to it.
+
+    Args:
+        collate: Makes a batch of rows.
+        rows: All rows of the batch, with `input_ids`.
+        index: The process's number.
+        count: How many there are.
+    """
+    import torch
+
+    mine = sorted(rows, key=lambda row: len(row["input_ids"]))[index::count]
+    batch = collate(mine or rows[:1])
+    return batch if mine else {**batch, "labels": torch.full_like(batch["labels"], -100)}
 
 
 def count_tokens(batch: Mapping[str, Any]) -> int:

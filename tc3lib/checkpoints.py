@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tc3lib import store
+from tc3lib import processes, store
 from tc3lib.callbacks import saved_folders
 from tc3lib.config import Config
 from tc3lib.errors import Tc3Error
@@ -42,6 +42,7 @@ def manifest(config: Config, work: Path) -> dict[str, Any]:
         "template": _sha256("\0".join((INSTRUCTION, PROMPT, RESPONSE)).encode()),
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": _device(),
+        "processes": processes.count(),
     }
 
 
@@ -137,6 +138,8 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     for name in sorted(now, key=lambda name: name != "plan"):  # it decides which others count
         if before.get(name) != now[name]:
             return f"{name} was {before.get(name)!r} and is now {now[name]!r}"
+    if (many := old.get("processes", 1)) != new["processes"]:
+        return f"--num_processes (of accelerate launch) was {many} and is now {new['processes']}"
     for name, value in new["data"].items():
         if old["data"].get(name) != value:
             return f"{name} has changed since"

@@ -12,7 +12,7 @@ from typing import Any
 
 from xxhash import xxh3_128
 
-from tc3lib import planning
+from tc3lib import planning, processes
 from tc3lib.config import GenerationConfig
 from tc3lib.errors import Tc3Error
 from tc3lib.files import write_rows
@@ -44,7 +44,7 @@ def generate(
     """Return the model's greedy answers, in the titles' order.
 
     Titles of similar length share a batch, so that little is spent on padding. Where memory runs out the batches are
-    halved. Shows a progress bar.
+    halved. Several processes each answer a part of every batch; all of them return all answers. Shows a progress bar.
 
     Args:
         model: Base or fine-tuned; `model.disable_adapter()` is respected.
@@ -63,37 +63,44 @@ def generate(
     prompts = encode_prompts(tokenizer, [{"input_text": title} for title in titles])
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
     answers, keep = _resume(kept, lambda: _key(model, prompts, config), titles)
-    limit = config.generation_batch_size or planning.MOST_ANSWERS
+    processes.wait()  # until all have read what was kept
+    count, limit = processes.count(), config.generation_batch_size or planning.MOST_ANSWERS
     position = 0
-    with evaluating(model), tqdm(total=len(titles), desc="answers", initial=len(answers)) as bar:
+    bar = tqdm(total=len(titles), desc="answers", initial=len(answers), disable=not processes.is_main())
+    with evaluating(model), bar:
         while position < len(order):
-            widths = [len(prompts[index]) for index in order[position : position + limit]]
+            widths = [len(prompts[index]) for index in order[position::count][:limit]]
             size = limit if config.generation_batch_size else planning.answers_at_once(widths, config, *_memory(model))
+            size = min(processes.gather(size))
             # The same batches again after an interruption; what is answered already is left out of them.
-            batch = [index for index in order[position : position + size] if index not in answers]
+            batch = order[position : position + size * count][processes.index() :: count]
+            batch = [index for index in batch if index not in answers]
+            started, refused, outputs = time.monotonic(), 0, []
             try:
-                started = time.monotonic()
                 outputs = _answer_batch(model, tokenizer, [prompts[index] for index in batch], config) if batch else []
             except torch.OutOfMemoryError:
-                if len(batch) == 1:
-                    raise Tc3Error(
-                        f"the memory does not hold the answer to one title of {len(prompts[batch[0]])} tokens: lower "
-                        "max_new_tokens, or restart the session, so that the memory is free."
-                    ) from None
-                limit = len(batch) // 2
-                bar.write(f"out of memory with {len(batch)} titles at once: {limit} from here on")
-                continue
+                refused = len(batch)
             finally:
                 _release(model)
+            if refused := max(processes.gather(refused)):
+                if refused == 1:
+                    raise Tc3Error(
+                        f"the memory does not hold the answer to one title of {max(widths)} tokens: lower "
+                        "max_new_tokens, or restart the session, so that the memory is free."
+                    )
+                limit = refused // 2
+                bar.write(f"out of memory with {refused} titles at once: {limit} from here on")
+                continue
             seconds = (time.monotonic() - started) / max(1, len(batch))
-            new = {
+            mine = {
                 index: _answer(tokenizer, titles[index], output, seconds)
                 for index, output in zip(batch, outputs, strict=True)
             }
+            new = {index: answer for part in processes.gather(mine) for index, answer in part.items()}
             answers |= new
             keep(new)
-            position += size
-            bar.update(len(batch))
+            position += size * count
+            bar.update(len(new))
     return [answers[index] for index in range(len(titles))]
 
 
@@ -247,6 +254,8 @@ def _resume(
             broken = True
             print(f"answers are not kept for an interruption: {error}")
 
+    if not processes.is_main():
+        return answers, lambda new: None
     keep(answers, "wb")
     if answers:
         print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")

@@ -66,7 +66,7 @@ class Fit:
 
 
 def rows_per_step(config: TrainingConfig) -> int:
-    """Return the rows that one optimiser step sees (the effective batch) on one device."""
+    """Return the rows that one optimiser step sees (the effective batch), over all processes."""
     return config.per_device_train_batch_size * config.gradient_accumulation_steps
 
 
@@ -130,7 +130,14 @@ def step_seconds(tokens: float, passes: int, checkpointing: bool | str, shape: A
     return max(arithmetic, passes * again * LAUNCH_SECONDS * shape.num_hidden_layers)
 
 
-def fit(lengths: Sequence[int], config: Config, shape: Any, free_gib: float | None, tflops: float | None) -> Fit:
+def fit(
+    lengths: Sequence[int],
+    config: Config,
+    shape: Any,
+    free_gib: float | None,
+    tflops: float | None,
+    processes: int = 1,
+) -> Fit:
     """Choose micro-batches and checkpointing for the highest speed that fits; a step keeps its rows.
 
     Args:
@@ -140,15 +147,19 @@ def fit(lengths: Sequence[int], config: Config, shape: Any, free_gib: float | No
         free_gib: Memory for activations and all else that training adds to the loaded model. None: not limited, and
             checkpointing stays as it is set.
         tflops: As for `step_seconds`; needed with `free_gib`.
+        processes: How many share a step's rows, each with a card of its own.
     """
-    rows = rows_per_step(config.training)
+    rows = math.ceil(rows_per_step(config.training) / processes)
+    whose = f"{rows} rows of a step" if processes == 1 else f"{rows} rows of a step in each of {processes} processes"
     if config.planning.plan == "recipe":
         size, passes = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
         reason = f"plan=recipe: {passes} micro-batches of {size} rows, {_describe(config.lora)}"
+        if processes > 1:
+            reason += f", each shared by {processes} processes"
         return Fit(None, config.lora, reason)
     longest, largest, mean = max(lengths), _largest_step(lengths, rows), rows * statistics.fmean(lengths)
     if free_gib is None:
-        reason = f"the {rows} rows of a step in one pass, {_describe(config.lora)}: there is no GPU to fit"
+        reason = f"the {whose} in one pass, {_describe(config.lora)}: there is no GPU to fit"
         return Fit(largest, config.lora, reason)
     room = max(0, free_gib - RESERVE_GIB) * GIB * USED
     choices = []
@@ -160,7 +171,7 @@ def fit(lengths: Sequence[int], config: Config, shape: Any, free_gib: float | No
     lora = dataclasses.replace(config.lora, use_gradient_checkpointing=kind)
     passes = "in one pass" if tokens >= largest else f"in micro-batches of at most {max(tokens, longest):,} tokens"
     reason = (
-        f"the {rows} rows of a step (up to {largest:,} tokens) {passes}, {_describe(lora)}: {free_gib:.1f} GiB free, "
+        f"the {whose} (up to {largest:,} tokens) {passes}, {_describe(lora)}: {free_gib:.1f} GiB free, "
         f"{token_bytes(shape, kind) / 2**20:.2f} MiB a token, {tflops:.0f} TFLOP/s."
     )
     if too_small:
@@ -201,6 +212,33 @@ def answers_at_once(widths: Sequence[int], config: GenerationConfig, shape: Any,
 
     fitting = [count for count, width in enumerate(widths[:MOST_ANSWERS], 1) if count * needed(width) <= room]
     return max(fitting, default=1)
+
+
+def card(told: float | None, dtype: Any) -> tuple[float | None, float | None]:
+    """Return the memory, in GiB, that the loaded model leaves on the card, or on one of the size told, and its TFLOP/s.
+
+    Without a card both are None. The speed is that of a matrix product in the model's precision, tried once.
+    """
+    import torch
+
+    if not torch.cuda.is_available():
+        return None, None
+    size = 4096
+    matrix = torch.randn(size, size, device="cuda").to(dtype)
+    for _ in range(3):
+        matrix @ matrix
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(5):
+        matrix @ matrix
+    end.record()
+    torch.cuda.synchronize()
+    tflops = 5 * 2 * size**3 / (start.elapsed_time(end) / 1000) / 1e12
+    del matrix
+    torch.cuda.empty_cache()
+    free, total = torch.cuda.mem_get_info()
+    here = (free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()) / GIB
+    return here if told is None else min(here, here + told - total / GIB), tflops
 
 
 def peak_memory() -> dict[str, float]:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tc3lib import preflight
+from tc3lib import preflight, processes
 from tc3lib.config import Config, nearest
 from tc3lib.errors import Tc3Error, show_alone
 
@@ -80,6 +80,7 @@ def setup(config: Config, stage: str | None = None) -> Path:
             model is loaded, or there is no such stage.
     """
     show_alone()
+    processes.hush()
     if stage is not None and stage not in STAGES:
         raise Tc3Error(f"there is no stage {stage!r}. {nearest(stage, STAGES)}")
     rows, model = [], stage is not None and STAGES[stage].gpu

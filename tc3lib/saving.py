@@ -11,7 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from tc3lib import files, store
+from tc3lib import files, processes, store
 from tc3lib.callbacks import LossLogger, saved_folders, say
 from tc3lib.errors import Tc3Error
 
@@ -137,12 +137,20 @@ class Saver:
         return None
 
     def resumed(self) -> Path | None:
-        """Return, in any process, what `resume` returned in the main one."""
+        """Return, in any process, what `resume` returned in the main one.
+
+        Raises:
+            Tc3Error: A process does not find it, as on another host.
+        """
         target = self.local / "resume"
-        if not target.exists():
-            return None
-        self.step = files.read_json(target / "trainer_state.json")["global_step"]
-        return target
+        found = target if target.exists() else None
+        self.step = files.read_json(target / "trainer_state.json")["global_step"] if found else 0
+        if len(set(processes.gather(self.step))) > 1:
+            raise Tc3Error(
+                f"not every process finds what the main one has put into {target}: set TMPDIR to a folder that all "
+                "hosts share."
+            )
+        return found
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved_at = time.monotonic()
@@ -154,7 +162,7 @@ class Saver:
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         if self.minutes and time.monotonic() - self.saved_at >= 60 * self.minutes:
             control.should_save = True
-        if self.stop.signal:
+        if self._agree(control):
             control.should_save = control.should_training_stop = True
         return control
 
@@ -196,6 +204,21 @@ class Saver:
             return
         newest = f"; step {store.step(self.pending)} is only in {self.pending}" if self.pending else ""
         print(f"NOT safe to disconnect: {safe}{newest} ({self.problem}). Run this again on this machine to try again.")
+
+    def _agree(self, control: Any) -> str | None:
+        """Return the signal to stop for, the same in every process, and let all save if one will."""
+        told = self.stop.signal  # looked at once: it may come to one process at any moment
+        if processes.count() == 1:
+            return told
+        accelerator = self.trainer.accelerator
+        if control.should_save or told:
+            accelerator.set_trigger()
+        if not accelerator.check_trigger():
+            return None
+        control.should_save = True
+        told = next(filter(None, processes.gather(told)), None)
+        self.stop.signal = told or self.stop.signal
+        return told
 
     def _commit(self) -> bool:
         """Bring the newest checkpoint of this machine to the work folder; say so if that fails."""

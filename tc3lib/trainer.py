@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from tc3lib import models
-from tc3lib.batches import count_tokens, split
+from tc3lib.batches import count_tokens, share, split
 from tc3lib.errors import Tc3Error
 
 
@@ -22,10 +22,13 @@ def trainer_class() -> Any:
         The gradient of a step is the mean over its labels however it is cut. Where memory runs out the micro-batches
         are halved and the step is made again, so none is lost. `max_tokens` None leaves everything to TRL.
 
+        Several processes share the rows of each step. They meet once a step, when each has its part of the gradient, so
+        that one may cut its part otherwise than the others, or make it again.
+
         Attributes:
             max_tokens: Most tokens of a micro-batch.
             step_loss, step_grad_norm: Of the last step, tensors on the device.
-            step_tokens: Of the last step; with `max_tokens` None padding counts too.
+            step_tokens: Of the last step, about if there are several processes; with `max_tokens` None padding counts.
             save_error: Why the last checkpoint could not be written, None if it could. Training goes on.
         """
 
@@ -35,12 +38,28 @@ def trainer_class() -> Any:
         step_tokens = 0
         save_error: Exception | None = None
 
+        def get_train_dataloader(self) -> Any:
+            """Return batches of a step's rows as in one process, of which each process collates its part."""
+            if self.args.world_size == 1:
+                return super().get_train_dataloader()
+            whole = self.data_collator
+            self.data_collator = functools.partial(
+                share, whole, index=self.args.process_index, count=self.args.world_size
+            )
+            loader = super().get_train_dataloader()
+            self.data_collator = whole
+            # accelerate would give whole batches to the processes in turn, and repeat rows where an epoch ends.
+            shard = loader.batch_sampler
+            shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
+            return loader
+
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             if self.max_tokens is None:
                 loss = super().training_step(model, inputs, num_items_in_batch)
                 first = self.step_loss is None
                 self.step_loss = loss if first else self.step_loss + loss
-                self.step_tokens = (0 if first else self.step_tokens) + inputs["input_ids"].numel()
+                tokens = inputs["input_ids"].numel() * self.args.world_size
+                self.step_tokens = (0 if first else self.step_tokens) + tokens
                 return loss
             if not model.training:
                 model.train()
@@ -48,12 +67,17 @@ def trainer_class() -> Any:
                 self.optimizer.train()
 
             def learn(part: Mapping[str, Any]) -> Any:
-                loss = self._loss(model, part, num_items_in_batch)
+                loss = self._loss(self.model, part, num_items_in_batch)
                 self.accelerator.backward(loss)
                 return loss.detach()
 
-            self.step_tokens = count_tokens(inputs)
+            self.step_tokens = count_tokens(inputs) * self.args.world_size
             self.step_loss = self._in_parts(inputs, learn)
+            if self.args.world_size > 1:
+                learned = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
+                gradients = self.accelerator.reduce([parameter.grad for parameter in learned], "mean")
+                for parameter, gradient in zip(learned, gradients, strict=True):
+                    parameter.grad = gradient
             return self.step_loss
 
         def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
@@ -71,10 +95,13 @@ def trainer_class() -> Any:
             labels = sum(int((batch["labels"] != -100).sum()) for batch in batches)
             training = self.model.training
             self.model.eval()
+            mine = batches[self.args.process_index :: self.args.world_size]
+            loss = torch.zeros((), device=self.args.device)
             with torch.no_grad():
-                losses = [self._in_parts(batch, lambda part: self._loss(self.model, part, labels)) for batch in batches]
+                for batch in mine:
+                    loss += self._in_parts(batch, lambda part: self._loss(self.model, part, labels))
             self.model.train(training)
-            metrics = {f"{metric_key_prefix}_loss": float(sum(losses))}
+            metrics = {f"{metric_key_prefix}_loss": float(self.accelerator.reduce(loss, "mean"))}
             self.log(metrics)
             self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
             return metrics
@@ -87,11 +114,16 @@ def trainer_class() -> Any:
                 self.save_error = error
 
         def _clip_grad_norm(self, model: Any) -> Any:
+            if self.args.world_size > 1:
+                self.step_loss = self.accelerator.reduce(self.step_loss, "mean")
             self.step_grad_norm = super()._clip_grad_norm(model)
             return self.step_grad_norm
 
         def _loss(self, model: Any, part: Mapping[str, Any], labels: Any) -> Any:
-            """Return the sum of a micro-batch's losses, divided by `labels`."""
+            """Return the sum of a micro-batch's losses, divided by `labels`.
+
+            Where there are several processes it is as many times that, so that their mean is the step's.
+            """
             inputs = {name: part[name].to(self.args.device) for name in ("input_ids", "labels", "position_ids")}
             # The lengths stay on the host: unsloth reads them there, and a copy from the device would wait for it.
             inputs |= {"packed_seq_lengths": torch.tensor(part["lengths"], dtype=torch.int32), "use_cache": False}

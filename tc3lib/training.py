@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tc3lib import batches, checkpoints, planning, plotting
+from tc3lib import batches, checkpoints, planning, plotting, processes
 from tc3lib.callbacks import LossLogger
 from tc3lib.config import Config
 from tc3lib.errors import Tc3Error
@@ -36,7 +36,9 @@ def fit(model: Any, lengths: Sequence[int], config: Config) -> Fit:
     """Choose micro-batches and checkpointing for the memory that the loaded model leaves (see `planning.fit`)."""
     lengths = [min(length, config.model.max_seq_length) for length in lengths]
     dtype = model.get_input_embeddings().weight.dtype
-    return planning.fit(lengths, config, model.config, *_card(config.planning.memory_gib, dtype))
+    return planning.fit(
+        lengths, config, model.config, *planning.card(config.planning.memory_gib, dtype), processes.count()
+    )
 
 
 def build_trainer(
@@ -96,6 +98,7 @@ def build_trainer(
         processing_class=tokenizer,
         data_collator=None if recipe else collate,
     )
+    processes.check(trainer.accelerator, recipe=recipe)
     if not recipe:
         trainer.max_tokens = fit.max_tokens if fit else rows * config.model.max_seq_length
     trainer.model.train()  # all of it: a new adapter says so while the base model below is still in evaluation mode
@@ -146,13 +149,14 @@ def train(trainer: Any, config: Config, work: Path) -> None:
             stop,
         )
         try:
-            last = saver.resume() if main else None
+            if main:
+                saver.resume()
         except OSError as error:
             raise Tc3Error(
                 f"cannot read the checkpoints in {saver.outputs}: {error}. Mount or mend the folder and try again."
             ) from None
         accelerator.wait_for_everyone()
-        last = last or saver.resumed()
+        last = saver.resumed()
         if last and main and differences:
             print(f"other than before, which may be: {', '.join(differences)}")
         start = time.monotonic()
@@ -173,6 +177,7 @@ def train(trainer: Any, config: Config, work: Path) -> None:
                 trainer.add_callback(saver)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 saver.finish()
+            accelerator.wait_for_everyone()
             result = _result(trainer, losses.rows)
             if main and result["train_loss"] is not None:
                 print(
@@ -222,6 +227,7 @@ def _result(trainer: Any, losses: Sequence[Mapping[str, float]]) -> dict[str, An
     }
 
 
+@processes.by_main
 def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
     """Save adapter and tokenizer as safetensors and JSON; an adapter saved earlier stays until this one is whole.
 
@@ -269,30 +275,3 @@ def _dataset(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int,
         for row in encoded
     ]
     return Dataset.from_list(labelled).with_format("numpy")
-
-
-def _card(told: float | None, dtype: Any) -> tuple[float | None, float | None]:
-    """Return the memory, in GiB, that the loaded model leaves on the card, or on one of the size told, and its TFLOP/s.
-
-    Without a card both are None. The speed is that of a matrix product in the model's precision, tried once.
-    """
-    import torch
-
-    if not torch.cuda.is_available():
-        return None, None
-    size = 4096
-    matrix = torch.randn(size, size, device="cuda").to(dtype)
-    for _ in range(3):
-        matrix @ matrix
-    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    start.record()
-    for _ in range(5):
-        matrix @ matrix
-    end.record()
-    torch.cuda.synchronize()
-    tflops = 5 * 2 * size**3 / (start.elapsed_time(end) / 1000) / 1e12
-    del matrix
-    torch.cuda.empty_cache()
-    free, total = torch.cuda.mem_get_info()
-    here = (free + torch.cuda.memory_reserved() - torch.cuda.memory_allocated()) / planning.GIB
-    return here if told is None else min(here, here + told - total / planning.GIB), tflops

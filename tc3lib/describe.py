@@ -1,0 +1,104 @@
+"""`python -m tc3lib.describe WORK FILE`: let the tuned model of a work folder describe every title of a catalogue.
+
+Started by `accelerate launch -m tc3lib.describe WORK FILE` its processes share the titles, each on a card of its own.
+"""
+
+import argparse
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from tc3lib import generation, models, presets, processes, runtime
+from tc3lib.cleaning import clean_text
+from tc3lib.config import Config, DataConfig
+from tc3lib.data import columns
+from tc3lib.errors import Tc3Error, show_alone
+from tc3lib.files import write_rows
+from tc3lib.sources import opened
+
+CHUNK = 10_000
+"""Titles that are tokenised together; the answers to each so many have a file of their own until all are there."""
+
+
+def read_titles(path: Path, config: DataConfig) -> list[dict[str, Any]]:
+    """Return `uid` and `title` of every product of a catalogue that has a title, tidied as for training.
+
+    Args:
+        path: The catalogue, in any form that notebook 01 reads. Contents may be missing where it is JSON.
+        config: The columns' names, and `clean`.
+
+    Raises:
+        Tc3Error: It cannot be read, or has no title.
+    """
+    named = columns(config)
+    fields = [("title", str | None, None), ("uid", str | int | float | bool | None, None)]
+    product = msgspec.defstruct("Titled", fields, rename={name: getattr(named, name) for name, *_ in fields})
+    decode, tidy = msgspec.json.Decoder(product).decode, clean_text if config.clean else str.strip
+    found, without = [], 0
+    with opened(path, named) as source:
+        for block in source.blocks():
+            for line in block.lines:
+                try:
+                    row = decode(line)
+                except (msgspec.MsgspecError, ValueError, RecursionError):
+                    row = product()
+                title = tidy(row.title or "")
+                without += not title
+                found += [{"uid": row.uid, "title": title}] if title else []
+    if not found:
+        raise Tc3Error(f"no title in {path}: expected JSON Lines with `title`, or another name in title_column.")
+    print(f"{len(found):,} titles in {path}; {without:,} lines have none")
+    return found
+
+
+def describe(
+    model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], config: Config, target: Path
+) -> Iterator[dict[str, Any]]:
+    """Yield `uid`, `title`, `answer` and `eos` (ended by the model itself) of each row, in order.
+
+    Interrupted, it goes on when it is called again: finished answers lie beside `target` until `forget` is called.
+    """
+    for start in range(0, len(rows), CHUNK):
+        chunk = rows[start : start + CHUNK]
+        kept = target.with_name(f"{target.name}.{start}.partial")
+        answers = generation.generate(model, tokenizer, [row["title"] for row in chunk], config.generation, kept)
+        for row, given in zip(chunk, answers, strict=True):
+            yield {**row, "answer": given.text, "eos": given.eos}
+
+
+def forget(target: Path) -> None:
+    """Remove what `describe` kept for an interruption."""
+    for path in target.parent.glob(f"{target.name}.*.partial"):
+        path.unlink(missing_ok=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Describe the titles of a file: once all are done, `<file>.described.jsonl` in the work folder has the answers."""
+    parser = argparse.ArgumentParser(prog="python -m tc3lib.describe", description=main.__doc__)
+    parser.add_argument("folder", type=Path, help="the work folder with lora_model/")
+    parser.add_argument("file", type=Path, help="the catalogue, in any form that notebook 01 reads")
+    options = parser.parse_args(arguments)
+    show_alone()
+    config = presets.get(os.environ.get("TC3_PRESET", "llama3_8b"))
+    if not (options.folder / "lora_model").is_dir():
+        raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
+    os.environ["TC3_HOME"] = str(options.folder)
+    work = runtime.setup(config)
+    rows = read_titles(options.file, config.data)
+    target = work / f"{options.file.name.partition('.')[0]}.described.jsonl"
+    model, tokenizer = models.load_adapter(work / "lora_model", config.model)
+    answered = describe(model, tokenizer, rows, config, target)
+    if processes.is_main():
+        write_rows(target, answered)
+        forget(target)
+        print(f"{len(rows):,} answers are in {target}")
+    else:
+        list(answered)
+    processes.wait()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""The processes that `accelerate launch` started for one run: how many there are, and which one this is."""
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from tc3lib.errors import Tc3Error
+
+
+def count() -> int:
+    """Return how many processes train together; 1 unless a launcher started them."""
+    return int(os.environ.get("WORLD_SIZE", "1")) if "LOCAL_RANK" in os.environ else 1
+
+
+def index() -> int:
+    """Return this process's number among them."""
+    return int(os.environ["RANK"]) if count() > 1 else 0
+
+
+def is_main() -> bool:
+    """Tell whether this is the one that writes files, shows progress and speaks."""
+    return index() == 0
+
+
+def hush() -> None:
+    """From now on let this process print nothing and show no progress bars, unless it is the main one.
+
+    What goes to stderr, where errors are told, stays.
+    """
+    if not is_main():
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
+        os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it as it is imported
+
+
+def wait() -> None:
+    """Wait until every process is here; alone do nothing."""
+    if count() > 1:
+        _joined().wait_for_everyone()
+
+
+def by_main(function: Callable[..., None]) -> Callable[..., None]:
+    """Decorate what only the main process does; the others wait until it is done."""
+
+    @functools.wraps(function)
+    def call(*arguments: Any, **named: Any) -> None:
+        if is_main():
+            function(*arguments, **named)
+        wait()
+
+    return call
+
+
+def gather(value: Any) -> list[Any]:
+    """Return every process's value, in their order; alone only one."""
+    if count() == 1:
+        return [value]
+    from accelerate.utils import gather_object
+
+    _joined()
+    return gather_object([value])
+
+
+def check(accelerator: Any, *, recipe: bool) -> None:
+    """Raise Tc3Error unless the processes know of each other, and each has the whole model or `recipe` is set."""
+    # Where accelerate calls the CPU cpu:0, transformers cannot load an optimiser's state to it.
+    if accelerator.num_processes != count() or str(accelerator.device) == "cpu:0":
+        raise _apart()
+    kind = accelerator.distributed_type.value
+    if not recipe and kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):
+        raise Tc3Error(f"plan='auto' has the whole model on each card: with {kind} set plan='recipe'.")
+
+
+def _joined() -> Any:
+    """Return accelerate's state of the processes, which it joins if no trainer has made it do so."""
+    from accelerate import PartialState
+    from accelerate.utils import parse_flag_from_env
+
+    state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+    if state.num_processes != count():
+        raise _apart()
+    return state
+
+
+def _apart() -> Tc3Error:
+    return Tc3Error(
+        f"the launcher started {count()} processes without a GPU for each: to use the CPU set ACCELERATE_USE_CPU=true "
+        "and ACCELERATE_TORCH_DEVICE=cpu before accelerate launch."
+    )

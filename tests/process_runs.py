@@ -1,0 +1,121 @@
+"""Train a few small runs, in as many processes as a launcher starts; each writes what it saw.
+
+    python tests/process_runs.py FOLDER RUN ...
+    accelerate launch --multi_gpu --num_processes 2 tests/process_runs.py FOLDER RUN ...
+
+The runs are those of `RUNS`; each has a work folder in FOLDER. `<run>.<process>.json` there has its losses, gradient
+norms and held-out losses, the rows that the process saw at each step, and the adapter's hash.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import torch
+import unsloth  # noqa: F401  (before transformers, trl and peft, which it patches)
+from test_equivalence import ROWS, memory_for, settings, train
+from test_training import at_step
+
+from tc3lib import generation, models, processes
+from tc3lib.errors import Tc3Error, show_alone
+from tc3lib.saving import Saver
+
+FOLDER = Path(sys.argv[1])
+# An epoch has 8, 8, 8 and 1 rows: for its last step there are fewer rows than processes.
+CONFIG = settings(
+    gradient_accumulation_steps=1, max_steps=-1, num_train_epochs=2, optim="sgd", learning_rate=1e-2,
+    eval_strategy="steps", eval_steps=4, eval_on_start=True, save_strategy="steps", save_steps=3,
+)  # fmt: skip
+
+
+def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None):
+    found = train(config, ROWS[:25], FOLDER / (work or name), max_tokens, prepare)
+    digest = hashlib.sha256(b"".join(weights.numpy().tobytes() for _, weights in sorted(found.adapter.items())))
+    seen = {step: [row for row in rows if any(label != -100 for label in row[1])] for step, rows in found.seen.items()}
+    told = {
+        "losses": found.losses.tolist(), "norms": found.norms.tolist(), "eval_losses": found.eval_losses.tolist(),
+        "seen": seen, "adapter": digest.hexdigest(), "refused": getattr(found.trainer, "refused", []),
+        "processes": found.trainer.args.world_size,
+    }  # fmt: skip
+    (FOLDER / f"{name}.{processes.index()}.json").write_text(json.dumps(told))
+
+
+def stop(trainer):
+    """Tell the last process alone to stop after step 5, a moment after all have agreed to go on after step 4."""
+    agree = Saver._agree
+
+    def then_tell(saver, control):
+        agreed = agree(saver, control)
+        if trainer.state.global_step == 4:
+            signal.raise_signal(signal.SIGTERM)
+        return agreed
+
+    if LAST:
+        Saver._agree = then_tell
+
+
+def fail(trainer):
+    def act():
+        raise Tc3Error("there is something wrong here.")
+
+    if LAST:
+        trainer.add_callback(at_step(2, act))
+
+
+def stop_and_resume():
+    config = CONFIG.change(optim="adamw_torch", learning_rate=1e-3, save_total_limit=None)
+    run("undisturbed", config)
+    with contextlib.suppress(Tc3Error):
+        run("stopped", config, prepare=stop)
+    run("resumed", config, work="stopped")
+
+
+def answers():
+    """Answer titles: undisturbed, broken off in the third round and again, with too little memory in one process."""
+    model, tokenizer = models.load_base_model(CONFIG.model)
+    titles = [f"Mug no. {n}" + " of steel" * (n % 4) for n in range(9)]
+    config, answer_batch = CONFIG.change(generation_batch_size=2, max_new_tokens=6).generation, generation._answer_batch
+    found = {}
+
+    def ask(name, kept=None, refuse=lambda rounds, size: None):
+        sizes = []
+
+        def asked(model, tokenizer, prompts, config):
+            if error := refuse(len(sizes), len(prompts)):
+                raise error
+            sizes.append(len(prompts))
+            return answer_batch(model, tokenizer, prompts, config)
+
+        generation._answer_batch = asked
+        given = generation.generate(model, tokenizer, titles, config, kept)
+        found[name] = {"ids": [answer.ids for answer in given], "asked": sum(sizes)}
+
+    ask("undisturbed")
+    kept = FOLDER / "kept"
+    with contextlib.suppress(KeyboardInterrupt):
+        ask("broken off", kept, lambda rounds, size: KeyboardInterrupt() if rounds == 2 // processes.count() else None)
+    ask("again", kept)
+    ask("memory", None, lambda rounds, size: torch.OutOfMemoryError() if LAST and size > 1 else None)
+    found["lines"] = len(kept.read_text().splitlines())
+    (FOLDER / f"answers.{processes.index()}.json").write_text(json.dumps(found))
+
+
+LAST = processes.index() == processes.count() - 1
+RUNS = {
+    "whole": lambda: run("whole"),
+    "cut": lambda: run("cut", max_tokens=100 if LAST else None),
+    "memory": lambda: run("memory", prepare=memory_for(150, "backward") if LAST else None),
+    "recipe": lambda: run("recipe", CONFIG.change(plan="recipe")),
+    "resumed": stop_and_resume,
+    "answers": answers,
+    "failed": lambda: run("failed", prepare=fail),
+}
+show_alone()
+for name in sys.argv[2:]:
+    RUNS[name]()

@@ -1,0 +1,241 @@
+"""Two processes under `accelerate launch` are one run: the same steps, files and messages as in one process."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy
+import pytest
+
+from tc3lib import batches, files, presets, processes, training
+from tc3lib.callbacks import read_losses
+from tc3lib.errors import Tc3Error
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "tests" / "process_runs.py"
+TOLERANCE = 1e-5
+EPOCH = (8, 8, 8, 1)
+LAUNCH = [
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
+    "--dynamo_backend=no", "--main_process_port=0",
+]  # fmt: skip
+
+
+def start(arguments, **environment):
+    command = [sys.executable, *map(str, arguments)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment
+    if "--multi_gpu" in command:
+        environment |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+
+
+def end(process, seconds=600):
+    """Return the exit status and what was printed; a process that hangs is told to end, and fails the test."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        pytest.fail(f"it hangs: {process.communicate()[1][-3000:]}")
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What `process_runs` leaves: in `one` of one process, in `two` of two."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, before, runs in (
+        ("one", [], ["whole", "answers"]),
+        ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed", "answers"]),
+    ):
+        (folder / name).mkdir()
+        status, out, err = end(start([*before, RUNS, folder / name, *runs]))
+        assert status == 0, (out + err)[-6000:]
+    return folder
+
+
+def told(folder, name, process=0):
+    return json.loads((folder / f"{name}.{process}.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    return told(folder / "one", "whole")
+
+
+@pytest.mark.parametrize("name", ["whole", "cut", "memory", "recipe"])
+def test_two_processes_make_the_steps_of_one(folder, alone, name):
+    """Also where one cuts its rows otherwise, or runs out of memory and makes its part again."""
+    found, other = told(folder / "two", name), told(folder / "two", name, 1)
+    assert (alone["processes"], found["processes"]) == (1, 2)
+    assert len(alone["losses"]) == 2 * len(EPOCH)
+    for what in ("losses", "norms", "eval_losses"):
+        assert found[what] == pytest.approx(alone[what], rel=TOLERANCE), what
+    assert found["adapter"] == other["adapter"]
+    assert not found["refused"]
+    assert bool(other["refused"]) == (name == "memory")
+
+
+@pytest.mark.parametrize("name", ["whole", "cut", "memory", "recipe"])
+def test_every_row_is_seen_once_an_epoch_in_the_step_of_one_process(folder, alone, name):
+    parts = [told(folder / "two", name, process)["seen"] for process in (0, 1)]
+    steps = range(1, 2 * len(EPOCH) + 1)
+    whole = {step: Counter(map(str, parts[0][str(step)] + parts[1][str(step)])) for step in steps}
+    assert whole == {step: Counter(map(str, alone["seen"][str(step)])) for step in steps}
+    for epoch in (0, 1):
+        rows = [whole[step] for step in steps[epoch * len(EPOCH) :][: len(EPOCH)]]
+        assert tuple(map(Counter.total, rows)) == EPOCH
+        assert set(sum(rows, Counter()).values()) == {1}
+    sizes = [[len(part[str(step)]) for step in steps] for part in parts]
+    assert sizes == [[4, 4, 4, 1] * 2, [4, 4, 4, 0] * 2]
+
+
+def test_told_to_stop_one_process_takes_the_other_along_and_both_continue_exactly(folder):
+    whole, resumed = (told(folder / "two", name) for name in ("undisturbed", "resumed"))
+    stopped = files.read_json(folder / "two" / "stopped" / "run.json")
+    names = [path.name for path in (folder / "two" / "stopped" / "outputs").iterdir()]
+    assert sorted(names) == [f"checkpoint-{step}-{stopped['run']}" for step in (3, 5, 6, 8)]
+    assert list(resumed["seen"]) == ["6", "7", "8"]
+    for what in ("losses", "norms", "eval_losses", "adapter"):
+        assert resumed[what] == whole[what]
+
+
+def test_another_number_of_processes_is_another_run(folder, monkeypatch):
+    config = presets.tiny()
+    runs = [files.read_json(folder / name / "whole" / "run.json") for name in ("one", "two")]
+    assert runs[0]["order"] == runs[1]["order"]
+    for name, was, now in (("two", 2, 1), ("one", 1, 2)):
+        run = files.read_json(folder / name / "whole" / "run.json")
+        settings = {key: value for part in run["settings"].values() for key, value in part.items()}
+        same = config.change(**settings)
+        if now == 2:
+            monkeypatch.setattr(processes, "count", lambda: 2)
+        with pytest.raises(Tc3Error, match=rf"--num_processes \(of accelerate launch\) was {was} and is now {now}"):
+            training.plan_run([100] * 25, same, folder / name / "whole")
+        monkeypatch.setattr(processes, "count", lambda was=was: was)
+        assert training.plan_run([100] * 25, same, folder / name / "whole").steps == 8
+
+
+def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folder):
+    """A round has two titles for each process; where one has too little memory both go on with one."""
+    alone, *both = told(folder / "one", "answers"), *(told(folder / "two", "answers", process) for process in (0, 1))
+    assert alone["undisturbed"]["asked"] == 9
+    assert [found["undisturbed"]["asked"] for found in both] == [5, 4]
+    for found in (alone, *both):
+        for name in ("undisturbed", "again", "memory"):
+            assert found[name]["ids"] == alone["undisturbed"]["ids"]
+        assert found["lines"] == 1 + 9
+    assert alone["again"]["asked"] == 9 - 4
+    assert sum(found["again"]["asked"] for found in both) == 9 - 4
+
+
+def test_an_error_in_one_process_ends_the_run_with_its_message(tmp_path):
+    status, _, err = end(start([*LAUNCH, RUNS, tmp_path, "failed"]), seconds=300)
+    assert status != 0
+    assert "Tc3Error: there is something wrong here." in err
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """Notebook 03 as a script, stopped by SIGTERM to the launcher, and run again: where it wrote, what it printed."""
+    work = tmp_path_factory.mktemp("notebook")
+    rows = files.read_rows(make_rows(work))
+    files.write_rows(work / "train.jsonl", rows[:40])
+    files.write_rows(work / "eval.jsonl", rows[40:])
+    text = (ROOT / "notebooks" / "03_train.py").read_text()
+    old = "# max_steps=120, learning_rate=1e-4, clean=False,"
+    assert text.count(old) == 1
+    script = tmp_path_factory.mktemp("script") / "03_train.py"
+    changes = "max_steps=40, save_steps=20, eval_steps=20, warmup_steps=0, save_total_limit=None, dtype='float32',"
+    script.write_text(text.replace(old, changes + "load_in_4bit=False"))
+    environment = {"TC3_PRESET": "tiny", "TC3_HOME": str(work), "TMPDIR": str(script.parent)}
+    process = start([*LAUNCH, script], **environment)
+    while process.poll() is None and not any("loss" in row for row in read_losses(work / "loss.jsonl")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    return work, script.parent, end(process), end(start([*LAUNCH, script], **environment))
+
+
+def make_rows(work):
+    from test_equivalence import ROWS
+
+    files.write_rows(work / "rows.jsonl", ROWS[:50])
+    return work / "rows.jsonl"
+
+
+def test_sigterm_to_the_launcher_saves_the_step_and_ends_the_run(notebook):
+    _, _, (status, out, err), _ = notebook
+    assert status != 0
+    assert "safe to disconnect: step" in out, err[-6000:]
+    assert "Tc3Error: stopped by SIGTERM after step" in err
+
+
+def test_the_notebook_in_two_processes_continues_and_speaks_once(notebook):
+    work, _, _, (status, out, err) = notebook
+    assert status == 0, (out + err)[-6000:]
+    assert "continuing after step" in out
+    lines = [line for line in out.splitlines() if line]
+    assert [line for line, times in Counter(lines).items() if times > 1] == []
+    assert "in each of 2 processes" in out
+    assert err.count("training: 100%") == err.count("40/40") > 0
+    assert "training:   0%" not in err  # a second bar would begin anew
+    steps = [row["step"] for row in read_losses(work / "loss.jsonl") if "loss" in row]
+    assert steps == list(range(1, 41))
+
+
+def test_files_are_written_once_and_nothing_is_left_over(notebook):
+    work, temporary, _, _ = notebook
+    run = files.read_json(work / "run.json")
+    assert run["processes"] == 2
+    assert run["result"]["steps"] == 40
+    assert {path.name for path in work.iterdir()} == {
+        "rows.jsonl", "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json", "outputs", "lora_model",
+    }  # fmt: skip
+    last = work / "outputs" / f"checkpoint-40-{run['run']}"
+    assert {path.name for path in last.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    assert (last / "adapter_model.safetensors").stat().st_size > 0
+    assert (work / "lora_model" / "adapter_model.safetensors").exists()
+    assert not list(temporary.glob("tc3-*"))
+
+
+def test_rows_are_dealt_out_by_length_and_a_process_without_any_gets_one_without_labels():
+    rows = [
+        {"input_ids": numpy.arange(length), "labels": numpy.where(numpy.arange(length) < 2, -100, number)}
+        for number, length in enumerate([9, 5, 7, 8, 6])
+    ]
+    parts = [batches.share(batches.collate, rows, index, 3) for index in range(3)]
+    assert [sorted(set(part["labels"].flatten().tolist()) - {-100}) for part in parts] == [[1, 3], [0, 4], [2]]
+    none = batches.share(batches.collate, rows[:2], 2, 3)
+    assert set(none["labels"].flatten().tolist()) == {-100}
+    assert none["lengths"] == batches.collate(rows[:1])["lengths"]
+
+
+@pytest.mark.parametrize(
+    ("joined", "device", "kind", "recipe", "message"),
+    [
+        (1, "cpu", "NO", False, "started 2 processes without a GPU for each: .*ACCELERATE_USE_CPU=true"),
+        (2, "cpu:0", "MULTI_CPU", False, "ACCELERATE_TORCH_DEVICE=cpu"),
+        (2, "cpu", "MULTI_CPU", False, None),
+        (2, "cuda:1", "FSDP", False, "with FSDP set plan='recipe'"),
+        (2, "cuda:1", "FSDP", True, None),
+        (2, "cuda:1", "MULTI_GPU", False, None),
+    ],
+)
+def test_processes_that_are_not_joined_are_told(monkeypatch, joined, device, kind, recipe, message):
+    for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    accelerator = SimpleNamespace(num_processes=joined, device=device, distributed_type=SimpleNamespace(value=kind))
+    monkeypatch.setattr("accelerate.PartialState", lambda cpu: SimpleNamespace(num_processes=1))
+    with pytest.raises(Tc3Error, match="started 2 processes without a GPU for each"):
+        processes.gather(1)
+    if message is None:
+        processes.check(accelerator, recipe=recipe)
+        return
+    with pytest.raises(Tc3Error, match=message):
+        processes.check(accelerator, recipe=recipe)
