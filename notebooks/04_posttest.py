@@ -31,10 +31,10 @@ import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    clone = "git clone -q --depth 1 --branch v0.1.0 https://github.com/tc3lib/tc3lib"
-    failed, said = subprocess.getstatusoutput(f"cd /content; test -d tc3lib || {clone} || ! rm -rf tc3lib")
-    failed and sys.exit(f"tc3lib was not fetched, mend this and run the cell again: {' '.join(said.split())}")
-    runpy.run_path("/content/tc3lib/tc3lib/colab.py", run_name="__main__")
+    home, clone = "tc3lib-v0.1.0", "git clone -q --depth 1 --branch v0.1.0 https://github.com/tc3lib/tc3lib"
+    failed, said = subprocess.getstatusoutput(f"cd /content; test -d {home} || {clone} {home} || ! rm -rf {home}")
+    failed and exec("from IPython.core.error import UsageError; raise UsageError('tc3lib was not fetched, mend this and run the cell again: ' + ' '.join(said.split()))")  # fmt: skip
+    runpy.run_path(f"/content/{home}/tc3lib/colab.py", run_name="__main__")
 
 # %% [markdown]
 # The library loads the adapter, asks and compares.

@@ -39,8 +39,13 @@ def install(requirements: Path = REQUIREMENTS) -> str:
         requirements: Lines `name==version`.
 
     Raises:
-        Tc3Error: pip failed, or something in the way hides what it installed.
+        Tc3Error: This session has imported another tc3lib before, pip failed, or something in the way hides what it
+            installed.
     """
+    if (other := Path(sys.modules["tc3lib"].__file__ or "").resolve().parents[1]) != REPOSITORY:
+        raise Tc3Error(
+            f"this session has imported tc3lib {__version__} from {other}, not from {REPOSITORY}: {RESTART}."
+        )
     wanted, start = pins(requirements), time.monotonic()
     new = differing(wanted)
     if new:

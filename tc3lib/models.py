@@ -1,6 +1,7 @@
 """Load the base model in 4 bit, add LoRA, load an adapter. The only module that imports unsloth."""
 
 import dataclasses
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,9 +21,10 @@ def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
     Raises:
         Tc3Error: The model cannot be found or fetched.
     """
-    from unsloth import FastLanguageModel  # isort: skip
+    _import_unsloth()
     import torch
     from safetensors import SafetensorError
+    from unsloth import FastLanguageModel
 
     settings = dataclasses.asdict(config)
     if config.dtype is not None:  # unsloth does not take the name "float32" on a GPU
@@ -49,7 +51,7 @@ def load_tokenizer(config: ModelConfig, *, before_model: bool = False) -> Any | 
         Tc3Error: `before_model`, and there is no tokenizer.
     """
     if before_model:
-        import unsloth  # noqa: F401
+        _import_unsloth()
     from transformers import AutoTokenizer
 
     try:
@@ -123,6 +125,28 @@ def shared_prefix(model: Any, lengths: Sequence[int], device: Any) -> Iterator[N
                 f"plan='auto' does not know the attention of {model.config.model_type!r} models (model_name): set "
                 "plan='recipe'."
             )
+
+
+def _import_unsloth() -> None:
+    """Import unsloth, and with it bitsandbytes, which warns on some CPUs that an optional package is not there.
+
+    bitsandbytes then uses its own kernel. It is this record alone that is kept out: one that tells why `kernels`, where
+    it is installed, did not work still shows.
+    """
+    if "unsloth" in sys.modules:
+        return
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
+    logger.addFilter(_is_worth_telling)
+    try:
+        import unsloth  # noqa: F401
+    finally:
+        logger.removeFilter(_is_worth_telling)
+
+
+def _is_worth_telling(record: logging.LogRecord) -> bool:
+    reason = record.args[0] if isinstance(record.args, tuple) and record.args else None
+    absent = isinstance(reason, ModuleNotFoundError) and reason.name == "kernels"
+    return not (absent and str(record.msg).startswith("Failed to load CPU gemm_4bit_forward"))
 
 
 def _not_found(config: ModelConfig, error: Exception) -> Tc3Error:

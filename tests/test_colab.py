@@ -11,7 +11,10 @@ from pathlib import Path
 from types import ModuleType
 
 import jupytext
+import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
 
 import tc3lib
 from tc3lib import colab
@@ -23,6 +26,8 @@ TAG = f"v{tc3lib.__version__}"
 CELL = next(
     cell.source for cell in jupytext.read(ROOT / "notebooks" / "01_prepare.py").cells if cell.cell_type == "code"
 )
+FOLDER = f"tc3lib-{TAG}"
+NOT_FETCHED = "IPython.core.error.UsageError: tc3lib was not fetched, mend this and run the cell again"
 KERNEL = """
 import sys, types
 if {in_colab}:
@@ -35,11 +40,12 @@ exec(compile({cell!r}, "cell", "exec"), {{"__name__": "__main__"}})
 AFTER = "import tc3lib, tc3tiny; print(tc3lib.__file__, tc3tiny.__version__)"
 
 
-def wheel(folder, version):
-    """Write a wheel of a package `tc3tiny`, as small as one can be."""
+def wheel(folder, version, size=0):
+    """Write a wheel of a package `tc3tiny`, as small as one can be, with a file of so many bytes."""
     info = f"tc3tiny-{version}.dist-info"
     with zipfile.ZipFile(folder / f"tc3tiny-{version}-py3-none-any.whl", "w") as archive:
         archive.writestr("tc3tiny.py", f"__version__ = '{version}'\n")
+        archive.writestr("tc3tiny.bin", bytes(size))
         archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tc3tiny\nVersion: {version}\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
@@ -73,13 +79,14 @@ class Machine:
             "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
         }  # fmt: skip
 
-    def run(self, in_colab=True, before="", after=AFTER, origin=None, tag=TAG):
+    def run(self, in_colab=True, before="", after=AFTER, origin=None, tag=TAG, command=()):
         cell = CELL.replace("/content", str(self.content)).replace(REPOSITORY, origin or self.origin.as_uri())
         cell = cell.replace(f"--branch {TAG}", f"--branch {tag}")
         script = KERNEL.format(cell=cell, before=before, after=after, in_colab=in_colab)
         return subprocess.run(
-            [sys.executable, "-c", script], cwd=self.folder, env=self.environment, capture_output=True, text=True
-        )
+            [*command, sys.executable, "-c", script], cwd=self.folder, env=self.environment, capture_output=True,
+            text=True,
+        )  # fmt: skip
 
     def refused(self, **arguments):
         """Return the one line with which the cell fails."""
@@ -92,6 +99,22 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path):
     return Machine(tmp_path)
+
+
+@pytest.fixture
+def small_disk():
+    """Return a function: the words before a command that runs it with a disk of 256 kB at a folder, and lists that."""
+    mount = 'mount -t tmpfs -o size=256k none "$0" || exit 99; "$@"; status=$?; ls -A "$0"; exit $status'
+
+    def words(folder):
+        return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(folder)]
+
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare to mount a small disk with")
+    tried = subprocess.run([*words("/mnt"), "true"], capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(f"this machine lets nobody mount a small disk: {tried.stderr.strip()}")
+    return words
 
 
 def test_outside_colab_it_runs_nothing_writes_nothing_and_changes_nothing(machine):
@@ -117,7 +140,7 @@ def test_in_colab_it_fetches_installs_and_says_so_in_a_line(machine):
     assert done.stderr == ""
     said, library = done.stdout.splitlines()
     assert re.fullmatch(rf"tc3lib {tc3lib.__version__}: 1 packages installed in \d+ s", said)
-    assert library == f"{machine.content / 'tc3lib' / 'tc3lib' / '__init__.py'} 1.0"
+    assert library == f"{machine.content / FOLDER / 'tc3lib' / '__init__.py'} 1.0"
 
 
 def test_a_second_time_it_needs_neither_network_nor_pip(machine):
@@ -131,14 +154,14 @@ def test_a_second_time_it_needs_neither_network_nor_pip(machine):
 
 def test_the_same_kernel_can_run_it_twice(machine):
     again = CELL.replace("/content", str(machine.content))
-    count = f"print(sys.path.count({str(machine.content / 'tc3lib')!r}))"
+    count = f"print(sys.path.count({str(machine.content / FOLDER)!r}))"
     done = machine.run(after=f"exec(compile({again!r}, 'cell', 'exec')); {count}")
     assert done.stdout.splitlines()[1:] == [f"tc3lib {tc3lib.__version__}: all packages are there", "1"]
 
 
 def test_a_wrong_tag_is_told_and_nothing_stays(machine):
     line = machine.refused(tag="v9.9.9")
-    assert line.startswith("tc3lib was not fetched, mend this and run the cell again: ")
+    assert line.startswith(f"{NOT_FETCHED}: ")
     assert "Remote branch v9.9.9 not found" in line
     assert list(machine.content.iterdir()) == []
     assert machine.run().returncode == 0
@@ -146,7 +169,7 @@ def test_a_wrong_tag_is_told_and_nothing_stays(machine):
 
 def test_no_network_is_told(machine):
     line = machine.refused(origin="file:///nowhere/tc3lib")
-    assert line.startswith("tc3lib was not fetched, mend this and run the cell again: fatal: ")
+    assert line.startswith(f"{NOT_FETCHED}: fatal: ")
     assert "/nowhere/tc3lib" in line
     assert list(machine.content.iterdir()) == []
 
@@ -154,17 +177,73 @@ def test_no_network_is_told(machine):
 def test_a_disk_that_fills_while_fetching_is_told_and_half_a_library_does_not_stay(machine):
     fake = machine.bin / "git"
     fake.write_text(
-        "#!/bin/sh\nmkdir -p tc3lib/tc3lib\necho 'error: unable to create file x: No space left on device' >&2\n"
+        f"#!/bin/sh\nmkdir -p {FOLDER}/tc3lib\necho 'error: unable to create file x: No space left on device' >&2\n"
         "echo 'fatal: unable to checkout working tree' >&2\nexit 128\n"
     )
     fake.chmod(0o755)
     assert machine.refused() == (
-        "tc3lib was not fetched, mend this and run the cell again: error: unable to create file x: No space left on "
-        "device fatal: unable to checkout working tree"
+        f"{NOT_FETCHED}: error: unable to create file x: No space left on device fatal: unable to checkout working tree"
     )
     assert list(machine.content.iterdir()) == []
     fake.unlink()
     assert machine.run().returncode == 0
+
+
+def test_a_disk_that_is_full_is_told_by_git_itself_and_half_a_library_does_not_stay(machine, small_disk):
+    (machine.origin / "big.bin").write_bytes(os.urandom(2**20))
+    git("add", ".", cwd=machine.origin)
+    git("commit", "-qm", "big", cwd=machine.origin)
+    git("tag", "-f", TAG, cwd=machine.origin)
+    line = machine.refused(command=small_disk(machine.content))  # the list of what is left, on stdout, is empty
+    assert line.startswith(NOT_FETCHED)
+    assert "No space left on device" in line
+
+
+def test_a_disk_that_is_full_is_told_by_pip_itself(machine, small_disk):
+    wheel(machine.wheels, "1.0", size=2**20)
+    done = machine.run(command=small_disk(machine.site))
+    line = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 1
+    assert line.startswith("tc3lib.errors.Tc3Error: the packages of ")
+    assert "[Errno 28] No space left on device" in line
+    assert "(the disk is full: delete files" in line
+
+
+def test_a_kernel_shows_one_line_and_runs_no_cell_after_it(machine, monkeypatch):
+    """No traceback, and none of what IPython adds to `sys.exit`."""
+    monkeypatch.setenv("IPYTHONDIR", str(machine.folder / "ipython"))
+    source = CELL.replace("/content", str(machine.content)).replace(REPOSITORY, "file:///nowhere/tc3lib")
+    colab = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')"
+    cells = [nbformat.v4.new_code_cell(text) for text in (colab, source, "print('after')")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    with pytest.raises(CellExecutionError):
+        NotebookClient(notebook, kernel_name="python3").execute()
+    (shown,) = notebook.cells[1].outputs
+    assert shown.text.startswith(NOT_FETCHED.removeprefix("IPython.core.error."))
+    assert shown.text.count("\n") == 1
+    assert notebook.cells[2].execution_count is None
+
+
+def test_a_checkout_of_another_version_is_left_alone_and_not_used(machine):
+    for name in ("tc3lib", "tc3lib-v0.0.1"):
+        (machine.content / name / "tc3lib").mkdir(parents=True)
+        (machine.content / name / "tc3lib" / "colab.py").write_text("raise SystemExit('the other one')")
+    done = machine.run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1].startswith(str(machine.content / FOLDER))
+    assert sorted(path.name for path in machine.content.iterdir()) == sorted(["tc3lib", "tc3lib-v0.0.1", FOLDER])
+
+
+def test_a_session_that_has_imported_another_version_is_asked_to_restart(machine):
+    other = machine.content / "tc3lib"
+    shutil.copytree(machine.origin / "tc3lib", other / "tc3lib")
+    (other / "tc3lib" / "__init__.py").write_text("__version__ = '0.0.1'\n")
+    line = machine.refused(before=f"sys.path.insert(0, {str(other)!r}); import tc3lib")
+    assert line == (
+        f"tc3lib.errors.Tc3Error: this session has imported tc3lib 0.0.1 from {other}, not from "
+        f"{machine.content / FOLDER}: {colab.RESTART}."
+    )
+    assert list(machine.site.iterdir()) == []
 
 
 def test_a_package_index_that_does_not_answer_is_told(machine):

@@ -1,4 +1,5 @@
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -177,3 +178,29 @@ def test_attention_that_asks_for_more_than_llamas_is_not_taken_for_it(settings, 
     with attention.segments((1, 2), torch.device("cpu")) as line:
         attention.attend_in_transformers(None, query, key, key, None, **settings)
     assert line.calls == counted
+
+
+def test_only_the_warning_that_an_optional_package_is_not_there_is_kept_out(tmp_path):
+    """What bitsandbytes says on a CPU with AVX512-BF16 as it is imported, and three warnings that are to be seen."""
+    (tmp_path / "unsloth.py").write_text(
+        "import logging\n"
+        "logging.basicConfig(format='%(message)s')\n"
+        "logger = logging.getLogger('bitsandbytes.backends.cpu.ops')\n"
+        "text = 'Failed to load CPU gemm_4bit_forward from kernels-community: %s. Please make sure'\n"
+        "logger.warning(text, ModuleNotFoundError(\"No module named 'kernels'\", name='kernels'))\n"
+        "logger.warning(text, OSError('libgomp is missing'))\n"
+        "logger.warning('the library was not compiled for this CPU')\n"
+        "logging.getLogger('bitsandbytes').warning(text, 'other')\n"
+    )
+    code = (
+        "import logging; from tc3lib import models; models._import_unsloth();"
+        "print(logging.getLogger('bitsandbytes.backends.cpu.ops').filters)"
+    )
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.splitlines() == [
+        "Failed to load CPU gemm_4bit_forward from kernels-community: libgomp is missing. Please make sure",
+        "the library was not compiled for this CPU",
+        "Failed to load CPU gemm_4bit_forward from kernels-community: other. Please make sure",
+    ]
+    assert done.stdout == "[]\n"

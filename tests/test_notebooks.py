@@ -107,6 +107,7 @@ def test_the_set_up_cell_is_the_same_everywhere_and_fetches_the_released_tag():
     assert len(found) == 1
     source = found.pop()
     assert f'--branch v{tc3lib.__version__} {REPOSITORY}"' in source
+    assert f'"tc3lib-v{tc3lib.__version__}"' in source  # the folder, so that another version's is never run
     assert len([line for line in source.splitlines() if line and not line.startswith("import ")]) == 5
 
 
