@@ -49,7 +49,8 @@ def install(requirements: Path = REQUIREMENTS) -> str:
     wanted, start = pins(requirements), time.monotonic()
     new = differing(wanted)
     if new:
-        options = ["--quiet", "--no-deps", "--only-binary=:all:", "--retries=2", "--disable-pip-version-check"]
+        options = ["--quiet", "--no-color", "--no-deps", "--only-binary=:all:", "--retries=2"]
+        options += ["--disable-pip-version-check"]
         command = [sys.executable, "-m", "pip", "install", *options, "-r", str(requirements)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

@@ -3,6 +3,7 @@
 import errno
 import os
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
@@ -30,7 +31,7 @@ class FakeDrive(ModuleType):
         self.fails: Exception | None = None
         self.mounts: list[bool] = []
         self.flushes = 0
-        (cloud / "MyDrive").mkdir(parents=True)
+        (cloud / "MyDrive").mkdir(parents=True, exist_ok=True)
 
     def mount(self, mountpoint, force_remount=False, timeout_ms=120000, readonly=False):
         point = Path(mountpoint)
@@ -124,7 +125,10 @@ def install(monkeypatch, point: Path, cloud: Path) -> FakeDrive:
     colab.errors.Error = ColabError
     google = ModuleType("google")
     google.colab = colab
+    google.__path__ = colab.__path__ = []
     for module in (google, colab, drive, colab.userdata, colab.errors):
+        # Libraries that look whether this is Colab ask for it by `importlib.util.find_spec`.
+        module.__spec__ = ModuleSpec(module.__name__, None, is_package=module in (google, colab))
         monkeypatch.setitem(sys.modules, module.__name__, module)
     real_ismount = os.path.ismount
 

@@ -256,6 +256,7 @@ def test_a_package_index_that_does_not_answer_is_told(machine):
 
 def test_a_version_that_is_not_in_the_index_is_told(machine):
     (machine.wheels / "tc3tiny-1.0-py3-none-any.whl").unlink()
+    machine.environment |= {"FORCE_COLOR": "1", "PYTHON_COLORS": "0"}  # a kernel asks pip for colours
     line = machine.refused()
     assert "No matching distribution found for tc3tiny==1.0 (the package index lacks a version" in line
 
