@@ -1,0 +1,200 @@
+"""JupyterLab as a person has it, with the four notebooks in a folder, and how such a person runs one.
+
+In Colab's case the kernels have the stand-in for `google.colab`, with its Drive, and the set-up cell fetches a local
+repository; what stands for `/content` is a folder.
+"""
+
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import tomllib
+import urllib.request
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+import tc3lib
+from tc3lib import colab
+
+ROOT = Path(__file__).parents[2]
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+TAG = f"v{tc3lib.__version__}"
+WAIT = 120_000
+"""Milliseconds, for a machine that is busy."""
+STAGE = 900_000
+"""Milliseconds, for a notebook."""
+TOKEN = "hf_plantedInColabsSecrets012345"
+"""What the stand-in's secrets hold as HF_TOKEN."""
+
+COMMENT = "# max_steps=120, learning_rate=1e-4, clean=False,"
+STARTUP = """
+import sys
+sys.path.append({tests!r})
+from pathlib import Path
+import pytest
+import fake_colab
+_drive = fake_colab.install(pytest.MonkeyPatch(), Path({content!r}) / "drive", Path({content!r}) / "cloud")
+sys.modules["google.colab"].userdata.secrets["HF_TOKEN"] = {token!r}
+sys.path.remove({tests!r})
+"""
+QUIET = """{
+  "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false},
+  "@jupyterlab/notebook-extension:tracker": {"windowingMode": "none", "scrollPastEnd": false}
+}"""
+
+PROMPTS = "[...document.querySelectorAll('.jp-CodeCell .jp-InputArea-prompt')].map((node) => node.textContent.trim())"
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running JupyterLab: its address, the folder it shows, where a run's files come to lie."""
+
+    address: str
+    notebooks: Path
+    work: Path
+
+
+def change(source: str, settings: str) -> str:
+    """Return a notebook's text with these settings named in its settings cell, as a person does."""
+    assert source.count(COMMENT) == 1
+    return source.replace(COMMENT, settings)
+
+
+def git(*arguments, cwd):
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
+    subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)
+
+
+def publish(folder: Path, content: Path) -> Path:
+    """Make a repository with the library at its tag, whose Colab is at `content`; return it.
+
+    It asks for the packages that are installed here in Colab's version: most others are for a GPU.
+    """
+    origin = folder / "tc3lib"
+    shutil.copytree(ROOT / "tc3lib", origin / "tc3lib", ignore=shutil.ignore_patterns("__pycache__"))
+    (origin / "data").mkdir()
+    shutil.copy(ROOT / "data" / "trn.json", origin / "data")
+    shutil.copytree(ROOT / "data" / "base_model", origin / "data" / "base_model")
+    runtime = origin / "tc3lib" / "runtime.py"
+    runtime.write_text(runtime.read_text().replace('"/content/drive"', repr(str(content / "drive"))))
+    here = {
+        name: version for name, version in colab.pins(colab.REQUIREMENTS).items() if colab.installed(name) == version
+    }
+    assert len(here) > 9
+    (origin / "requirements-colab.txt").write_text("".join(f"{name}=={version}\n" for name, version in here.items()))
+    git("init", "-q", cwd=origin)
+    git("add", ".", cwd=origin)
+    git("commit", "-qm", "x", cwd=origin)
+    git("tag", TAG, cwd=origin)
+    return origin
+
+
+@contextmanager
+def jupyterlab(folder: Path, settings: str, *, in_colab: bool, **environment: str):
+    """Serve JupyterLab on this machine alone, with nothing of the user's own settings.
+
+    Args:
+        folder: An empty one.
+        settings: Written into each notebook's settings cell.
+        in_colab: Whether the kernels take this for Colab.
+        environment: Variables of the kernels.
+    """
+    content, notebooks, home = folder / "content", folder / "notebooks", folder / "home"
+    for path in (content, notebooks, home / "ipython" / "profile_default" / "startup", home / "lab"):
+        path.mkdir(parents=True)
+    texts = {path.name: change(path.read_text(), settings) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    if in_colab:
+        origin = publish(folder, content)
+        start = STARTUP.format(tests=str(ROOT / "tests"), content=str(content), token=TOKEN)
+        (home / "ipython" / "profile_default" / "startup" / "0.py").write_text(start)
+        for name, text in texts.items():
+            texts[name] = text.replace("/content", str(content)).replace(f"{REPOSITORY}\\", f"{origin.as_uri()}\\")
+            assert origin.as_uri() in texts[name]
+    for name, text in texts.items():
+        (notebooks / name).write_text(text)
+    (home / "overrides.json").write_text(QUIET)
+    work = content / "drive" / "MyDrive" / "tc3" if in_colab else folder / "work"
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("TC3_", "JUPYTER", "COLAB"))}
+    variables |= {
+        "TC3_PRESET": "tiny", "HF_HUB_OFFLINE": "1", "JUPYTER_PREFER_ENV_PATH": "1", "PIP_NO_INDEX": "1",
+        **{f"JUPYTER_{name}": str(home / name.lower()) for name in ("CONFIG_DIR", "DATA_DIR", "RUNTIME_DIR")},
+        "IPYTHONDIR": str(home / "ipython"), **({} if in_colab else {"TC3_HOME": str(work)}), **environment,
+    }  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        "--ServerApp.port_retries=0", "--IdentityProvider.token=", f"--ServerApp.root_dir={notebooks}",
+        "--LabApp.extension_manager=readonly", f"--LabApp.user_settings_dir={home / 'lab'}",
+        f"--LabApp.workspaces_dir={home / 'workspaces'}", f"--LabServerApp.app_settings_dir={home}",
+        f"--LabApp.app_settings_dir={home}",
+    ]  # fmt: skip
+    address = f"http://127.0.0.1:{port}/"
+    with (
+        open(folder / "server.log", "w") as log,
+        subprocess.Popen(command, cwd=notebooks, env=variables, stdout=log, stderr=subprocess.STDOUT) as server,
+    ):
+        try:
+            wait_for(address, server, folder / "server.log")
+            yield Lab(address, notebooks, work)
+        finally:
+            server.terminate()
+
+
+def wait_for(address: str, server: subprocess.Popen, log: Path) -> None:
+    end = time.monotonic() + 180
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}api/status", timeout=5).close()
+            return
+        except OSError:
+            assert server.poll() is None and time.monotonic() < end, log.read_text()[-2000:]
+            time.sleep(0.2)
+
+
+def settle(page, lab: Lab) -> None:
+    """Wait until the page has had one idle kernel for three seconds: at first JupyterLab may start two and drop one."""
+    seen, end = [], time.monotonic() + WAIT / 1000
+    while len(seen) < 4 or len(set(seen[-4:])) > 1 or seen[-1] is None:
+        assert time.monotonic() < end, f"no kernel came to rest: {seen[-4:]}"
+        with urllib.request.urlopen(f"{lab.address}api/kernels", timeout=30) as answer:
+            kernels = [kernel for kernel in json.load(answer) if kernel["connections"]]
+        idle = len(kernels) == 1 and kernels[0]["execution_state"] == "idle"
+        seen.append(kernels[0]["id"] if idle else None)
+        page.wait_for_timeout(1000)
+
+
+def run_all(page, lab: Lab, name: str) -> nbformat.NotebookNode:
+    """Choose Run > Run All Cells on an open notebook, wait for the end, save, and return what was saved."""
+    from playwright.sync_api import expect
+
+    notebook = page.locator(".jp-NotebookPanel:visible")
+    status = notebook.locator(".jp-Notebook-ExecutionIndicator")
+    expect(status).to_have_attribute("data-status", "idle", timeout=WAIT)
+    settle(page, lab)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    page.wait_for_function(f"() => {PROMPTS}.some((text) => /[*\\d]/.test(text))", timeout=WAIT)
+    cells = notebook.locator(".jp-CodeCell")
+    prompts = notebook.locator(".jp-CodeCell .jp-InputArea-prompt")
+    expect(prompts.nth(cells.count() - 1)).to_have_text(re.compile(r"\[\d+\]:|\[ \]:"), timeout=STAGE)
+    page.wait_for_function(
+        f"() => {PROMPTS}.every((text) => /^\\[\\d*\\s*\\]:$/.test(text))",
+        timeout=STAGE,
+    )
+    expect(status).to_have_attribute("data-status", "idle", timeout=WAIT)
+    before = (lab.notebooks / name).stat().st_mtime_ns
+    page.keyboard.press("Control+s")
+    end = time.monotonic() + 60
+    while (lab.notebooks / name).stat().st_mtime_ns == before:
+        assert time.monotonic() < end, f"{name} was not saved"
+        page.wait_for_timeout(100)
+    return nbformat.read(lab.notebooks / name, as_version=4)
