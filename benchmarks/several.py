@@ -1,17 +1,55 @@
-"""Measure training and answering in one process and in several, each with a GPU of its own.
+"""Measure training and answering in one process and in several, and compare the adapters that they end with.
 
     python benchmarks/model.py FOLDER
-    python benchmarks/several.py FOLDER
-    accelerate launch --multi_gpu --num_processes 2 benchmarks/several.py FOLDER
+    python benchmarks/several.py FOLDER --keep ONE
+    accelerate launch --multi_gpu --num_processes 2 benchmarks/several.py FOLDER --against ONE
 
 FOLDER holds a model of Llama-3-8B's shape (`model.py`). Prints a line of a table: tokens/s of training, over the steps
-after the first, and answers/s, each of as many tokens as are asked for. Not run yet on a machine with two GPUs.
+after the first, and answers/s, each of as many tokens as are asked for. `--keep` leaves the losses, gradient norms, the
+adapter and the answers in a folder; `--against` compares with them, and ends with 1 where they differ by more than
+`TOLERANCE`. `--share-gpu` lets all processes use the first GPU and talk through gloo: a way to compare on a machine
+with one GPU, where the speed means nothing. Not run yet on a machine with two GPUs.
 """
 
 import argparse
+import os
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+from equivalence import TOLERANCE
+
+
+def kept(trainer: object, answers: list) -> dict:
+    """Return what a run is compared by, on the CPU: losses, gradient norms, adapter and the answers' ids."""
+    from tc3lib.callbacks import read_losses
+
+    history = [row for row in read_losses(trainer.losses.path) if "loss" in row]
+    adapter = {name: weight.detach().cpu() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    told = {name: [row[name] for row in history] for name in TOLERANCE}
+    return told | {"adapter": adapter, "answers": [answer.ids for answer in answers]}
+
+
+def compare(found: dict, other: dict) -> bool:
+    """Print how far a run is from another; tell whether every step's loss and gradient norm is within TOLERANCE."""
+    import torch
+
+    held = True
+    for name, allowed in TOLERANCE.items():
+        largest = max(abs(a / b - 1) for a, b in zip(found[name], other[name], strict=True))
+        held &= largest <= allowed
+        print(f"{name}: largest difference {largest:.1e} in {len(found[name])} steps, {allowed:.0e} allowed")
+    # What lora_B has become: it begins at 0, while lora_A begins as it is drawn and hardly moves.
+    one, two = (
+        torch.cat([weight.flatten() for name, weight in sorted(run["adapter"].items()) if "lora_B" in name])
+        for run in (found, other)
+    )
+    cosine = torch.nn.functional.cosine_similarity(one, two, dim=0).item()
+    print(f"lora_B: cosine {cosine:.5f}, length of the difference {(one - two).norm() / two.norm():.1%}")
+    same = sum(a[:16] == b[:16] for a, b in zip(found["answers"], other["answers"], strict=True))
+    print(f"answers with the same first 16 tokens: {same} of {len(found['answers'])}")
+    return held
 
 
 def main() -> None:
@@ -21,18 +59,28 @@ def main() -> None:
     parser.add_argument("--titles", type=int, default=1024)
     parser.add_argument("--tokens", type=int, default=128, help="new tokens of each answer")
     parser.add_argument("--preset", default="llama3_8b", help="whose settings to take, but for the model")
+    parser.add_argument("--memory-gib", type=float, help="plan for less memory than there is")
+    parser.add_argument("--keep", type=Path, help="a folder for what a later run is compared with")
+    parser.add_argument("--against", type=Path, help="what an earlier run has kept")
+    parser.add_argument("--share-gpu", action="store_true", help="all processes on the first GPU, through gloo")
     arguments = parser.parse_args()
     from tc3lib import processes
 
     processes.hush()
+    import torch
     import unsloth  # noqa: F401  # isort: skip
     from train import text_rows
 
     from tc3lib import files, generation, models, presets, prompts, training
 
+    if arguments.share_gpu and processes.count() > 1:
+        from accelerate import PartialState
+
+        os.environ["LOCAL_RANK"] = "0"
+        PartialState(backend="gloo")
     config = presets.get(arguments.preset).change(
         model_name=str(arguments.folder), max_new_tokens=arguments.tokens, max_steps=arguments.steps,
-        save_strategy="no", eval_strategy="no", eval_on_start=False,
+        save_strategy="no", eval_strategy="no", eval_on_start=False, memory_gib=arguments.memory_gib,
     )  # fmt: skip
     batch = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
     rows = text_rows(arguments.steps * batch)
@@ -49,10 +97,17 @@ def main() -> None:
     titles = [row["input_text"] for row in text_rows(arguments.titles)]
     generation.generate(model, tokenizer, titles[:8], config.generation)  # kernels are compiled
     start = time.monotonic()
-    generation.generate(model, tokenizer, titles, config.generation)
+    answers = generation.generate(model, tokenizer, titles, config.generation)
     answered = len(titles) / (time.monotonic() - start)
     print("| processes | training, tokens/s | answers/s |\n| ---: | ---: | ---: |")
     print(f"| {processes.count()} | {trained:,.0f} | {answered:.1f} |")
+    found, held = kept(trainer, answers), True
+    if arguments.keep and processes.is_main():
+        arguments.keep.mkdir(parents=True, exist_ok=True)
+        torch.save(found, arguments.keep / "run.pt")
+    if arguments.against:
+        held = compare(found, torch.load(arguments.against / "run.pt"))
+    sys.exit(not held)
 
 
 if __name__ == "__main__":
