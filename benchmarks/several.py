@@ -42,7 +42,7 @@ def compare(found: dict, other: dict) -> bool:
         print(f"{name}: largest difference {largest:.1e} in {len(found[name])} steps, {allowed:.0e} allowed")
     # What lora_B has become: it begins at 0, while lora_A begins as it is drawn and hardly moves.
     one, two = (
-        torch.cat([weight.flatten() for name, weight in sorted(run["adapter"].items()) if "lora_B" in name])
+        torch.cat([weight.double().flatten() for name, weight in sorted(run["adapter"].items()) if "lora_B" in name])
         for run in (found, other)
     )
     cosine = torch.nn.functional.cosine_similarity(one, two, dim=0).item()

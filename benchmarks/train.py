@@ -3,7 +3,7 @@
     python benchmarks/train.py FOLDER [--recipes abcdef] [--steps 30] [--whole 60] [--output results.json]
 
 FOLDER is a base model; where there is none it is made (`model.py`). Every recipe runs in a process of its own, one
-after another; the next one imports its packages while this one is measured. The rows are token ids with the lengths of
+after another. The rows are token ids with the lengths of
 the real catalogue: 205 a row on average, of which the first 40 are the same in every row, as many as Llama-3's
 tokenizer makes of the template up to the title. A second is counted between CUDA events at the ends of two steps; the
 tables hold medians after the warm-up. Tokens are those of the rows: no padding, a shared prefix once for each row.
@@ -155,16 +155,11 @@ def labels(row: dict[str, list[int]]) -> list[int]:
 
 
 def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, object]:
-    """Run one recipe in this process; wait for a line on stdin before the card is touched."""
+    """Run one recipe in this process."""
     from tc3lib import models, presets, training
 
-    if recipe == "a":
-        import peft  # noqa: F401
-    else:
+    if recipe != "a":
         import unsloth  # noqa: F401
-        import trl  # noqa: F401  # isort: skip
-    print("READY", flush=True)
-    sys.stdin.readline()
     import torch
 
     start = time.monotonic()
@@ -208,8 +203,6 @@ def whole(folder: Path, steps: int) -> dict[str, object]:
     from tc3lib import files, labels, models, presets, prompts, training
 
     imported = time.monotonic()
-    print("READY", flush=True)
-    sys.stdin.readline()
     import torch
     from transformers import TrainerCallback
 
@@ -318,29 +311,14 @@ def main() -> None:
     ensure_model(arguments.folder)
     names = [*arguments.recipes, *(["whole"] if arguments.whole else [])]
 
-    def start(name: str) -> subprocess.Popen:
+    results = {}
+    for name in names:
         command = [sys.executable, __file__, str(arguments.folder), "--only", name, "--whole", str(arguments.whole)]
         command += ["--steps", str(arguments.steps)]
-        return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
-        )
-
-    results, following = {}, start(names[0])
-    for number, name in enumerate(names):
-        process = following
-        output = []
-        for line in process.stdout:
-            output.append(line)
-            if line.startswith("READY"):
-                break
-        process.stdin.write("go\n")
-        process.stdin.flush()
-        if number + 1 < len(names):
-            following = start(names[number + 1])
-        output += list(process.stdout)
-        process.wait()
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        output = done.stdout.splitlines()
         last = [line for line in output if line.startswith("RESULT ")]
-        results[name] = json.loads(last[0].removeprefix("RESULT ")) if last else {"error": "".join(output)[-1500:]}
+        results[name] = json.loads(last[0].removeprefix("RESULT ")) if last else {"error": done.stdout[-1500:]}
         print(f"{name} done", {k: v for k, v in results[name].items() if k in ("plan", "peak_gib", "all")}, flush=True)
         if arguments.output:
             arguments.output.write_text(json.dumps(results, indent=1))
