@@ -4,21 +4,39 @@
     python benchmarks/several.py FOLDER --keep ONE
     accelerate launch --multi_gpu --num_processes 2 benchmarks/several.py FOLDER --against ONE
 
-FOLDER holds a model of Llama-3-8B's shape (`model.py`). Prints a line of a table: tokens/s of training, over the steps
-after the first, and answers/s, each of as many tokens as are asked for. `--keep` leaves the losses, gradient norms, the
-adapter and the answers in a folder; `--against` compares with them, and ends with 1 where they differ by more than
-`TOLERANCE`. `--share-gpu` lets all processes use the first GPU and talk through gloo: a way to compare on a machine
-with one GPU, where the speed means nothing. Not run yet on a machine with two GPUs.
+FOLDER holds a model of Llama-3-8B's shape (`model.py`). Prints a line of a table: seconds a step (the
+median of the steps after the first third) and what tokens/s that makes, padding not counted, and answers/s, each of as
+many tokens as are asked for. `--keep` leaves the losses, gradient norms, the adapter and the answers in a folder;
+`--against` compares with them, and ends with 1 where they differ by more than `TOLERANCE`. `--share-gpu` lets all
+processes use the first GPU and talk through gloo: a way to compare on a machine with one GPU, where the speed means
+nothing.
 """
 
 import argparse
 import os
+import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
 
 from equivalence import TOLERANCE
+
+
+def step_seconds(trainer: object) -> list[float]:
+    """Return a list that gets the time between the ends of two steps as `trainer` trains."""
+    from transformers import TrainerCallback
+
+    seconds, ended = [], []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            ended.append(time.monotonic())
+            if len(ended) > 1:
+                seconds.append(ended[-1] - ended[-2])
+
+    trainer.add_callback(Clock())
+    return seconds
 
 
 def kept(trainer: object, answers: list) -> dict:
@@ -56,8 +74,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--titles", type=int, default=1024)
+    parser.add_argument("--titles", type=int, default=1024, help="0: only train")
     parser.add_argument("--tokens", type=int, default=128, help="new tokens of each answer")
+    parser.add_argument("--plan", default="auto", choices=("auto", "recipe"))
+    parser.add_argument("--padded", action="store_true", help="with --plan recipe: pad, as the recipe did")
     parser.add_argument("--preset", default="llama3_8b", help="whose settings to take, but for the model")
     parser.add_argument("--memory-gib", type=float, help="plan for less memory than there is")
     parser.add_argument("--keep", type=Path, help="a folder for what a later run is compared with")
@@ -69,7 +89,7 @@ def main() -> None:
     processes.hush()
     import torch
     import unsloth  # noqa: F401  # isort: skip
-    from train import text_rows
+    from train import GIB, text_rows
 
     from tc3lib import files, generation, models, presets, prompts, training
 
@@ -81,6 +101,7 @@ def main() -> None:
     config = presets.get(arguments.preset).change(
         model_name=str(arguments.folder), max_new_tokens=arguments.tokens, max_steps=arguments.steps,
         save_strategy="no", eval_strategy="no", eval_on_start=False, memory_gib=arguments.memory_gib,
+        plan=arguments.plan, padding_free=False if arguments.padded else None,
     )  # fmt: skip
     batch = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
     rows = text_rows(arguments.steps * batch)
@@ -88,19 +109,23 @@ def main() -> None:
     for name in ("train", "eval"):
         files.write_rows(work / f"{name}.jsonl", rows)
     model, tokenizer = models.load_base_model(config.model)
-    fit = training.fit(model, prompts.token_lengths(tokenizer, rows), config)
+    lengths = prompts.token_lengths(tokenizer, rows)
+    fit = training.fit(model, lengths, config)
     print(fit)
     model = models.add_lora(model, fit.lora)
     trainer = training.build_trainer(model, tokenizer, rows, rows[:8], config, work, fit)
+    seconds = step_seconds(trainer)
     training.train(trainer, config, work)
-    trained = trainer.losses.tokens / trainer.losses.seconds
+    step = statistics.median(seconds[arguments.steps // 3 :])
+    trained = batch * statistics.fmean(lengths) / step
+    peak = torch.cuda.max_memory_reserved() / GIB if torch.cuda.is_available() else float("nan")
     titles = [row["input_text"] for row in text_rows(arguments.titles)]
     generation.generate(model, tokenizer, titles[:8], config.generation)  # kernels are compiled
     start = time.monotonic()
     answers = generation.generate(model, tokenizer, titles, config.generation)
     answered = len(titles) / (time.monotonic() - start)
-    print("| processes | training, tokens/s | answers/s |\n| ---: | ---: | ---: |")
-    print(f"| {processes.count()} | {trained:,.0f} | {answered:.1f} |")
+    print("| processes | s a step | training, tokens/s | answers/s | GiB |\n| ---: | ---: | ---: | ---: | ---: |")
+    print(f"| {processes.count()} | {step:.3f} | {trained:,.0f} | {answered:.1f} | {peak:.1f} |")
     found, held = kept(trainer, answers), True
     if arguments.keep and processes.is_main():
         arguments.keep.mkdir(parents=True, exist_ok=True)

@@ -249,7 +249,7 @@ def whole(folder: Path, steps: int) -> dict[str, object]:
         mark(f"steps 2 to {steps}, with evaluations and checkpoints")
         training.save_adapter(model, tokenizer, work / "lora_model")
         mark("adapter saved")
-    parts = ("rows read, tokenised, checked", "adapter added", "trainer built", "first step")
+    parts = ("rows read, tokenised, checked", "trainer built", "first evaluation", "first step")
     return {"marks": marks, "to_first_step": sum(marks[part] for part in parts)}
 
 

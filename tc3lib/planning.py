@@ -70,6 +70,15 @@ def rows_per_step(config: TrainingConfig) -> int:
     return config.per_device_train_batch_size * config.gradient_accumulation_steps
 
 
+def recipe_passes(config: TrainingConfig, processes: int) -> tuple[int, int]:
+    """Return the rows of a micro-batch, over all processes, and the micro-batches of a step, with plan="recipe".
+
+    Where the recipe's can be shared out whole, each process makes its part of them, at the recipe's size.
+    """
+    size, passes = config.per_device_train_batch_size, config.gradient_accumulation_steps
+    return (size, passes) if passes % processes else (size * processes, passes // processes)
+
+
 def rows_needed(config: TrainingConfig) -> int | None:
     """Return how many rows `max_steps` steps see at most; None if the run goes over all rows instead."""
     return config.max_steps * rows_per_step(config) if config.max_steps > 0 else None
@@ -152,7 +161,7 @@ def fit(
     rows = math.ceil(rows_per_step(config.training) / processes)
     whose = f"{rows} rows of a step" if processes == 1 else f"{rows} rows of a step in each of {processes} processes"
     if config.planning.plan == "recipe":
-        size, passes = config.training.per_device_train_batch_size, config.training.gradient_accumulation_steps
+        size, passes = recipe_passes(config.training, processes)
         reason = f"plan=recipe: {passes} micro-batches of {size} rows, {_describe(config.lora)}"
         if processes > 1:
             reason += f", each shared by {processes} processes"

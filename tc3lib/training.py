@@ -79,10 +79,10 @@ def build_trainer(
     }
     if settings["padding_free"] is None or not recipe:
         del settings["padding_free"]
+    size, passes = planning.recipe_passes(config.training, processes.count()) if recipe else (rows, 1)
+    settings |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": passes}
     if not recipe:
         settings |= {
-            "per_device_train_batch_size": rows,
-            "gradient_accumulation_steps": 1,
             "remove_unused_columns": False,
             "dataset_kwargs": {"skip_prepare_dataset": True},
         }

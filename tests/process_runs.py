@@ -111,7 +111,9 @@ RUNS = {
     "whole": lambda: run("whole"),
     "cut": lambda: run("cut", max_tokens=100 if LAST else None),
     "memory": lambda: run("memory", prepare=memory_for(150, "backward") if LAST else None),
-    "recipe": lambda: run("recipe", CONFIG.change(plan="recipe")),
+    "recipe": lambda: run(
+        "recipe", CONFIG.change(plan="recipe", per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    ),
     "resumed": stop_and_resume,
     "answers": answers,
     "failed": lambda: run("failed", prepare=fail),

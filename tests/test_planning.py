@@ -127,6 +127,11 @@ def test_the_recipe_is_left_as_it_was_written():
     assert str(found) == "plan=recipe: 4 micro-batches of 8 rows, checkpointing 'unsloth'"
 
 
+@pytest.mark.parametrize(("processes", "passes"), [(1, (8, 4)), (2, (16, 2)), (4, (32, 1)), (3, (8, 4)), (8, (8, 4))])
+def test_processes_share_out_the_recipes_micro_batches_where_they_can(processes, passes):
+    assert planning.recipe_passes(presets.llama3_8b().training, processes) == passes
+
+
 def test_only_checkpointing_is_changed():
     changed = fit(70).lora
     same = dataclasses.replace(changed, use_gradient_checkpointing="unsloth")
