@@ -13,6 +13,7 @@ nothing.
 """
 
 import argparse
+import math
 import os
 import statistics
 import sys
@@ -21,6 +22,9 @@ import time
 from pathlib import Path
 
 from equivalence import TOLERANCE
+
+ADAPTER = 5e-2
+"""Allowed relative difference of the adapters, as in `resume.py`."""
 
 
 def step_seconds(trainer: object) -> list[float]:
@@ -44,7 +48,11 @@ def kept(trainer: object, answers: list) -> dict:
     from tc3lib.callbacks import read_losses
 
     history = [row for row in read_losses(trainer.losses.path) if "loss" in row]
-    adapter = {name: weight.detach().cpu() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+
+    def whole(weight: object) -> object:
+        return (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach().cpu()
+
+    adapter = {name: whole(weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     told = {name: [row[name] for row in history] for name in TOLERANCE}
     return told | {"adapter": adapter, "answers": [answer.ids for answer in answers]}
 
@@ -64,6 +72,10 @@ def compare(found: dict, other: dict) -> bool:
         for run in (found, other)
     )
     cosine = torch.nn.functional.cosine_similarity(one, two, dim=0).item()
+    difference = math.sqrt(sum(float((found["adapter"][k] - w).square().sum()) for k, w in other["adapter"].items()))
+    norm = math.sqrt(sum(float(weight.square().sum()) for weight in other["adapter"].values()))
+    print(f"adapter: norm of the difference {difference / norm:.1e} of its own, {ADAPTER:.0e} allowed")
+    held &= difference / norm <= ADAPTER
     print(f"lora_B: cosine {cosine:.5f}, length of the difference {(one - two).norm() / two.norm():.1%}")
     same = sum(a[:16] == b[:16] for a, b in zip(found["answers"], other["answers"], strict=True))
     print(f"answers with the same first 16 tokens: {same} of {len(found['answers'])}")

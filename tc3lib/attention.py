@@ -19,9 +19,10 @@ class Segments:
     Args:
         lengths: Tokens of each segment; the first may have none.
         device: Of the index tensors.
+        longest: What no segment's keys are longer than. None: as long as they are.
     """
 
-    def __init__(self, lengths: Sequence[int], device: Any):
+    def __init__(self, lengths: Sequence[int], device: Any, longest: int | None = None):
         import numpy
         import torch
 
@@ -45,14 +46,19 @@ class Segments:
         self.own = index(numpy.setdiff1d(numpy.arange(key_starts[-1]), copies), torch.int64)
         self.query_starts = index(starts, torch.int32)
         self.key_starts = index(key_starts, torch.int32)
-        self.longest_query, self.longest_key = max(lengths), max(key_lengths)
+        self.longest_query, self.longest_key = longest or max(lengths), longest or max(key_lengths)
+
+    def load(self, other: "Segments") -> None:
+        """Become another line with as many tokens, segments and tokens in the prefix, in the same memory."""
+        for name in ("keys", "copies", "own", "query_starts", "key_starts"):
+            getattr(self, name).copy_(getattr(other, name), non_blocking=True)
 
 
 @contextmanager
-def segments(lengths: Sequence[int], device: Any) -> Iterator[Segments]:
+def segments(line: Segments) -> Iterator[Segments]:
     """Say how the line is cut whose forward and backward passes are made within."""
     global _segments
-    _segments = Segments(lengths, device)
+    _segments = line
     try:
         yield _segments
     finally:

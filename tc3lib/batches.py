@@ -60,6 +60,21 @@ def split(batch: Mapping[str, Any], max_tokens: int) -> Iterator[dict[str, Any]]
         start, taken = stop, []
 
 
+def pad(batch: Mapping[str, Any], tokens: int) -> dict[str, Any]:
+    """Return a batch of `collate` or `split` with one more row, without labels, that makes its line `tokens` long."""
+    import torch
+
+    prefix, *lengths = batch["lengths"]
+    missing = tokens - batch["input_ids"].shape[1]
+    row = {
+        "input_ids": torch.zeros(1, missing, dtype=torch.int64),
+        "labels": torch.full((1, missing), -100),
+        "position_ids": torch.arange(prefix, prefix + missing)[None],
+    }
+    parts = {name: torch.cat([batch[name], value.to(batch[name].device)], dim=1) for name, value in row.items()}
+    return {**parts, "lengths": (prefix, *lengths, missing)}
+
+
 def share(
     collate: Callable[[Sequence[Mapping[str, Any]]], dict[str, Any]],
     rows: Sequence[Mapping[str, Any]],

@@ -90,41 +90,77 @@ def load_adapter(folder: Path | str, config: ModelConfig) -> tuple[Any, Any]:
 def shared_prefix(model: Any, lengths: Sequence[int], device: Any) -> Iterator[None]:
     """Let the model read a line of `batches.collate` within: its attention knows the line's segments.
 
-    On a GPU unsloth's own Llama runs, whose packed attention is asked; on a CPU transformers', through its interface
-    for attention functions.
-
     Raises:
         Tc3Error: The model read the line with another attention, as other models than Llama may; what it computed is
             wrong.
     """
-    with attention.segments(lengths, device) as line:
-        if llama := sys.modules.get("unsloth.models.llama"):
-            from unsloth.utils import attention_dispatch as dispatch
+    line = attention.Segments(lengths, device)
+    with attention.segments(line), own_attention(model):
+        yield
+    if line.calls < model.config.num_hidden_layers:
+        raise Tc3Error(
+            f"plan='auto' does not know the attention of {model.config.model_type!r} models (model_name): set "
+            "plan='recipe'."
+        )
 
-            old = llama.select_attention_backend, dispatch.flash_attn_varlen_func
-            llama.select_attention_backend = lambda *_, **__: dispatch.FLASH_VARLEN
-            dispatch.flash_attn_varlen_func = attention.attend
-            try:
-                yield
-            finally:
-                llama.select_attention_backend, dispatch.flash_attn_varlen_func = old
-        else:
-            from transformers import AttentionInterface, AttentionMaskInterface
 
-            AttentionInterface.register(attention.NAME, attention.attend_in_transformers)
-            AttentionMaskInterface.register(attention.NAME, lambda *_, **__: None)
-            config = model.config
-            old = config._attn_implementation
-            config._attn_implementation = attention.NAME
-            try:
-                yield
-            finally:
-                config._attn_implementation = old
-        if line.calls < model.config.num_hidden_layers:
-            raise Tc3Error(
-                f"plan='auto' does not know the attention of {model.config.model_type!r} models (model_name): set "
-                "plan='recipe'."
-            )
+@contextmanager
+def own_attention(model: Any) -> Iterator[None]:
+    """Let the model ask `attention.attend` within.
+
+    On a GPU unsloth's own Llama runs, whose packed attention is asked; on a CPU transformers', through its interface
+    for attention functions.
+    """
+    if llama := sys.modules.get("unsloth.models.llama"):
+        from unsloth.utils import attention_dispatch as dispatch
+
+        old = llama.select_attention_backend, dispatch.flash_attn_varlen_func
+        llama.select_attention_backend = lambda *_, **__: dispatch.FLASH_VARLEN
+        dispatch.flash_attn_varlen_func = attention.attend
+        try:
+            yield
+        finally:
+            llama.select_attention_backend, dispatch.flash_attn_varlen_func = old
+    else:
+        from transformers import AttentionInterface, AttentionMaskInterface
+
+        AttentionInterface.register(attention.NAME, attention.attend_in_transformers)
+        AttentionMaskInterface.register(attention.NAME, lambda *_, **__: None)
+        config = model.config
+        old = config._attn_implementation
+        config._attn_implementation = attention.NAME
+        try:
+            yield
+        finally:
+            config._attn_implementation = old
+
+
+def backbone(model: Any) -> Any:
+    """Return the part of a model with LoRA that turns ids into the last hidden states."""
+    return model.get_base_model().model
+
+
+@contextmanager
+def other_forward(module: Any, forward: Any) -> Iterator[None]:
+    """Let another function answer for a module within."""
+    old = vars(module).get("forward")
+    module.forward = forward
+    try:
+        yield
+    finally:
+        del module.forward
+        if old is not None:
+            module.forward = old
+
+
+def one_segment(ids: Any) -> dict[str, Any]:
+    """Return what says to unsloth that a line is one segment, without a copy from or to the device when it is read."""
+    import torch
+    from unsloth.utils.packing import get_packed_info_from_kwargs
+
+    told = {"packed_seq_lengths": torch.tensor([ids.shape[1]], dtype=torch.int32, device=ids.device)}
+    get_packed_info_from_kwargs(told, ids.device)  # keeps the answer for the same tensor
+    return told
 
 
 def _import_unsloth() -> None:

@@ -19,6 +19,9 @@ LAUNCH_SECONDS = 0.01
 EFFICIENCY = 0.55
 """Share of a large matrix product's speed that a training step reaches where the card, not the host, is the limit."""
 
+GRAPH_STEPS = 100
+"""Steps from which on CUDA graphs pay: the first times that a length comes cost more than they save later."""
+
 MOST_ANSWERS = 256
 """Titles answered at once at most: more are hardly faster, and an interruption would cost more."""
 CACHE_AHEAD = 512
@@ -60,6 +63,8 @@ class Fit:
     lora: LoraConfig
     """The run's, with the gradient checkpointing chosen."""
     reason: str
+    graphs: bool = False
+    """Whether the layers are launched as CUDA graphs (`graphs.py`)."""
 
     def __str__(self) -> str:
         return self.reason
@@ -118,15 +123,14 @@ def token_bytes(shape: Any, checkpointing: bool | str) -> float:
     return kept + 4 * layer
 
 
-def step_seconds(tokens: float, passes: int, checkpointing: bool | str, shape: Any, tflops: float) -> float:
-    """Return about how long a step takes: as long as its arithmetic, or as its launching, whichever is longer.
+def arithmetic_seconds(tokens: float, checkpointing: bool | str, shape: Any, tflops: float) -> float:
+    """Return about how long the arithmetic of a step takes.
 
     A token costs two operations for each weight forward and two backward (the weights themselves are frozen), and two
     more if its activations are computed again. The constants are fitted to `benchmarks/RESULTS.md`.
 
     Args:
         tokens: Of the step.
-        passes: Micro-batches of the step.
         checkpointing: `use_gradient_checkpointing`.
         shape: As for `token_bytes`, with `vocab_size`, `num_attention_heads` and `num_key_value_heads`.
         tflops: The card's speed in a large matrix product, 10^12 operations a second.
@@ -135,8 +139,18 @@ def step_seconds(tokens: float, passes: int, checkpointing: bool | str, shape: A
     keys = shape.hidden_size * shape.num_key_value_heads / shape.num_attention_heads
     layer = 2 * shape.hidden_size * (shape.hidden_size + keys) + 3 * shape.hidden_size * shape.intermediate_size
     weights = shape.num_hidden_layers * layer + shape.vocab_size * shape.hidden_size
-    arithmetic = 4 * again * weights * tokens / (tflops * 1e12 * EFFICIENCY)
-    return max(arithmetic, passes * again * LAUNCH_SECONDS * shape.num_hidden_layers)
+    return 4 * again * weights * tokens / (tflops * 1e12 * EFFICIENCY)
+
+
+def launch_seconds(passes: int, checkpointing: bool | str, shape: Any) -> float:
+    """Return about how long the host takes to launch a step of so many micro-batches."""
+    return passes * (1.5 if checkpointing else 1.0) * LAUNCH_SECONDS * shape.num_hidden_layers
+
+
+def step_seconds(tokens: float, passes: int, checkpointing: bool | str, shape: Any, tflops: float) -> float:
+    """Return about how long a step takes: as long as its arithmetic, or as its launching, whichever is longer."""
+    arithmetic = arithmetic_seconds(tokens, checkpointing, shape, tflops)
+    return max(arithmetic, launch_seconds(passes, checkpointing, shape))
 
 
 def fit(
@@ -183,9 +197,18 @@ def fit(
         f"the {whose} (up to {largest:,} tokens) {passes}, {_describe(lora)}: {free_gib:.1f} GiB free, "
         f"{token_bytes(shape, kind) / 2**20:.2f} MiB a token, {tflops:.0f} TFLOP/s."
     )
+    graphs = (
+        not kind
+        and not lora.lora_dropout
+        and 2 * largest * token_bytes(shape, kind) <= room  # graphs keep their memory beside that of other passes
+        and arithmetic_seconds(mean, kind, shape, tflops) < launch_seconds(1, kind, shape)
+        and plan(lengths, config.training).steps >= GRAPH_STEPS
+    )
+    if graphs:
+        reason += " Layers as CUDA graphs: launching them would take longer than their arithmetic."
     if too_small:
         reason += f" The longest row ({longest:,} tokens) may not fit."
-    return Fit(max(tokens, longest), lora, reason)
+    return Fit(max(tokens, longest), lora, reason, graphs)
 
 
 def _largest_step(lengths: Sequence[int], rows: int) -> int:

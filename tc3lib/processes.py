@@ -68,6 +68,8 @@ def check(accelerator: Any, *, recipe: bool) -> None:
     if accelerator.num_processes != count() or str(accelerator.device) == "cpu:0":
         raise _apart()
     kind = accelerator.distributed_type.value
+    if os.environ.get("UNSLOTH_FSDP2", "").strip().lower() not in ("", "0", "false", "no", "off"):
+        kind = "FSDP"  # unsloth's own, of which accelerate does not know
     if not recipe and kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):
         raise Tc3Error(f"plan='auto' has the whole model on each card: with {kind} set plan='recipe'.")
 

@@ -1,12 +1,14 @@
 """TRL's SFTTrainer with the plan's steps: micro-batches by tokens, exact eval loss, a way on when memory is short."""
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from tc3lib import models
 from tc3lib.batches import count_tokens, share, split
 from tc3lib.errors import Tc3Error
+from tc3lib.graphs import Graphs
 
 
 @functools.cache
@@ -27,12 +29,14 @@ def trainer_class() -> Any:
 
         Attributes:
             max_tokens: Most tokens of a micro-batch.
+            graphs: Set before training if the layers are to be launched as CUDA graphs.
             step_loss, step_grad_norm: Of the last step, tensors on the device.
             step_tokens: Of the last step, about if there are several processes; with `max_tokens` None padding counts.
             save_error: Why the last checkpoint could not be written, None if it could. Training goes on.
         """
 
         max_tokens: int | None = None
+        graphs: Graphs | None = None
         step_loss: Any = None
         step_grad_norm: Any = None
         step_tokens = 0
@@ -75,9 +79,11 @@ def trainer_class() -> Any:
             self.step_loss = self._in_parts(inputs, learn)
             if self.args.world_size > 1:
                 learned = [parameter for parameter in self.model.parameters() if parameter.grad is not None]
-                gradients = self.accelerator.reduce([parameter.grad for parameter in learned], "mean")
-                for parameter, gradient in zip(learned, gradients, strict=True):
-                    parameter.grad = gradient
+                # All at once: a message for each of an adapter's hundreds of weights takes longer.
+                whole = torch.cat([parameter.grad.flatten() for parameter in learned])
+                parts = self.accelerator.reduce(whole, "mean").split([parameter.numel() for parameter in learned])
+                for parameter, part in zip(learned, parts, strict=True):
+                    parameter.grad = part.view_as(parameter)
             return self.step_loss
 
         def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
@@ -136,13 +142,19 @@ def trainer_class() -> Any:
             while True:
                 state = torch.get_rng_state(), torch.cuda.get_rng_state() if torch.cuda.is_available() else None
                 part = batch  # until it is split
+                learning = torch.is_grad_enabled()
+                if self.graphs and learning:
+                    self.graphs.begin()
                 try:
                     total = 0.0
                     for part in split(batch, self.max_tokens):
-                        with models.shared_prefix(self.model, part["lengths"], self.args.device):
-                            total = total + work(part)
+                        with self._passing(part, learning) as passed:
+                            total = total + work(passed)
                     return total
                 except torch.OutOfMemoryError:
+                    if self.graphs and self.graphs.on:
+                        self.graphs.stop("the memory does not hold them beside the rows")
+                        continue
                     tokens, rows = part["input_ids"].shape[1], len(part["lengths"]) - 1
                 if rows == 1 and tokens == refused:  # the second time, with nothing else in the way
                     raise Tc3Error(
@@ -162,5 +174,15 @@ def trainer_class() -> Any:
                     f"out of memory with {tokens:,} tokens in a micro-batch, after step {self.state.global_step}: the "
                     f"same rows again, in micro-batches of at most {self.max_tokens:,} tokens from here on"
                 )
+
+        @contextmanager
+        def _passing(self, part: Mapping[str, Any], learning: bool) -> Iterator[Mapping[str, Any]]:
+            """Let a micro-batch pass through the model within, and yield it, padded if graphs are used."""
+            if self.graphs and self.graphs.on and learning:
+                with self.graphs.replayed(part) as padded:
+                    yield padded
+            else:
+                with models.shared_prefix(self.model, part["lengths"], self.args.device):
+                    yield part
 
     return StepTrainer

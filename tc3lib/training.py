@@ -15,6 +15,7 @@ from tc3lib.callbacks import LossLogger
 from tc3lib.config import Config
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, read_json, write_json
+from tc3lib.graphs import Graphs
 from tc3lib.planning import Fit, Plan
 from tc3lib.prompts import encode_rows
 from tc3lib.saving import Saver, check_work, stop_asked
@@ -110,6 +111,8 @@ def build_trainer(
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
+    if fit and fit.graphs:
+        trainer.graphs = Graphs(trainer.model, trainer.args.device)
     return trainer
 
 

@@ -175,7 +175,7 @@ def test_attention_that_asks_for_more_than_llamas_is_not_taken_for_it(settings, 
     from tc3lib import attention
 
     query, key = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 3, 8)
-    with attention.segments((1, 2), torch.device("cpu")) as line:
+    with attention.segments(attention.Segments((1, 2), torch.device("cpu"))) as line:
         attention.attend_in_transformers(None, query, key, key, None, **settings)
     assert line.calls == counted
 

@@ -113,6 +113,23 @@ def test_a_long_row_alone_makes_it_recompute():
     assert fit(7, [100] * 1000 + [2048]).lora.use_gradient_checkpointing == "unsloth"
 
 
+def graphs(processes=2, gib=70, tflops=H100, **settings):
+    config = presets.llama3_8b().change(**{"max_steps": 100, **settings})
+    found = planning.fit(LENGTHS, config, LLAMA, gib, tflops, processes)
+    assert found.graphs == ("Layers as CUDA graphs" in str(found))
+    return found.graphs
+
+
+def test_graphs_are_for_long_runs_whose_launching_takes_longer_than_their_arithmetic():
+    assert graphs()
+    assert not graphs(max_steps=99)
+    assert not graphs(tflops=L4)
+    assert not graphs(gib=20)  # one pass fits, but not twice
+    assert not graphs(gib=4)  # with checkpointing
+    assert not graphs(lora_dropout=0.1)
+    assert not graphs(plan="recipe")
+
+
 def test_without_a_card_checkpointing_stays_as_it_is_set():
     for kind in (True, False, "unsloth"):
         found = fit(None, use_gradient_checkpointing=kind)

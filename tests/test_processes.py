@@ -1,5 +1,6 @@
 """Two processes under `accelerate launch` are one run: the same steps, files and messages as in one process."""
 
+import contextlib
 import json
 import os
 import signal
@@ -239,3 +240,13 @@ def test_processes_that_are_not_joined_are_told(monkeypatch, joined, device, kin
         return
     with pytest.raises(Tc3Error, match=message):
         processes.check(accelerator, recipe=recipe)
+
+
+@pytest.mark.parametrize(("value", "sharded"), [("1", True), ("native", True), ("0", False), ("", False)])
+def test_a_model_that_unsloth_shards_needs_the_recipe(monkeypatch, value, sharded):
+    monkeypatch.setenv("UNSLOTH_FSDP2", value)
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    accelerator = SimpleNamespace(num_processes=2, device="cuda:1", distributed_type=SimpleNamespace(value="MULTI_GPU"))
+    processes.check(accelerator, recipe=True)
+    with pytest.raises(Tc3Error, match="with FSDP set plan='recipe'") if sharded else contextlib.nullcontext():
+        processes.check(accelerator, recipe=False)
