@@ -23,6 +23,7 @@ run: $(READY)  ## run the four notebooks on the embedded data, on a CPU: results
 	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir $(RUN) \
 	    --ExecutePreprocessor.timeout=3600 notebooks/0*.ipynb \
 	    2> >(grep -v 'running over TCP without encryption' >&2)  # true, but it never leaves this machine
+	$(BIN)/python -m tc3lib.bars $(RUN)/0*.ipynb
 	$(BIN)/jupyter nbconvert --log-level WARN --coalesce-streams $(RUN)/0*.ipynb
 	$(BIN)/python -m tc3lib $(RUN)
 

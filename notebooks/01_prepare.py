@@ -32,18 +32,16 @@ import sys
 
 if "google.colab" in sys.modules:
     home, clone = "tc3lib-v0.1.0", "git clone -q --depth 1 --branch v0.1.0 https://github.com/tc3lib/tc3lib"
-    failed, said = subprocess.getstatusoutput(f"cd /content; test -d {home} || {clone} {home} || ! rm -rf {home}")
+    failed, said = subprocess.getstatusoutput(f"cd /content; test -f {home}/.git/index || (rm -rf {home}; {clone} {home}) || ! rm -rf {home}")  # fmt: skip
     failed and exec("from IPython.core.error import UsageError; raise UsageError('tc3lib was not fetched, mend this and run the cell again: ' + ' '.join(said.split()))")  # fmt: skip
     runpy.run_path(f"/content/{home}/tc3lib/colab.py", run_name="__main__")
 
 # %% [markdown]
-# The library reads, cleans and formats; pandas shows tables.
+# The library reads, cleans and formats.
 
 # %%
 import os
 from dataclasses import asdict
-
-import pandas as pd
 
 from tc3lib import data, files, models, planning, plotting, presets, prompts, runtime, sampling
 
@@ -58,9 +56,11 @@ work = runtime.setup(config, "01_prepare")
 
 # %% [markdown]
 # Read the whole catalogue once. A product needs a title and a content; every line is accounted for. Lines that cannot
-# be read are passed over and listed in `quarantine.jsonl`.
+# be read are passed over and listed in `quarantine.jsonl`. pandas shows the counts.
 
 # %%
+import pandas as pd
+
 source, settings = runtime.catalogue(config, work), config.data
 columns, options = data.columns(settings), {"clean": settings.clean, "max_damaged": settings.max_damaged}
 report = data.prepare(source, work / "trn_output.json", columns=columns, **options)

@@ -33,17 +33,15 @@ import sys
 
 if "google.colab" in sys.modules:
     home, clone = "tc3lib-v0.1.0", "git clone -q --depth 1 --branch v0.1.0 https://github.com/tc3lib/tc3lib"
-    failed, said = subprocess.getstatusoutput(f"cd /content; test -d {home} || {clone} {home} || ! rm -rf {home}")
+    failed, said = subprocess.getstatusoutput(f"cd /content; test -f {home}/.git/index || (rm -rf {home}; {clone} {home}) || ! rm -rf {home}")  # fmt: skip
     failed and exec("from IPython.core.error import UsageError; raise UsageError('tc3lib was not fetched, mend this and run the cell again: ' + ' '.join(said.split()))")  # fmt: skip
     runpy.run_path(f"/content/{home}/tc3lib/colab.py", run_name="__main__")
 
 # %% [markdown]
-# The library loads the model and asks it; pandas shows tables.
+# The library loads the model and asks it.
 
 # %%
 import os
-
-import pandas as pd
 
 from tc3lib import evaluation, files, generation, metrics, models, plotting, presets, runtime
 
@@ -78,9 +76,11 @@ rows = evaluation.answer(model, tokenizer, config, work, "pretest")
 plotting.table(rows[:8], ["part", "uid", "title", "reference", "answer"])
 
 # %% [markdown]
-# The base model's scores, on titles that it will not be trained on and on some that it will be.
+# The base model's scores, on titles that it will not be trained on and on some that it will be, as a table of pandas.
 
 # %%
+import pandas as pd
+
 pd.DataFrame(evaluation.scores(rows, work)).rename(metrics.labels())
 
 # %% [markdown]

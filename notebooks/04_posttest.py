@@ -32,7 +32,7 @@ import sys
 
 if "google.colab" in sys.modules:
     home, clone = "tc3lib-v0.1.0", "git clone -q --depth 1 --branch v0.1.0 https://github.com/tc3lib/tc3lib"
-    failed, said = subprocess.getstatusoutput(f"cd /content; test -d {home} || {clone} {home} || ! rm -rf {home}")
+    failed, said = subprocess.getstatusoutput(f"cd /content; test -f {home}/.git/index || (rm -rf {home}; {clone} {home}) || ! rm -rf {home}")  # fmt: skip
     failed and exec("from IPython.core.error import UsageError; raise UsageError('tc3lib was not fetched, mend this and run the cell again: ' + ' '.join(said.split()))")  # fmt: skip
     runpy.run_path(f"/content/{home}/tc3lib/colab.py", run_name="__main__")
 

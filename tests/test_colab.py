@@ -189,6 +189,19 @@ def test_a_disk_that_fills_while_fetching_is_told_and_half_a_library_does_not_st
     assert machine.run().returncode == 0
 
 
+def test_a_library_that_was_half_fetched_is_fetched_again(machine):
+    """As when the machine stopped in the middle: git writes its index when all files are there."""
+    half = machine.content / FOLDER / "tc3lib"
+    (half.parent / ".git").mkdir(parents=True)
+    half.mkdir()
+    (half / "colab.py").write_text("raise SystemExit('half a library')")
+    done = machine.run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (half.parent / ".git" / "index").is_file()
+    (half / "colab.py").unlink()  # what is whole is not looked at again
+    assert "colab.py" in machine.run().stderr
+
+
 def test_a_disk_that_is_full_is_told_by_git_itself_and_half_a_library_does_not_stay(machine, small_disk):
     (machine.origin / "big.bin").write_bytes(os.urandom(2**20))
     git("add", ".", cwd=machine.origin)

@@ -1,8 +1,8 @@
 """`prepare` under attack: the public corpora, files cut at every byte, flipped bytes.
 
 The corpora are not in the repository: JSONTestSuite (https://github.com/nst/JSONTestSuite) and the Big List of Naughty
-Strings (https://github.com/minimaxir/big-list-of-naughty-strings), in `$TC3_CORPORA` or in `../shared/corpora`, as
-`JSONTestSuite/test_parsing` and `naughty-strings/blns.json`. Where they are absent the tests' names say so.
+Strings (https://github.com/minimaxir/big-list-of-naughty-strings), in `$TC3_CORPORA` as `JSONTestSuite/test_parsing`
+and `naughty-strings/blns.json`. Without them the tests' names say so.
 
 `make fuzz` sets `TC3_FUZZ`, the number of flipped bytes to try.
 """
@@ -18,8 +18,7 @@ from tc3lib import data
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode, format_record
 
-ROOT = Path(__file__).parents[1]
-CORPORA = Path(os.environ.get("TC3_CORPORA", ROOT.parent / "shared" / "corpora"))
+CORPORA = Path(os.environ.get("TC3_CORPORA") or "no TC3_CORPORA")
 SUITE, NAUGHTY = CORPORA / "JSONTestSuite" / "test_parsing", CORPORA / "naughty-strings" / "blns.json"
 FLIPS = int(os.environ.get("TC3_FUZZ", "3000"))
 

@@ -77,6 +77,18 @@ def test_notebooks_hold_no_logic(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_nothing_heavy_is_imported_before_the_machine_is_looked_at(name):
+    """Only the standard library and tc3lib, whose modules are light: the rest may be what is missing or mismatched."""
+    before, setup, _ = "\n".join(code(name)).partition("work = runtime.setup(")
+    assert setup
+    nodes = list(ast.walk(ast.parse(before)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "tc3lib"}
+    assert "tc3lib" in names
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_every_code_cell_follows_a_sentence(name):
     kinds = [cell.cell_type for cell in cells(name)]
     assert kinds[0] == "markdown"

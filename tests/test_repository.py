@@ -72,8 +72,9 @@ def test_the_two_readmes_have_the_same_structure():
         blocks = re.findall(r"^```.*?^```", text, re.M | re.S)
         outside = re.sub(r"^```.*?^```", "", text, flags=re.M | re.S)
         headings = [len(level) for level in re.findall(r"^(#+) ", outside, re.M)]
-        links = re.findall(r"\]\((https?:[^)]+|docs/[^)]+)\)", outside)
-        return headings, blocks, sorted(link.replace(".pt-BR.md", ".md") for link in links)
+        rows, bullets = (len(re.findall(start, outside, re.M)) for start in (r"^\|", r"^- "))
+        links = sorted(re.findall(r"\]\(([^)]+)\)", outside.replace(".pt-BR.md)", ".md)")))
+        return headings, blocks, rows, bullets, links
 
     assert shape(english) == shape(portuguese)
 
@@ -101,9 +102,9 @@ def test_the_two_pages_on_trouble_have_the_same_structure():
 
 @functools.cache
 def said():
-    """Module by module, every piece of text that is no docstring, between what f-strings fill in."""
+    """File by file, every piece of text that is no docstring, between what f-strings fill in."""
     found = {}
-    for path in sorted((ROOT / "tc3lib").glob("*.py")):
+    for path in sorted([*(ROOT / "tc3lib").glob("*.py"), *(ROOT / "notebooks").glob("*.py")]):
         nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
         docs = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
         constants = [node for node in nodes if isinstance(node, ast.Constant) and id(node) not in docs]
@@ -115,7 +116,7 @@ MESSAGES = re.findall(r"^```text\n(.*?)\n```", (ROOT / PAGES[0]).read_text(encod
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: message[:40])
-def test_every_message_on_trouble_is_what_the_library_says(message):
+def test_every_message_on_trouble_is_what_a_module_or_notebook_says(message):
     pieces = [piece.strip(" '.;:?") for piece in message.split("…")]
     pieces = [piece for piece in pieces if len(piece) > 2]
     assert max(map(len, pieces)) > 14
@@ -125,7 +126,7 @@ def test_every_message_on_trouble_is_what_the_library_says(message):
 
 def test_there_are_messages_of_each_trouble():
     sections = re.split(r"^## ", (ROOT / PAGES[0]).read_text(encoding="utf-8"), flags=re.M)[1:-1]
-    assert len(sections) == 8
+    assert len(sections) == 9
     assert all("```text" in section for section in sections)
 
 
@@ -178,9 +179,11 @@ def test_githubs_workflow_does_what_ci_does_on_both_ends_of_the_supported_python
     commands = [step["run"] for step in steps if "run" in step]
     assert commands == [".ci/run", "make run"]
     assert os.access(ROOT / commands[0], os.X_OK)
-    folder, _, files = steps[-1]["with"]["path"].rpartition("/")
-    assert files == "*.ipynb"
-    assert f"--output-dir {folder} " in planned("run", ROOT / "README.md")
+    assert [step["if"] for step in steps[-2:]] == ["${{ !cancelled() }}"] * 2  # both after a red .ci/run too
+    notebooks, pictures = (path.rpartition("/") for path in steps[-1]["with"]["path"].split())
+    assert (notebooks[2], pictures[2]) == ("*.ipynb", "*.png")
+    assert f"--output-dir {notebooks[0]} " in planned("run", ROOT / "README.md")
+    assert pictures[0] == job["env"]["TC3_PICTURES"]
 
 
 def planned(target, ready):
@@ -208,8 +211,8 @@ def test_make_run_leaves_executed_notebooks_and_a_summary():
     assert lines[-1].endswith("python -m tc3lib runs/tiny")
 
 
-def test_ci_calls_make_test():
-    assert "make test" in (ROOT / ".ci" / "run").read_text()
+def test_ci_calls_make_test_and_make_browser():
+    assert {"make test", "make browser"} <= set((ROOT / ".ci" / "run").read_text().splitlines())
     assert (ROOT / ".ci" / "run").stat().st_mode & 0o111
 
 
@@ -242,11 +245,12 @@ def test_modules_stay_small_and_import_one_way(path):
         "store": set(),
         "processes": {"errors"},
         "saving": {"callbacks", "errors", "files", "processes", "store"},
-        "trainer": {"batches", "errors", "models"},
+        "graphs": {"attention", "batches", "models"},
+        "trainer": {"batches", "errors", "graphs", "models"},
         "checkpoints": {"callbacks", "config", "errors", "files", "processes", "prompts", "store"},
         "training": {
-            "batches", "callbacks", "checkpoints", "config", "errors", "files", "planning", "plotting", "processes",
-            "prompts", "saving", "trainer",
+            "batches", "callbacks", "checkpoints", "config", "errors", "files", "graphs", "planning", "plotting",
+            "processes", "prompts", "saving", "trainer",
         },
         "generation": {"config", "errors", "files", "planning", "processes", "prompts"},
         "metrics": {"prompts"},
@@ -264,6 +268,7 @@ def test_modules_stay_small_and_import_one_way(path):
             "cleaning", "config", "data", "errors", "files", "generation", "models", "presets", "processes", "runtime",
             "sources",
         },
+        "bars": {"files"},
         "__init__": set(),
         "__main__": {"runtime"},
     }  # fmt: skip

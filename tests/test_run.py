@@ -1,17 +1,20 @@
-"""The main job, whole: the four notebooks under nbmake, then as plain scripts, then the notebooks once more.
+"""The main job, whole: the four notebooks by `make run`, then as plain scripts, then once more under nbmake.
 
-Each runs in a process of its own on the embedded catalogue and model, as a person would run it. Takes some minutes.
+Each runs in a process of its own on the embedded catalogue and model, as a person would run it, with a token in the
+environment. Takes some minutes.
 """
 
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from planted import found_in
 
 from tc3lib import comparison, evaluation, models, presets, training
 from tc3lib.__main__ import summary
@@ -21,19 +24,33 @@ from tc3lib.runtime import STAGES
 
 ROOT = Path(__file__).parents[1]
 CONFIG = presets.tiny()
+TOKEN = "hf_plantedInTheEnvironment012345"
+BARS = {
+    "01_prepare": ["trn.json"],
+    "02_pretest": ["Loading weights", "losses", "answers"],
+    "03_train": ["Loading weights", "training"],
+    "04_posttest": ["Loading weights", "losses", *["answers"] * 3],
+}
 
 
-def call(arguments, work):
-    environment = {**os.environ, "TC3_PRESET": "tiny", "TC3_HOME": str(work), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True)
+def call(command, work):
+    """Run a command to its good end, and keep what it says in a log beside the work folder."""
+    environment = {"TC3_PRESET": "tiny", "TC3_HOME": str(work), "HF_HUB_OFFLINE": "1", "HF_TOKEN": TOKEN}
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True)
+    with open(log(work), "a") as file:
+        file.write(done.stdout + done.stderr)
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
     return done.stdout
+
+
+def log(work):
+    return work.with_name(f"{work.name}.log")
 
 
 def run_notebooks(work):
     notebooks = [f"notebooks/{name}.ipynb" for name in sorted(STAGES)]
     options = ["-p", "no:cacheprovider", "--nbmake", "--nbmake-kernel=python3", "--nbmake-timeout=3600"]
-    return call(["-m", "pytest", *options, *notebooks], work)
+    assert "4 passed" in call([sys.executable, "-m", "pytest", *options, *notebooks], work)
 
 
 def results(work):
@@ -54,7 +71,7 @@ def results(work):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     work = tmp_path_factory.mktemp("notebooks")
-    assert "4 passed" in run_notebooks(work)
+    call(["make", "run", f"RUN={work}", f"BIN={Path(sys.executable).parent}", "READY=", "BROWSER="], work)
     return work
 
 
@@ -98,8 +115,25 @@ def test_what_was_asked_was_not_trained_on(work):
 
 def test_a_run_leaves_these_files_and_no_others(work):
     written = {name.rstrip("/") for stage in STAGES.values() for name in stage.writes}
-    assert {path.name for path in work.iterdir()} == written
+    assert {path.name for path in work.iterdir()} == written | {f"{name}.ipynb" for name in STAGES}
     assert (work / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("name", sorted(STAGES))
+def test_who_merely_looks_at_an_executed_notebook_sees_the_bars_as_they_ended(work, name):
+    """GitHub and nbconvert draw no widgets. What a live Jupyter shows is in tests/browser."""
+    notebook = json.loads((work / f"{name}.ipynb").read_text())
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    texts = ["".join(output.get("text") or output["data"].get("text/plain", "")) for output in outputs]
+    assert not [text for text in texts if re.search(r"^.*: +0%\|", text, re.M)]
+    assert re.findall(r"^(.+): 100%\|█{10}\|", "\n".join(texts), re.M) == BARS[name]
+    assert "application/vnd.jupyter.widget" not in json.dumps(notebook)
+
+
+def test_no_result_executed_notebook_or_log_holds_the_token(work):
+    assert len(list(work.glob("*.ipynb"))) == 4
+    assert "Better than before" in log(work).read_text()
+    assert found_in(TOKEN, work, log(work)) == []
 
 
 def test_the_summary_says_what_was_made_and_how_it_came_out(work, report):
@@ -177,8 +211,9 @@ def test_a_run_on_shuffled_descriptions_is_not_better(work, fewer, shuffle):
 
 def test_the_scripts_do_what_the_notebooks_do_to_the_bit(work, tmp_path):
     for name in sorted(STAGES):
-        call([f"notebooks/{name}.py"], tmp_path)
+        call([sys.executable, f"notebooks/{name}.py"], tmp_path)
     assert results(tmp_path) == results(work)
+    assert found_in(TOKEN, tmp_path, log(tmp_path)) == []
 
 
 def test_restart_and_run_all_again_changes_nothing(work):

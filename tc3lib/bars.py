@@ -1,0 +1,47 @@
+"""`python -m tc3lib.bars NOTEBOOK...`: in executed notebooks, every progress bar becomes the text with which it ended.
+
+A bar is a widget. GitHub and others that show a notebook without a kernel draw no widgets: they show the text that was
+stored when the bar was made, which says 0%.
+"""
+
+import argparse
+import html
+import json
+from pathlib import Path
+
+from tc3lib.files import replacing
+
+VIEW, STATE = (f"application/vnd.jupyter.widget-{kind}+json" for kind in ("view", "state"))
+
+
+def settle(notebook: dict) -> None:
+    """Put texts in the place of the widgets that a notebook's outputs show. Bars that were taken away leave none."""
+    models = notebook["metadata"].pop("widgets", {}).get(STATE, {}).get("state", {})
+    states = {f"IPY_MODEL_{name}": model["state"] for name, model in models.items()}
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            view = output.get("data", {}).pop(VIEW, None)
+            if view:
+                output["data"]["text/plain"] = text(states, f"IPY_MODEL_{view['model_id']}")
+        if "outputs" in cell:
+            cell["outputs"] = [output for output in cell["outputs"] if output.get("data") != {"text/plain": ""}]
+
+
+def text(states: dict[str, dict], name: str) -> str:
+    """Return what tqdm's widget says, drawn as tqdm does on a terminal; nothing if it is hidden or gone."""
+    box = states.get(name, {})
+    if "children" not in box or states[box["layout"]].get("visibility") == "hidden":
+        return ""
+    left, bar, right = (states[child] for child in box["children"])
+    drawn = "█" * min(10, round(10 * bar["value"] / bar["max"]))
+    return html.unescape(f"{left['value']}|{drawn:<10}|{right['value']}").replace("\u2007", " ")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(prog="python -m tc3lib.bars", description=settle.__doc__)
+    parser.add_argument("notebooks", type=Path, nargs="+", help="executed ones, which are written in their place")
+    for path in parser.parse_args().notebooks:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        settle(notebook)
+        with replacing(path) as file:
+            file.write((json.dumps(notebook, ensure_ascii=False, indent=1) + "\n").encode())
