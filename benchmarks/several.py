@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--titles", type=int, default=1024, help="0: only train")
+    parser.add_argument("--titles", type=int, default=1024)
     parser.add_argument("--tokens", type=int, default=128, help="new tokens of each answer")
     parser.add_argument("--plan", default="auto", choices=("auto", "recipe"))
     parser.add_argument("--padded", action="store_true", help="with --plan recipe: pad, as the recipe did")

@@ -20,7 +20,8 @@ EFFICIENCY = 0.55
 """Share of a large matrix product's speed that a training step reaches where the card, not the host, is the limit."""
 
 GRAPH_STEPS = 100
-"""Steps from which on CUDA graphs pay: the first times that a length comes cost more than they save later."""
+"""Length of a run, in steps, from which on CUDA graphs are used: each length of line costs time when it first comes. An
+estimate, not measured."""
 
 MOST_ANSWERS = 256
 """Titles answered at once at most: more are hardly faster, and an interruption would cost more."""
