@@ -190,7 +190,7 @@ def _link(path: Path, file: IO[bytes], stack: ExitStack) -> str:
     name = _new_name(path)
     folder = os.open(path.parent, os.O_DIRECTORY)
     try:
-        os.link(f"/proc/self/fd/{file.fileno()}", name, dst_dir_fd=folder)
+        os.link(f"/proc/self/fd/{file.fileno()}", os.path.basename(name), dst_dir_fd=folder)
         stack.callback(_discard, name)
     finally:
         os.close(folder)

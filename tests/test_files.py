@@ -40,6 +40,16 @@ def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
     assert os.listdir(tmp_path) == ["rows.jsonl"]
 
 
+def test_a_relative_path_is_relative_to_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "below").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for text in ("1", "2"):
+        with files.replacing(Path("below/file")) as file:
+            file.write(text.encode())
+        assert (tmp_path / "below" / "file").read_text() == text
+    assert os.listdir("below") == ["file"]
+
+
 def test_a_json_document_is_readable_by_people(tmp_path):
     files.write_json(tmp_path / "report.json", {"n": 1, "name": "né"})
     assert (tmp_path / "report.json").read_text(encoding="utf-8") == '{\n  "n": 1,\n  "name": "né"\n}\n'

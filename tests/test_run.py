@@ -71,7 +71,8 @@ def results(work):
 @pytest.fixture(scope="module")
 def work(tmp_path_factory):
     work = tmp_path_factory.mktemp("notebooks")
-    call(["make", "run", f"RUN={work}", f"BIN={Path(sys.executable).parent}", "READY=", "BROWSER="], work)
+    relative = os.path.relpath(work, ROOT)  # as it is by default
+    call(["make", "run", f"RUN={relative}", f"BIN={Path(sys.executable).parent}", "READY=", "BROWSER="], work)
     return work
 
 
