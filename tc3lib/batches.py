@@ -15,8 +15,8 @@ def collate(rows: Sequence[Mapping[str, Any]], share_prefix: bool = True) -> dic
         share_prefix: False repeats the prefix in every row, as dropout, which is drawn for each token, needs it.
 
     Returns:
-        `input_ids`, `labels` and `position_ids` (each row's own), int64 tensors of shape (1, tokens), and `lengths`:
-        the tokens of the prefix (0 if none), then those of each row's rest.
+        `input_ids`, `labels` and `position_ids` (each row's own), int64 tensors of shape (1, tokens); `lengths`: the
+        tokens of the prefix (0 if none), then those of each row's rest; and `labelled`: the tokens with a label.
     """
     import numpy
     import torch
@@ -34,6 +34,7 @@ def collate(rows: Sequence[Mapping[str, Any]], share_prefix: bool = True) -> dic
         "labels": line([labels[0][:prefix], *(row[prefix:] for row in labels)]),
         "position_ids": line(positions),
         "lengths": (prefix, *(len(row) - prefix for row in ids)),
+        "labelled": _labelled(rows),
     }
 
 
@@ -54,7 +55,7 @@ def split(batch: Mapping[str, Any], max_tokens: int) -> Iterator[dict[str, Any]]
         parts = {
             name: torch.cat([value[:, :prefix], value[:, start:stop]], dim=1)
             for name, value in batch.items()
-            if name != "lengths"
+            if torch.is_tensor(value)
         }
         yield {**parts, "lengths": (prefix, *taken)}
         start, taken = stop, []
@@ -81,21 +82,28 @@ def share(
     index: int,
     count: int,
 ) -> dict[str, Any]:
-    """Collate the part of a batch's rows that one of several processes takes.
+    """Collate the part of a batch's rows that one of several processes takes; `labelled` is that of all of them.
 
-    The rows are dealt out by length, so that all have about as much to do. A process for which there is none, in the
-    last step of an epoch, gets a row without labels: it takes part in the step, and adds nothing to it.
+    The rows are dealt out so that all have about as much to do: the longest first, each to the one that has least. A
+    process for which there is none, in the last step of an epoch, gets a row without labels: it takes part in the step,
+    and adds nothing to it.
 
     Args:
         collate: Makes a batch of rows.
-        rows: All rows of the batch, with `input_ids`.
+        rows: All rows of the batch, with `input_ids` and `labels`.
         index: The process's number.
         count: How many there are.
     """
     import torch
 
-    mine = sorted(rows, key=lambda row: len(row["input_ids"]))[index::count]
-    batch = collate(mine or rows[:1])
+    parts: list[list[Mapping[str, Any]]] = [[] for _ in range(count)]
+    tokens, most = [0] * count, -(-len(rows) // count)
+    for row in sorted(rows, key=lambda row: len(row["input_ids"]), reverse=True):
+        to = min((number for number in range(count) if len(parts[number]) < most), key=tokens.__getitem__)
+        parts[to].append(row)
+        tokens[to] += len(row["input_ids"])
+    mine = parts[index]
+    batch = collate(mine or rows[:1]) | {"labelled": _labelled(rows)}
     return batch if mine else {**batch, "labels": torch.full_like(batch["labels"], -100)}
 
 
@@ -103,6 +111,12 @@ def count_tokens(batch: Mapping[str, Any]) -> int:
     """Return the tokens of a batch's rows, the shared prefix counted once for each of them."""
     prefix, *lengths = batch["lengths"]
     return prefix * len(lengths) + sum(lengths)
+
+
+def _labelled(rows: Sequence[Mapping[str, Any]]) -> int:
+    import numpy
+
+    return sum(int((numpy.asarray(row["labels"]) != -100).sum()) for row in rows)
 
 
 def _shared_prefix(ids: Sequence[Any], labels: Sequence[Any]) -> int:

@@ -82,7 +82,7 @@ class LossLogger:
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         row = {"step": state.global_step, "epoch": round(state.epoch or 0, 4), "learning_rate": self.learning_rate}
-        self.waiting.append((row, *_fetch(self.trainer.step_loss, self.trainer.step_grad_norm)))
+        self.waiting.append((row, *fetch(self.trainer.step_loss, self.trainer.step_grad_norm)))
         self.trainer.step_loss = None
         # From end to end, since the host may be ahead of the card within a step; not over evaluations and saving.
         if self.step_ended is not None:
@@ -228,8 +228,11 @@ def say(text: str) -> None:
     tqdm.write(text)
 
 
-def _fetch(*tensors: Any) -> tuple[Any, Any]:
-    """Start copying scalars to the host; return where they will be and the event after which they are there."""
+def fetch(*tensors: Any) -> tuple[Any, Any]:
+    """Start copying scalars to the host; return where they will be and the event after which they are there.
+
+    The event is None where they are there already.
+    """
     import torch
 
     values = torch.stack([torch.as_tensor(tensor, dtype=torch.float32).detach() for tensor in tensors])

@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from tc3lib import files, processes, store
-from tc3lib.callbacks import LossLogger, saved_folders, say
+from tc3lib.callbacks import LossLogger, fetch, saved_folders, say
 from tc3lib.errors import Tc3Error
 
 LOSSES, RECORD = "losses.json", "run.json"
@@ -96,6 +96,7 @@ class Saver:
         self.pending: Path | None = None
         self.problem = ""
         self.damaged: list[Path] = []
+        self.asked: tuple[Any, Any] | None = None
 
     def resume(self) -> Path | None:
         """Return a copy, on the machine's own disk, of the newest checkpoint that is whole; None at a start.
@@ -160,14 +161,15 @@ class Saver:
             self.evaluated = state.global_step, float(logs["eval_loss"])
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        if self.minutes and time.monotonic() - self.saved_at >= 60 * self.minutes:
-            control.should_save = True
-        if self._agree(control):
-            control.should_save = control.should_training_stop = True
+        due = bool(self.minutes) and time.monotonic() - self.saved_at >= 60 * self.minutes
+        save, told = self._agree(due, last=state.global_step >= state.max_steps)
+        control.should_save |= save
+        control.should_training_stop |= bool(told)
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved_at = time.monotonic()
+        self.asked = None
         self.trainer.accelerator.wait_for_everyone()  # each process wrote the state of its random numbers
         if not state.is_world_process_zero:
             return
@@ -205,20 +207,27 @@ class Saver:
         newest = f"; step {store.step(self.pending)} is only in {self.pending}" if self.pending else ""
         print(f"NOT safe to disconnect: {safe}{newest} ({self.problem}). Run this again on this machine to try again.")
 
-    def _agree(self, control: Any) -> str | None:
-        """Return the signal to stop for, the same in every process, and let all save if one will."""
+    def _agree(self, due: bool, last: bool) -> tuple[bool, str | None]:
+        """Return whether to save and the signal to stop for, the same in every process.
+
+        Several processes hear at the end of a step what one of them has said at the end of the one before: by then it
+        has come without the card having waited for the host. After the last step they wait for it.
+        """
         told = self.stop.signal  # looked at once: it may come to one process at any moment
         if processes.count() == 1:
-            return told
-        accelerator = self.trainer.accelerator
-        if control.should_save or told:
-            accelerator.set_trigger()
-        if not accelerator.check_trigger():
-            return None
-        control.should_save = True
+            return due or bool(told), told
+        import torch
+
+        asked, self.asked = self.asked, None
+        if not _heard(asked):
+            accelerator = self.trainer.accelerator
+            said = torch.full((), float(due or bool(told)), device=accelerator.device)
+            self.asked = fetch(accelerator.reduce(said, "sum"))
+            if not (last and _heard(self.asked)):
+                return False, None
         told = next(filter(None, processes.gather(told)), None)
         self.stop.signal = told or self.stop.signal
-        return told
+        return True, told
 
     def _commit(self) -> bool:
         """Bring the newest checkpoint of this machine to the work folder; say so if that fails."""
@@ -283,6 +292,16 @@ def check_work(work: Path, run: str) -> None:
     """Raise Tc3Error unless the work folder is the run's: not an empty folder where a lost mount had been."""
     if files.read_json(work / RECORD).get("run") != run:
         raise Tc3Error(f"{work} is not the folder that the run began in: run.json is away or another run's")
+
+
+def _heard(asked: tuple[Any, Any] | None) -> bool:
+    """Tell whether a process said yes in what `fetch` returned; wait until it is there."""
+    if asked is None:
+        return False
+    values, event = asked
+    if event is not None:
+        event.synchronize()
+    return bool(values.any())
 
 
 def _remove(folder: Path) -> None:

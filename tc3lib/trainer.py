@@ -1,6 +1,7 @@
 """TRL's SFTTrainer with the plan's steps: micro-batches by tokens, exact eval loss, a way on when memory is short."""
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -57,6 +58,12 @@ def trainer_class() -> Any:
             shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
             return loader
 
+        def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+            """Return batches alone: each knows the labels of its step, so that no process has to ask the others."""
+            if self.max_tokens is None:
+                return super().get_batch_samples(epoch_iterator, num_batches, device)
+            return list(itertools.islice(epoch_iterator, num_batches)), None
+
         def training_step(self, model: Any, inputs: Any, num_items_in_batch: Any = None) -> Any:
             if self.max_tokens is None:
                 loss = super().training_step(model, inputs, num_items_in_batch)
@@ -70,8 +77,10 @@ def trainer_class() -> Any:
             if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimisers have two modes
                 self.optimizer.train()
 
+            labels = torch.full((), inputs["labelled"], device=self.args.device)
+
             def learn(part: Mapping[str, Any]) -> Any:
-                loss = self._loss(self.model, part, num_items_in_batch)
+                loss = self._loss(self.model, part, labels)
                 self.accelerator.backward(loss)
                 return loss.detach()
 
@@ -98,7 +107,7 @@ def trainer_class() -> Any:
                 self.data_collator([rows[index] for index in range(start, min(start + size, len(rows)))])
                 for start in range(0, len(rows), size)
             ]
-            labels = sum(int((batch["labels"] != -100).sum()) for batch in batches)
+            labels = sum(batch["labelled"] for batch in batches)
             training = self.model.training
             self.model.eval()
             mine = batches[self.args.process_index :: self.args.world_size]

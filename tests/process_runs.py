@@ -17,6 +17,7 @@ from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import pytest
 import torch
 import unsloth  # noqa: F401  (before transformers, trl and peft, which it patches)
 from test_equivalence import ROWS, memory_for, settings, train
@@ -46,18 +47,17 @@ def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None):
     (FOLDER / f"{name}.{processes.index()}.json").write_text(json.dumps(told))
 
 
-def stop(trainer):
-    """Tell the last process alone to stop after step 5, a moment after all have agreed to go on after step 4."""
+def stop_after(step, patch):
+    """Tell the last process alone to stop, a moment after all have agreed to go on after a step."""
     agree = Saver._agree
 
-    def then_tell(saver, control):
-        agreed = agree(saver, control)
-        if trainer.state.global_step == 4:
+    def then_tell(saver, *arguments, **named):
+        agreed = agree(saver, *arguments, **named)
+        if LAST and saver.trainer.state.global_step == step:
             signal.raise_signal(signal.SIGTERM)
         return agreed
 
-    if LAST:
-        Saver._agree = then_tell
+    patch.setattr(Saver, "_agree", then_tell)
 
 
 def fail(trainer):
@@ -71,8 +71,15 @@ def fail(trainer):
 def stop_and_resume():
     config = CONFIG.change(optim="adamw_torch", learning_rate=1e-3, save_total_limit=None)
     run("undisturbed", config)
-    with contextlib.suppress(Tc3Error):
-        run("stopped", config, prepare=stop)
+    told = {}
+    for name, step in (("stopped", 3), ("stopped at the end", 7)):
+        with pytest.MonkeyPatch.context() as patch:
+            stop_after(step, patch)
+            try:
+                run(name, config)
+            except Tc3Error as error:
+                told[name] = str(error)
+    (FOLDER / f"stopped.{processes.index()}.json").write_text(json.dumps(told))
     run("resumed", config, work="stopped")
 
 
@@ -115,6 +122,10 @@ RUNS = {
         "recipe", CONFIG.change(plan="recipe", per_device_train_batch_size=4, gradient_accumulation_steps=2)
     ),
     "resumed": stop_and_resume,
+    # One of them finds that it is time to save, at every step.
+    "minutes": lambda: run(
+        "minutes", CONFIG.change(save_steps=100, save_minutes=1e-9 if LAST else None, save_total_limit=None)
+    ),
     "answers": answers,
     "failed": lambda: run("failed", prepare=fail),
 }

@@ -53,7 +53,7 @@ def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     for name, before, runs in (
         ("one", [], ["whole", "answers"]),
-        ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed", "answers"]),
+        ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed", "minutes", "answers"]),
     ):
         (folder / name).mkdir()
         status, out, err = end(start([*before, RUNS, folder / name, *runs]))
@@ -63,6 +63,10 @@ def folder(tmp_path_factory):
 
 def told(folder, name, process=0):
     return json.loads((folder / f"{name}.{process}.json").read_text())
+
+
+def saved(folder, name):
+    return {int(path.name.split("-")[1]) for path in (folder / "two" / name / "outputs").iterdir()}
 
 
 @pytest.fixture(scope="module")
@@ -99,12 +103,19 @@ def test_every_row_is_seen_once_an_epoch_in_the_step_of_one_process(folder, alon
 
 def test_told_to_stop_one_process_takes_the_other_along_and_both_continue_exactly(folder):
     whole, resumed = (told(folder / "two", name) for name in ("undisturbed", "resumed"))
-    stopped = files.read_json(folder / "two" / "stopped" / "run.json")
-    names = [path.name for path in (folder / "two" / "stopped" / "outputs").iterdir()]
-    assert sorted(names) == [f"checkpoint-{step}-{stopped['run']}" for step in (3, 5, 6, 8)]
+    assert saved(folder, "stopped") == {3, 5, 6, 8}
+    for process in (0, 1):
+        assert told(folder / "two", "stopped", process) == {
+            name: f"stopped by SIGTERM after step {step} of 8: run it again."
+            for name, step in (("stopped", 5), ("stopped at the end", 8))
+        }
     assert list(resumed["seen"]) == ["6", "7", "8"]
     for what in ("losses", "norms", "eval_losses", "adapter"):
         assert resumed[what] == whole[what]
+
+
+def test_where_one_process_finds_it_is_time_to_save_all_do_a_step_later(folder):
+    assert saved(folder, "minutes") == {2, 4, 6, 8}
 
 
 def test_another_number_of_processes_is_another_run(folder, monkeypatch):
@@ -205,16 +216,26 @@ def test_files_are_written_once_and_nothing_is_left_over(notebook):
     assert not list(temporary.glob("tc3-*"))
 
 
-def test_rows_are_dealt_out_by_length_and_a_process_without_any_gets_one_without_labels():
-    rows = [
-        {"input_ids": numpy.arange(length), "labels": numpy.where(numpy.arange(length) < 2, -100, number)}
-        for number, length in enumerate([9, 5, 7, 8, 6])
-    ]
+def row(length, label=1):
+    return {"input_ids": numpy.arange(length), "labels": numpy.where(numpy.arange(length) < 2, -100, label)}
+
+
+def test_rows_are_dealt_out_evenly_and_a_process_without_any_gets_one_without_labels():
+    rows = [row(length, label) for label, length in enumerate([9, 5, 7, 8, 6])]
     parts = [batches.share(batches.collate, rows, index, 3) for index in range(3)]
-    assert [sorted(set(part["labels"].flatten().tolist()) - {-100}) for part in parts] == [[1, 3], [0, 4], [2]]
+    assert [sorted(set(part["labels"].flatten().tolist()) - {-100}) for part in parts] == [[0], [1, 3], [2, 4]]
+    assert [part["labelled"] for part in parts] == [9 + 5 + 7 + 8 + 6 - 5 * 2] * 3
     none = batches.share(batches.collate, rows[:2], 2, 3)
     assert set(none["labels"].flatten().tolist()) == {-100}
     assert none["lengths"] == batches.collate(rows[:1])["lengths"]
+    assert none["labelled"] == 9 + 5 - 2 * 2
+
+
+def test_one_long_row_does_not_make_a_process_wait_for_the_other():
+    lengths = [600, 90, 80, 80, 70, 60, 50, 50]
+    parts = [batches.share(batches.collate, [row(length) for length in lengths], index, 2) for index in range(2)]
+    assert [len(part["lengths"]) - 1 for part in parts] == [4, 4]
+    assert sorted(map(batches.count_tokens, parts)) == [320, 760]
 
 
 @pytest.mark.parametrize(
