@@ -4,12 +4,12 @@
     python benchmarks/several.py FOLDER --keep ONE
     accelerate launch --multi_gpu --num_processes 2 benchmarks/several.py FOLDER --against ONE
 
-FOLDER holds a model of Llama-3-8B's shape (`model.py`). Prints a line of a table: seconds a step (the
-median of the steps after the first third) and what tokens/s that makes, padding not counted, and answers/s, each of as
-many tokens as are asked for. `--keep` leaves the losses, gradient norms, the adapter and the answers in a folder;
-`--against` compares with them, and ends with 1 where they differ by more than `TOLERANCE`. `--share-gpu` lets all
-processes use the first GPU and talk through gloo: a way to compare on a machine with one GPU, where the speed means
-nothing.
+FOLDER holds a model of Llama-3-8B's shape (`model.py`). Prints a line of a table: seconds a step (median and mean of
+the steps after the first third, and the mean of all but the first two, in which kernels are compiled), the tokens/s
+that the first mean makes, padding not counted, and answers/s, each of as many tokens as are asked for. `--keep` leaves
+the losses, gradient norms, the adapter and the answers in a folder; `--against` compares with them, and ends with 1
+where they differ by more than `TOLERANCE`. `--share-gpu` lets all processes use the first GPU and talk through gloo: a
+way to compare on a machine with one GPU, where the speed means nothing.
 """
 
 import argparse
@@ -128,16 +128,21 @@ def main() -> None:
     trainer = training.build_trainer(model, tokenizer, rows, rows[:8], config, work, fit)
     seconds = step_seconds(trainer)
     training.train(trainer, config, work)
-    step = statistics.median(seconds[arguments.steps // 3 :])
-    trained = batch * statistics.fmean(lengths) / step
+    late = seconds[arguments.steps // 3 :]
+    times = statistics.median(late), statistics.fmean(late), statistics.fmean(seconds[1:])
+    trained = batch * statistics.fmean(lengths) / times[1]
+    if trainer.graphs:
+        print(f"CUDA graphs: {len(trainer.graphs.recorded)} shapes, {trainer.graphs.replays} replays")
     peak = torch.cuda.max_memory_reserved() / GIB if torch.cuda.is_available() else float("nan")
     titles = [row["input_text"] for row in text_rows(arguments.titles)]
     generation.generate(model, tokenizer, titles[:8], config.generation)  # kernels are compiled
     start = time.monotonic()
     answers = generation.generate(model, tokenizer, titles, config.generation)
     answered = len(titles) / (time.monotonic() - start)
-    print("| processes | s a step | training, tokens/s | answers/s | GiB |\n| ---: | ---: | ---: | ---: | ---: |")
-    print(f"| {processes.count()} | {step:.3f} | {trained:,.0f} | {answered:.1f} | {peak:.1f} |")
+    print("| processes | s a step: median | mean | mean of all | training, tokens/s | answers/s | GiB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    steps = " | ".join(f"{value:.3f}" for value in times)
+    print(f"| {processes.count()} | {steps} | {trained:,.0f} | {answered:.1f} | {peak:.1f} |")
     found, held = kept(trainer, answers), True
     if arguments.keep and processes.is_main():
         arguments.keep.mkdir(parents=True, exist_ok=True)

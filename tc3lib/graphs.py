@@ -9,8 +9,9 @@ from tc3lib.batches import pad
 
 TOKENS = 256
 """Lines are padded to a multiple of it, so that few lengths are recorded."""
-SHORTEST = 512
-"""Longest rows are told apart by powers of two from here on."""
+LONGEST = 2048
+"""What lines are recorded for whose longest row is not longer; others are told apart by powers of two. A lower bound is
+hardly faster, and makes more shapes."""
 
 
 class Graphs:
@@ -19,6 +20,9 @@ class Graphs:
     A shape is recorded when it comes for the second time; the first time its kernels are launched one by one. Only the
     layers are recorded: the loss, whose kernels depend on how many labels there are, is computed as ever. Without
     gradient checkpointing and dropout only. If a shape cannot be recorded, none is from then on.
+
+    Attributes:
+        replays: How many passes were replays so far.
 
     Args:
         model: With LoRA.
@@ -35,7 +39,7 @@ class Graphs:
         self.pool = torch.cuda.graph_pool_handle()
         self.seen: set[tuple[int, ...]] = set()
         self.recorded: dict[tuple[int, ...], _Recorded] = {}
-        self.on = True
+        self.on, self.replays = True, 0
 
     def begin(self) -> None:
         """Make the gradients, to which graphs add, zero; call it before the passes of a step."""
@@ -72,6 +76,7 @@ class Graphs:
         self.seen.add(shape)
         if recorded := self.recorded.get(shape):
             recorded.load(part)
+            self.replays += 1
             with models.other_forward(models.backbone(self.model), recorded):
                 yield part
         else:
@@ -159,5 +164,5 @@ def _shape(part: Mapping[str, Any]) -> tuple[int, ...]:
     """Return what lines must have in common: tokens, shared prefix, segments and bound of the longest row."""
     prefix, *lengths = part["lengths"]
     tokens = -(-(part["input_ids"].shape[1] + 1) // TOKENS) * TOKENS
-    longest = max(SHORTEST, 2 ** (prefix + max(lengths) - 1).bit_length())
+    longest = max(LONGEST, 2 ** (prefix + max(lengths) - 1).bit_length())
     return tokens, prefix, len(lengths), longest

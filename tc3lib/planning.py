@@ -19,9 +19,9 @@ LAUNCH_SECONDS = 0.01
 EFFICIENCY = 0.55
 """Share of a large matrix product's speed that a training step reaches where the card, not the host, is the limit."""
 
-GRAPH_STEPS = 100
-"""Length of a run, in steps, from which on CUDA graphs are used: each length of line costs time when it first comes. An
-estimate, not measured."""
+GRAPH_STEPS = 20
+"""Length of a run, in steps, from which on CUDA graphs are used: recording had paid for itself after 13 steps on two
+H100s (`benchmarks/RESULTS.md`)."""
 
 MOST_ANSWERS = 256
 """Titles answered at once at most: more are hardly faster, and an interruption would cost more."""

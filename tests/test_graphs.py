@@ -52,6 +52,7 @@ def test_replays_of_padded_lines_make_the_same_steps(tmp_path, undisturbed):
     """Four steps of the same eight rows, in another order each: recorded at the second, replayed from then on."""
     run = train(small(**DISTURBED), ROWS[:8], tmp_path, prepare=with_graphs)
     assert StandIn.made == len(run.trainer.graphs.recorded) == 1
+    assert run.trainer.graphs.replays == 3
     [shape] = run.trainer.graphs.recorded
     assert shape[0] % 64 == 0
     assert_same(run, undisturbed)
@@ -124,7 +125,7 @@ def test_lines_of_one_shape_fill_the_same_memory():
 
 @pytest.mark.parametrize(
     ("lengths", "shape"),
-    [((40, 100, 115), (256, 40, 2, 512)), ((40, 100, 116), (320, 40, 2, 512)), ((40, 473, 1), (576, 40, 2, 1024))],
+    [((40, 100, 115), (256, 40, 2, 2048)), ((40, 100, 116), (320, 40, 2, 2048)), ((40, 2009, 1), (2112, 40, 2, 4096))],
 )
 def test_what_lines_of_one_graph_have_in_common(lengths, shape):
     """There is always room for at least one token of padding, whose row each graph has."""
