@@ -40,12 +40,12 @@ class LossLogger:
 
     def __init__(self, path: Path | str, trainer: Any, draw: Callable[..., None]):
         self.path, self.trainer, self.draw = Path(path), trainer, draw
-        self.waiting: deque[tuple[dict[str, float], Any, Any]] = deque()
+        self.waiting: deque[tuple[dict[str, float], Fetched]] = deque()
         self.rows: list[dict[str, float]] = []
         self.losses: list[float] = []
         self.restored = self.begun = False
         self.unwritten = ""
-        self.safe = ""
+        self.safe, self.beside_bar = "", {}
         self.steps, self.tokens, self.seconds = 0, 0, 0.0
         self.draw_again = time.monotonic()
         self.step_ended: float | None = None
@@ -82,7 +82,7 @@ class LossLogger:
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         row = {"step": state.global_step, "epoch": round(state.epoch or 0, 4), "learning_rate": self.learning_rate}
-        self.waiting.append((row, *fetch(self.trainer.step_loss, self.trainer.step_grad_norm)))
+        self.waiting.append((row, Fetched(self.trainer.step_loss, self.trainer.step_grad_norm)))
         self.trainer.step_loss = None
         # From end to end, since the host may be ahead of the card within a step; not over evaluations and saving.
         if self.step_ended is not None:
@@ -130,19 +130,22 @@ class LossLogger:
         """Note that the checkpoint of a step is committed in `folder`."""
         self.safe = f"step {step}"
         self._append({"saved": step, "folder": folder})
+        if self.bar is not None:
+            self._say_safe(refresh=True)
+
+    def _say_safe(self, *, refresh: bool) -> None:
+        self.bar.set_postfix(self.beside_bar | ({"safe": self.safe} if self.safe else {}), refresh=refresh)
 
     def _write(self, every: int, *, wait: bool) -> None:
         """Append the losses that have arrived, all of them if `wait`."""
-        while self.waiting and (wait or self.waiting[0][2] is None or self.waiting[0][2].query()):
-            row, values, event = self.waiting.popleft()
-            if event is not None:
-                event.synchronize()
-            loss, norm = values.tolist()
+        while self.waiting and (wait or self.waiting[0][1].there()):
+            row, fetched = self.waiting.popleft()
+            loss, norm = fetched.values()
             self.losses.append(loss)
             if self.bar is not None:
                 speed = {"tokens/s": f"{self.tokens / self.seconds:,.0f}"} if self.seconds else {}
-                safe = {"safe": self.safe} if self.safe else {}
-                self.bar.set_postfix({"loss": f"{loss:.4f}"} | speed | safe, refresh=False)
+                self.beside_bar = {"loss": f"{loss:.4f}"} | speed
+                self._say_safe(refresh=False)
             if row["step"] % every == 0:
                 mean = sum(self.losses) / len(self.losses)
                 self._log(row | {"loss": mean, "grad_norm": norm if math.isfinite(norm) else None})
@@ -192,6 +195,30 @@ class LossLogger:
         raise AttributeError(name)
 
 
+class Fetched:
+    """Scalars on their way to the host, where the card is not waited for before they are needed."""
+
+    def __init__(self, *tensors: Any):
+        import torch
+
+        self._values = torch.stack([torch.as_tensor(tensor, dtype=torch.float32).detach() for tensor in tensors])
+        self._event = None
+        if self._values.is_cuda:
+            host = torch.empty(len(tensors), pin_memory=True)
+            self._values, self._event = host.copy_(self._values, non_blocking=True), torch.cuda.Event()
+            self._event.record()
+
+    def there(self) -> bool:
+        """Tell whether they have arrived."""
+        return self._event is None or self._event.query()
+
+    def values(self) -> list[float]:
+        """Return them, and wait until they are there."""
+        if self._event is not None:
+            self._event.synchronize()
+        return self._values.tolist()
+
+
 def read_losses(path: Path | str) -> list[dict[str, float]]:
     """Return the rows of a loss file in effect, an empty list if there is no file.
 
@@ -226,23 +253,6 @@ def say(text: str) -> None:
     from tqdm.auto import tqdm
 
     tqdm.write(text)
-
-
-def fetch(*tensors: Any) -> tuple[Any, Any]:
-    """Start copying scalars to the host; return where they will be and the event after which they are there.
-
-    The event is None where they are there already.
-    """
-    import torch
-
-    values = torch.stack([torch.as_tensor(tensor, dtype=torch.float32).detach() for tensor in tensors])
-    if not values.is_cuda:
-        return values, None
-    host = torch.empty(len(tensors), pin_memory=True)
-    host.copy_(values, non_blocking=True)
-    event = torch.cuda.Event()
-    event.record()
-    return host, event
 
 
 def _duration(seconds: float) -> str:

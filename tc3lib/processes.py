@@ -1,9 +1,7 @@
 """The processes that `accelerate launch` started for one run: how many there are, and which one this is."""
 
-import functools
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 from tc3lib.errors import Tc3Error
@@ -38,18 +36,6 @@ def wait() -> None:
     """Wait until every process is here; alone do nothing."""
     if count() > 1:
         _joined().wait_for_everyone()
-
-
-def by_main(function: Callable[..., None]) -> Callable[..., None]:
-    """Decorate what only the main process does; the others wait until it is done."""
-
-    @functools.wraps(function)
-    def call(*arguments: Any, **named: Any) -> None:
-        if is_main():
-            function(*arguments, **named)
-        wait()
-
-    return call
 
 
 def gather(value: Any) -> list[Any]:

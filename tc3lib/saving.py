@@ -12,7 +12,7 @@ from types import FrameType
 from typing import Any
 
 from tc3lib import files, processes, store
-from tc3lib.callbacks import LossLogger, fetch, saved_folders, say
+from tc3lib.callbacks import Fetched, LossLogger, saved_folders, say
 from tc3lib.errors import Tc3Error
 
 LOSSES, RECORD = "losses.json", "run.json"
@@ -96,7 +96,7 @@ class Saver:
         self.pending: Path | None = None
         self.problem = ""
         self.damaged: list[Path] = []
-        self.asked: tuple[Any, Any] | None = None
+        self.asked: Fetched | None = None
 
     def resume(self) -> Path | None:
         """Return a copy, on the machine's own disk, of the newest checkpoint that is whole; None at a start.
@@ -219,11 +219,11 @@ class Saver:
         import torch
 
         asked, self.asked = self.asked, None
-        if not _heard(asked):
+        if not (asked and any(asked.values())):
             accelerator = self.trainer.accelerator
             said = torch.full((), float(due or bool(told)), device=accelerator.device)
-            self.asked = fetch(accelerator.reduce(said, "sum"))
-            if not (last and _heard(self.asked)):
+            self.asked = Fetched(accelerator.reduce(said, "sum"))
+            if not (last and any(self.asked.values())):
                 return False, None
         told = next(filter(None, processes.gather(told)), None)
         self.stop.signal = told or self.stop.signal
@@ -292,16 +292,6 @@ def check_work(work: Path, run: str) -> None:
     """Raise Tc3Error unless the work folder is the run's: not an empty folder where a lost mount had been."""
     if files.read_json(work / RECORD).get("run") != run:
         raise Tc3Error(f"{work} is not the folder that the run began in: run.json is away or another run's")
-
-
-def _heard(asked: tuple[Any, Any] | None) -> bool:
-    """Tell whether a process said yes in what `fetch` returned; wait until it is there."""
-    if asked is None:
-        return False
-    values, event = asked
-    if event is not None:
-        event.synchronize()
-    return bool(values.any())
 
 
 def _remove(folder: Path) -> None:

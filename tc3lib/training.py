@@ -230,17 +230,27 @@ def _result(trainer: Any, losses: Sequence[Mapping[str, float]]) -> dict[str, An
     }
 
 
-@processes.by_main
 def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
     """Save adapter and tokenizer as safetensors and JSON; an adapter saved earlier stays until this one is whole.
+
+    Of several processes the main one writes. Where each holds a part of the weights (FSDP2), it gets them from all.
 
     Raises:
         Tc3Error: The folder cannot be written.
     """
+    folder = Path(folder)
+    new = folder.with_name(f".{folder.name}.new")
+    if processes.is_main():
+        _save_adapter(model, tokenizer, folder, new)
+    elif any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
+        model.save_pretrained(new, safe_serialization=True)
+    processes.wait()
+
+
+def _save_adapter(model: Any, tokenizer: Any, folder: Path, new: Path) -> None:
     from safetensors import SafetensorError
 
-    folder = Path(folder)
-    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    old = folder.with_name(f".{folder.name}.old")
     try:
         if old.exists() and not folder.exists():  # an earlier call was broken off between its two renames
             old.rename(folder)

@@ -23,7 +23,7 @@ import unsloth  # noqa: F401  (before transformers, trl and peft, which it patch
 from test_equivalence import ROWS, memory_for, settings, train
 from test_training import at_step
 
-from tc3lib import generation, models, processes
+from tc3lib import generation, models, processes, training
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.saving import Saver
 
@@ -113,6 +113,34 @@ def answers():
     (FOLDER / f"answers.{processes.index()}.json").write_text(json.dumps(found))
 
 
+def sharded():
+    """Save an adapter of which each process holds a part: its weights are there only where all ask for them.
+
+    unsloth's FSDP2, whose saving works like this, needs a GPU.
+    """
+    from safetensors.torch import save_file
+    from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+
+    processes.wait()
+    model, tokenizer = models.load_base_model(CONFIG.model)
+    model = models.add_lora(model, CONFIG.lora)
+    mesh, whole = init_device_mesh("cpu", (processes.count(),)), {}
+    for module in model.modules():
+        for name, weight in module._parameters.items():
+            if weight is not None and weight.requires_grad:
+                whole[f"{len(whole)}"] = weight.detach().clone()
+                module._parameters[name] = torch.nn.Parameter(distribute_tensor(weight.detach(), mesh, [Shard(0)]))
+
+    def save_pretrained(folder, safe_serialization):
+        learned = [weight.full_tensor() for weight in model.parameters() if weight.requires_grad]
+        if processes.is_main():
+            save_file({str(n): weight.detach() for n, weight in enumerate(learned)}, folder / "adapter.safetensors")
+
+    model.save_pretrained = save_pretrained
+    training.save_adapter(model, tokenizer, FOLDER / "lora_model")
+    save_file(whole, FOLDER / f"whole.{processes.index()}.safetensors")
+
+
 LAST = processes.index() == processes.count() - 1
 RUNS = {
     "whole": lambda: run("whole"),
@@ -127,6 +155,7 @@ RUNS = {
         "minutes", CONFIG.change(save_steps=100, save_minutes=1e-9 if LAST else None, save_total_limit=None)
     ),
     "answers": answers,
+    "sharded": sharded,
     "failed": lambda: run("failed", prepare=fail),
 }
 show_alone()

@@ -181,3 +181,17 @@ def test_an_overflowed_gradient_norm_leaves_readable_json(tmp_path):
     logger.on_step_end(args, state(1), None)
     assert read_losses(tmp_path / "loss.jsonl")[0]["grad_norm"] is None
     assert "Infinity" not in (tmp_path / "loss.jsonl").read_text()
+
+
+def test_the_bar_ends_with_the_last_step_that_is_safe(tmp_path, capsys):
+    logger = logger_for(tmp_path / "loss.jsonl")
+    logger.on_train_begin(None, state(0, last=2), None)
+    for step in (1, 2):
+        make_step(logger, step, 2.0)
+        logger.on_save(SimpleNamespace(logging_steps=1), state(step), None)
+        logger.saved(step, f"checkpoint-{step}")
+    logger.on_train_end(SimpleNamespace(logging_steps=1), state(2), None)
+    last = capsys.readouterr().err.rstrip().rpartition("\r")[2]
+    assert "2/2" in last
+    assert "loss=2.0000" in last
+    assert "safe=step 2" in last

@@ -147,6 +147,14 @@ def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folde
     assert sum(found["again"]["asked"] for found in both) == 9 - 4
 
 
+def test_an_adapter_of_which_each_process_holds_a_part_is_saved_whole(tmp_path):
+    status, out, err = end(start([*LAUNCH, RUNS, tmp_path, "sharded"]), seconds=120)
+    assert status == 0, (out + err)[-6000:]
+    saved = (tmp_path / "lora_model" / "adapter.safetensors").read_bytes()
+    assert saved == (tmp_path / "whole.0.safetensors").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {"lora_model", "whole.0.safetensors", "whole.1.safetensors"}
+
+
 def test_an_error_in_one_process_ends_the_run_with_its_message(tmp_path):
     status, _, err = end(start([*LAUNCH, RUNS, tmp_path, "failed"]), seconds=300)
     assert status != 0
