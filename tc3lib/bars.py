@@ -9,6 +9,7 @@ import html
 import json
 from pathlib import Path
 
+from tc3lib.errors import show_alone
 from tc3lib.files import replacing
 
 VIEW, STATE = (f"application/vnd.jupyter.widget-{kind}+json" for kind in ("view", "state"))
@@ -40,6 +41,7 @@ def text(states: dict[str, dict], name: str) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tc3lib.bars", description=settle.__doc__)
     parser.add_argument("notebooks", type=Path, nargs="+", help="executed ones, which are written in their place")
+    show_alone()
     for path in parser.parse_args().notebooks:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         settle(notebook)
