@@ -96,6 +96,8 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="what an earlier run has kept")
     parser.add_argument("--share-gpu", action="store_true", help="all processes on the first GPU, through gloo")
     arguments = parser.parse_args()
+    if arguments.steps < 3:
+        parser.error("--steps must be 3 or more: the first two are not counted")
     from tc3lib import processes
 
     processes.hush()

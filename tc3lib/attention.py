@@ -79,18 +79,23 @@ def attend(query: Any, key: Any, value: Any, *_: Any, **settings: Any) -> Any:
     Raises:
         RuntimeError: Outside `segments`.
     """
-    import torch
-
     if _segments is None:
         raise RuntimeError("attend was called outside segments()")
     scale = settings.get("softmax_scale")
     window = settings.get("window_size") not in (None, (-1, -1))
     if scale in (None, query.shape[-1] ** -0.5) and not window and not settings.get("softcap"):
         _segments.calls += 1
-    half = query.dtype in (torch.float16, torch.bfloat16)
-    if query.is_cuda and half and torch.cuda.get_device_capability(query.device) >= (8, 0):
+    if is_flash(query.dtype, query.device):
         return _flash_function().apply(query, key, value, _segments)
     return _attend_by_segment(query, key, value, _segments)
+
+
+def is_flash(dtype: Any, device: Any) -> bool:
+    """Tell whether `attend` goes by tensors on the device, as a CUDA graph must, and not by lengths on the host."""
+    import torch
+
+    half = dtype in (torch.float16, torch.bfloat16)
+    return half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def attend_in_transformers(

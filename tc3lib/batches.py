@@ -82,7 +82,7 @@ def share(
     index: int,
     count: int,
 ) -> dict[str, Any]:
-    """Collate the part of a batch's rows that one of several processes takes; `labelled` is that of all of them.
+    """Collate the part of a batch's rows that one of several processes takes; its `labelled`, if any, is that of all.
 
     The rows are dealt out so that all have about as much to do: the longest first, each to the one that has least. A
     process for which there is none, in the last step of an epoch, gets a row without labels: it takes part in the step,
@@ -103,7 +103,9 @@ def share(
         parts[to].append(row)
         tokens[to] += len(row["input_ids"])
     mine = parts[index]
-    batch = collate(mine or rows[:1]) | {"labelled": _labelled(rows)}
+    batch = {**collate(mine or rows[:1])}
+    if "labelled" in batch:
+        batch["labelled"] = _labelled(rows)
     return batch if mine else {**batch, "labels": torch.full_like(batch["labels"], -100)}
 
 

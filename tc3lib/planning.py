@@ -161,6 +161,7 @@ def fit(
     free_gib: float | None,
     tflops: float | None,
     processes: int = 1,
+    flash: bool = True,
 ) -> Fit:
     """Choose micro-batches and checkpointing for the highest speed that fits; a step keeps its rows.
 
@@ -172,6 +173,7 @@ def fit(
             checkpointing stays as it is set.
         tflops: As for `step_seconds`; needed with `free_gib`.
         processes: How many share a step's rows, each with a card of its own.
+        flash: Whether attention can be in a CUDA graph (`attention.is_flash`).
     """
     rows = math.ceil(rows_per_step(config.training) / processes)
     whose = f"{rows} rows of a step" if processes == 1 else f"{rows} rows of a step in each of {processes} processes"
@@ -199,7 +201,8 @@ def fit(
         f"{token_bytes(shape, kind) / 2**20:.2f} MiB a token, {tflops:.0f} TFLOP/s."
     )
     graphs = (
-        not kind
+        flash
+        and not kind
         and not lora.lora_dropout
         and 2 * largest * token_bytes(shape, kind) <= room  # graphs keep their memory beside that of other passes
         and arithmetic_seconds(mean, kind, shape, tflops) < launch_seconds(1, kind, shape)

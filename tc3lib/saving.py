@@ -12,7 +12,8 @@ from types import FrameType
 from typing import Any
 
 from tc3lib import files, processes, store
-from tc3lib.callbacks import Fetched, LossLogger, saved_folders, say
+from tc3lib.agreement import Agreement
+from tc3lib.callbacks import LossLogger, saved_folders, say
 from tc3lib.errors import Tc3Error
 
 LOSSES, RECORD = "losses.json", "run.json"
@@ -33,7 +34,8 @@ class Stop:
             raise KeyboardInterrupt
         self.signal = signal.Signals(number).name
         with suppress(RuntimeError):  # the signal may come while something else is being printed
-            print("\nstopping after this step, which will be saved (once more: at once, without saving)", flush=True)
+            step = "this step" if processes.count() == 1 else "this step or the next"
+            print(f"\nstopping after {step}, which will be saved (once more: at once, without saving)", flush=True)
 
 
 @contextmanager
@@ -96,7 +98,7 @@ class Saver:
         self.pending: Path | None = None
         self.problem = ""
         self.damaged: list[Path] = []
-        self.asked: Fetched | None = None
+        self.agreement = Agreement(trainer)
 
     def resume(self) -> Path | None:
         """Return a copy, on the machine's own disk, of the newest checkpoint that is whole; None at a start.
@@ -162,14 +164,16 @@ class Saver:
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         due = bool(self.minutes) and time.monotonic() - self.saved_at >= 60 * self.minutes
-        save, told = self._agree(due, last=state.global_step >= state.max_steps)
+        told = self.stop.signal  # looked at once: it may come at any moment
+        save, told = self.agreement.reach(due, told, last=state.global_step >= state.max_steps)
+        if told:
+            self.stop.signal, control.should_training_stop = told, True
         control.should_save |= save
-        control.should_training_stop |= bool(told)
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved_at = time.monotonic()
-        self.asked = None
+        self.agreement.on_save()
         self.trainer.accelerator.wait_for_everyone()  # each process wrote the state of its random numbers
         if not state.is_world_process_zero:
             return
@@ -206,28 +210,6 @@ class Saver:
             return
         newest = f"; step {store.step(self.pending)} is only in {self.pending}" if self.pending else ""
         print(f"NOT safe to disconnect: {safe}{newest} ({self.problem}). Run this again on this machine to try again.")
-
-    def _agree(self, due: bool, last: bool) -> tuple[bool, str | None]:
-        """Return whether to save and the signal to stop for, the same in every process.
-
-        Several processes hear at the end of a step what one of them has said at the end of the one before: by then it
-        has come without the card having waited for the host. After the last step they wait for it.
-        """
-        told = self.stop.signal  # looked at once: it may come to one process at any moment
-        if processes.count() == 1:
-            return due or bool(told), told
-        import torch
-
-        asked, self.asked = self.asked, None
-        if not (asked and any(asked.values())):
-            accelerator = self.trainer.accelerator
-            said = torch.full((), float(due or bool(told)), device=accelerator.device)
-            self.asked = Fetched(accelerator.reduce(said, "sum"))
-            if not (last and any(self.asked.values())):
-                return False, None
-        told = next(filter(None, processes.gather(told)), None)
-        self.stop.signal = told or self.stop.signal
-        return True, told
 
     def _commit(self) -> bool:
         """Bring the newest checkpoint of this machine to the work folder; say so if that fails."""

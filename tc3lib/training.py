@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from tc3lib import batches, checkpoints, planning, plotting, processes
+from tc3lib import attention, batches, checkpoints, planning, plotting, processes
 from tc3lib.callbacks import LossLogger
 from tc3lib.config import Config
 from tc3lib.errors import Tc3Error
@@ -36,10 +36,10 @@ def plan_run(lengths: Sequence[int], config: Config, work: Path) -> Plan:
 def fit(model: Any, lengths: Sequence[int], config: Config) -> Fit:
     """Choose micro-batches and checkpointing for the memory that the loaded model leaves (see `planning.fit`)."""
     lengths = [min(length, config.model.max_seq_length) for length in lengths]
-    dtype = model.get_input_embeddings().weight.dtype
-    return planning.fit(
-        lengths, config, model.config, *planning.card(config.planning.memory_gib, dtype), processes.count()
-    )
+    weight = model.get_input_embeddings().weight
+    card = planning.card(config.planning.memory_gib, weight.dtype)
+    flash = attention.is_flash(weight.dtype, weight.device)
+    return planning.fit(lengths, config, model.config, *card, processes.count(), flash)
 
 
 def build_trainer(
@@ -242,9 +242,15 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
     new = folder.with_name(f".{folder.name}.new")
     if processes.is_main():
         _save_adapter(model, tokenizer, folder, new)
-    elif any(hasattr(parameter, "full_tensor") for parameter in model.parameters()):
+    elif _is_sharded(model):
         model.save_pretrained(new, safe_serialization=True)
     processes.wait()
+
+
+def _is_sharded(model: Any) -> bool:
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def _save_adapter(model: Any, tokenizer: Any, folder: Path, new: Path) -> None:

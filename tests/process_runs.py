@@ -10,6 +10,7 @@ norms and held-out losses, the rows that the process saw at each step, and the a
 import contextlib
 import hashlib
 import json
+import math
 import os
 import signal
 import sys
@@ -23,11 +24,12 @@ import unsloth  # noqa: F401  (before transformers, trl and peft, which it patch
 from test_equivalence import ROWS, memory_for, settings, train
 from test_training import at_step
 
-from tc3lib import generation, models, processes, training
+from tc3lib import agreement, generation, models, processes, training
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.saving import Saver
 
 FOLDER = Path(sys.argv[1])
+agreement.SLOW_SECONDS = math.inf  # however slow the machine is
 # An epoch has 8, 8, 8 and 1 rows: for its last step there are fewer rows than processes.
 CONFIG = settings(
     gradient_accumulation_steps=1, max_steps=-1, num_train_epochs=2, optim="sgd", learning_rate=1e-2,
@@ -48,16 +50,15 @@ def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None):
 
 
 def stop_after(step, patch):
-    """Tell the last process alone to stop, a moment after all have agreed to go on after a step."""
-    agree = Saver._agree
+    """Tell the last process alone to stop, a moment before a step ends."""
+    end = Saver.on_step_end
 
-    def then_tell(saver, *arguments, **named):
-        agreed = agree(saver, *arguments, **named)
-        if LAST and saver.trainer.state.global_step == step:
+    def then_end(saver, args, state, control, **named):
+        if LAST and state.global_step == step:
             signal.raise_signal(signal.SIGTERM)
-        return agreed
+        return end(saver, args, state, control, **named)
 
-    patch.setattr(Saver, "_agree", then_tell)
+    patch.setattr(Saver, "on_step_end", then_end)
 
 
 def fail(trainer):
@@ -72,9 +73,11 @@ def stop_and_resume():
     config = CONFIG.change(optim="adamw_torch", learning_rate=1e-3, save_total_limit=None)
     run("undisturbed", config)
     told = {}
-    for name, step in (("stopped", 3), ("stopped at the end", 7)):
+    # Step 3 is saved anyway; what is said then is heard after step 4, at once after the last, or where steps are slow.
+    for name, step, slow in (("stopped", 3, math.inf), ("stopped at the end", 8, math.inf), ("slow", 4, 0)):
         with pytest.MonkeyPatch.context() as patch:
             stop_after(step, patch)
+            patch.setattr(agreement, "SLOW_SECONDS", slow)
             try:
                 run(name, config)
             except Tc3Error as error:
@@ -119,17 +122,15 @@ def sharded():
     unsloth's FSDP2, whose saving works like this, needs a GPU.
     """
     from safetensors.torch import save_file
-    from torch.distributed.tensor import Shard, distribute_tensor, init_device_mesh
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
 
     processes.wait()
     model, tokenizer = models.load_base_model(CONFIG.model)
     model = models.add_lora(model, CONFIG.lora)
-    mesh, whole = init_device_mesh("cpu", (processes.count(),)), {}
-    for module in model.modules():
-        for name, weight in module._parameters.items():
-            if weight is not None and weight.requires_grad:
-                whole[f"{len(whole)}"] = weight.detach().clone()
-                module._parameters[name] = torch.nn.Parameter(distribute_tensor(weight.detach(), mesh, [Shard(0)]))
+    frozen = {weight for weight in model.parameters() if not weight.requires_grad}
+    learned = [weight.detach().clone() for weight in model.parameters() if weight.requires_grad]
+    fully_shard(model, mesh=init_device_mesh("cpu", (processes.count(),)), ignored_params=frozen)
 
     def save_pretrained(folder, safe_serialization):
         learned = [weight.full_tensor() for weight in model.parameters() if weight.requires_grad]
@@ -138,7 +139,7 @@ def sharded():
 
     model.save_pretrained = save_pretrained
     training.save_adapter(model, tokenizer, FOLDER / "lora_model")
-    save_file(whole, FOLDER / f"whole.{processes.index()}.safetensors")
+    save_file({str(n): weight for n, weight in enumerate(learned)}, FOLDER / f"whole.{processes.index()}.safetensors")
 
 
 LAST = processes.index() == processes.count() - 1
@@ -151,9 +152,7 @@ RUNS = {
     ),
     "resumed": stop_and_resume,
     # One of them finds that it is time to save, at every step.
-    "minutes": lambda: run(
-        "minutes", CONFIG.change(save_steps=100, save_minutes=1e-9 if LAST else None, save_total_limit=None)
-    ),
+    "minutes": lambda: run("minutes", CONFIG.change(save_minutes=1e-9 if LAST else None, save_total_limit=None)),
     "answers": answers,
     "sharded": sharded,
     "failed": lambda: run("failed", prepare=fail),

@@ -2,8 +2,9 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from tc3lib import planning, presets
+from tc3lib import planning, presets, processes, training
 
 LLAMA = SimpleNamespace(
     num_hidden_layers=32, hidden_size=4096, intermediate_size=14_336, vocab_size=128_256, num_attention_heads=32,
@@ -113,9 +114,9 @@ def test_a_long_row_alone_makes_it_recompute():
     assert fit(7, [100] * 1000 + [2048]).lora.use_gradient_checkpointing == "unsloth"
 
 
-def graphs(processes=2, gib=70, tflops=H100, **settings):
+def graphs(processes=2, gib=70, tflops=H100, flash=True, **settings):
     config = presets.llama3_8b().change(**{"max_steps": 100, **settings})
-    found = planning.fit(LENGTHS, config, LLAMA, gib, tflops, processes)
+    found = planning.fit(LENGTHS, config, LLAMA, gib, tflops, processes, flash)
     assert found.graphs == ("Layers as CUDA graphs" in str(found))
     return found.graphs
 
@@ -129,6 +130,27 @@ def test_graphs_are_for_long_runs_whose_launching_takes_longer_than_their_arithm
     assert not graphs(gib=4)  # with checkpointing
     assert not graphs(lora_dropout=0.1)
     assert not graphs(plan="recipe")
+    assert not graphs(flash=False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind", "capability", "flash"),
+    [
+        (torch.bfloat16, "cuda", (8, 0), True),
+        (torch.float16, "cuda", (9, 0), True),
+        (torch.float16, "cuda", (7, 5), False),  # T4
+        (torch.float32, "cuda", (9, 0), False),
+        (torch.bfloat16, "cpu", (9, 0), False),
+    ],
+)
+def test_attention_that_goes_by_lengths_on_the_host_is_not_recorded(monkeypatch, dtype, kind, capability, flash):
+    """A graph would keep the lengths of the line that it was recorded with."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(planning, "card", lambda *_: (70, H100))
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    weight = SimpleNamespace(dtype=dtype, device=torch.device(kind, 0) if kind == "cuda" else torch.device(kind))
+    model = SimpleNamespace(config=LLAMA, get_input_embeddings=lambda: SimpleNamespace(weight=weight))
+    assert training.fit(model, LENGTHS, presets.llama3_8b()).graphs == flash
 
 
 def test_without_a_card_checkpointing_stays_as_it_is_set():
