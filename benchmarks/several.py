@@ -86,7 +86,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--titles", type=int, default=1024)
+    parser.add_argument("--titles", type=int, default=1024, help="0: none is answered, as a sharded model cannot")
     parser.add_argument("--tokens", type=int, default=128, help="new tokens of each answer")
     parser.add_argument("--plan", default="auto", choices=("auto", "recipe"))
     parser.add_argument("--padded", action="store_true", help="with --plan recipe: pad, as the recipe did")
@@ -130,17 +130,24 @@ def main() -> None:
     trainer = training.build_trainer(model, tokenizer, rows, rows[:8], config, work, fit)
     seconds = step_seconds(trainer)
     training.train(trainer, config, work)
+    training.save_adapter(model, tokenizer, work / "lora_model")
+    shards = sum(hasattr(weight, "full_tensor") for weight in trainer.model.parameters())
+    if shards:
+        allocated = torch.cuda.memory_allocated() / GIB
+        print(f"{shards} of {len(list(trainer.model.parameters()))} weights shared out, {allocated:.2f} GiB allocated")
     late = seconds[arguments.steps // 3 :]
     times = statistics.median(late), statistics.fmean(late), statistics.fmean(seconds[1:])
     trained = batch * statistics.fmean(lengths) / times[1]
     if trainer.graphs:
         print(f"CUDA graphs: {len(trainer.graphs.recorded)} shapes, {trainer.graphs.replays} replays")
     peak = torch.cuda.max_memory_reserved() / GIB if torch.cuda.is_available() else float("nan")
-    titles = [row["input_text"] for row in text_rows(arguments.titles)]
-    generation.generate(model, tokenizer, titles[:8], config.generation)  # kernels are compiled
-    start = time.monotonic()
-    answers = generation.generate(model, tokenizer, titles, config.generation)
-    answered = len(titles) / (time.monotonic() - start)
+    answers, answered = [], float("nan")
+    if arguments.titles:
+        titles = [row["input_text"] for row in text_rows(arguments.titles)]
+        generation.generate(model, tokenizer, titles[:8], config.generation)  # kernels are compiled
+        start = time.monotonic()
+        answers = generation.generate(model, tokenizer, titles, config.generation)
+        answered = len(titles) / (time.monotonic() - start)
     print("| processes | s a step: median | mean | mean of all | training, tokens/s | answers/s | GiB |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     steps = " | ".join(f"{value:.3f}" for value in times)
