@@ -74,6 +74,12 @@ def run(
     return found
 
 
+def adapter_difference(found: dict, whole: dict) -> float:
+    """Return the norm of the difference of two adapters, tensors by name, over the norm of the second."""
+    square = sum(float((found[name] - weight).double().square().sum()) for name, weight in whole.items())
+    return (square / sum(float(weight.double().square().sum()) for weight in whole.values())) ** 0.5
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -105,11 +111,7 @@ def main() -> None:
             what: max(abs(a[what] / b[what] - 1) for a, b in zip(found["history"], whole["history"], strict=True))
             for what in ("loss", "grad_norm")
         }
-        square = sum(
-            float((found["adapter"][n] - weight).double().square().sum()) for n, weight in whole["adapter"].items()
-        )
-        norm = sum(float(weight.double().square().sum()) for weight in whole["adapter"].values())
-        differences["adapter"] = (square / norm) ** 0.5
+        differences["adapter"] = adapter_difference(found["adapter"], whole["adapter"])
         held &= all(differences[what] <= TOLERANCE[what] for what in TOLERANCE)
         print(
             f"| {name} | {len(found['history'])} | "

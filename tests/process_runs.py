@@ -49,7 +49,7 @@ def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None):
     (FOLDER / f"{name}.{processes.index()}.json").write_text(json.dumps(told))
 
 
-def stop_after(step, patch):
+def stop_at(step, patch):
     """Tell the last process alone to stop, a moment before a step ends."""
     end = Saver.on_step_end
 
@@ -76,7 +76,7 @@ def stop_and_resume():
     # Step 3 is saved anyway; what is said then is heard after step 4, at once after the last, or where steps are slow.
     for name, step, slow in (("stopped", 3, math.inf), ("stopped at the end", 8, math.inf), ("slow", 4, 0)):
         with pytest.MonkeyPatch.context() as patch:
-            stop_after(step, patch)
+            stop_at(step, patch)
             patch.setattr(agreement, "SLOW_SECONDS", slow)
             try:
                 run(name, config)

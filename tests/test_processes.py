@@ -239,10 +239,8 @@ def test_rows_are_dealt_out_evenly_and_a_process_without_any_gets_one_without_la
     assert set(none["labels"].flatten().tolist()) == {-100}
     assert none["lengths"] == batches.collate(rows[:1])["lengths"]
     assert none["labelled"] == 9 + 5 - 2 * 2
-    whole = {"labels": none["labels"]}
-    assert (
-        batches.share(lambda rows: whole, rows, 0, 3) == whole
-    )  # TRL's own batches get nothing that a model may refuse
+    trls = {"labels": none["labels"]}  # gets nothing that a model may refuse
+    assert batches.share(lambda rows: trls, rows, 0, 3) == trls
 
 
 def test_one_long_row_does_not_make_a_process_wait_for_the_other():
