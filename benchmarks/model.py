@@ -3,7 +3,9 @@
 It trains at the speed, and with the memory, of the real one, so that speed can be measured where nothing can be
 downloaded. What it learns means nothing.
 
-    python benchmarks/model.py FOLDER [--layers 32]
+    python benchmarks/model.py FOLDER [--layers 32] [--bf16]
+
+`--bf16` leaves it as it was before it was quantised: 16 GB.
 """
 
 import argparse
@@ -15,8 +17,8 @@ from pathlib import Path
 from tc3lib.presets import EMBEDDED
 
 
-def make_model(folder: Path, layers: int = 32) -> None:
-    """Write the model to `folder`; needs a GPU, and 16 GB of disk for a moment."""
+def make_model(folder: Path, layers: int = 32, bf16: bool = False) -> None:
+    """Write the model to `folder`; needs a GPU, and 16 GB of disk for a moment, with `bf16` for good."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
@@ -32,6 +34,10 @@ def make_model(folder: Path, layers: int = 32) -> None:
     with torch.device("cuda"):
         model = LlamaForCausalLM(shape)
     torch.set_default_dtype(torch.float32)
+    if bf16:
+        model.save_pretrained(folder, max_shard_size="4GB")
+        tokenizer.save_pretrained(folder)
+        return
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -59,5 +65,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--layers", type=int, default=32)
+    parser.add_argument("--bf16", action="store_true", help="do not quantise it")
     arguments = parser.parse_args()
-    make_model(arguments.folder, arguments.layers)
+    make_model(arguments.folder, arguments.layers, arguments.bf16)

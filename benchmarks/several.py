@@ -89,6 +89,7 @@ def main() -> None:
     parser.add_argument("--plan", default="auto", choices=("auto", "recipe"))
     parser.add_argument("--padded", action="store_true", help="with --plan recipe: pad, as the recipe did")
     parser.add_argument("--preset", default="llama3_8b", help="whose settings to take, but for the model")
+    parser.add_argument("--bf16", action="store_true", help="FOLDER is of `model.py --bf16`: train on it as it is")
     parser.add_argument("--memory-gib", type=float, help="plan for less memory than there is")
     parser.add_argument("--keep", type=Path, help="a folder for what a later run is compared with")
     parser.add_argument("--against", type=Path, help="what an earlier run has kept")
@@ -113,7 +114,7 @@ def main() -> None:
     config = presets.get(arguments.preset).change(
         model_name=str(arguments.folder), max_new_tokens=arguments.tokens, max_steps=arguments.steps,
         save_strategy="no", eval_strategy="no", eval_on_start=False, memory_gib=arguments.memory_gib,
-        plan=arguments.plan, padding_free=False if arguments.padded else None,
+        plan=arguments.plan, padding_free=False if arguments.padded else None, load_in_4bit=not arguments.bf16,
     )  # fmt: skip
     batch = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
     rows = text_rows(arguments.steps * batch)

@@ -43,6 +43,7 @@ def manifest(config: Config, work: Path) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": _device(),
         "processes": processes.count(),
+        "sharding": processes.sharding(),
     }
 
 
@@ -140,6 +141,8 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
             return f"{name} was {before.get(name)!r} and is now {now[name]!r}"
     if (many := old.get("processes", 1)) != new["processes"]:
         return f"--num_processes (of accelerate launch) was {many} and is now {new['processes']}"
+    if (shared := old.get("sharding")) != new["sharding"]:
+        return f"the model was shared out by {shared or 'nothing'} and is now by {new['sharding'] or 'nothing'}"
     for name, value in new["data"].items():
         if old["data"].get(name) != value:
             return f"{name} has changed since"

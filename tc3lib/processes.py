@@ -54,9 +54,31 @@ def check(accelerator: Any, *, recipe: bool) -> None:
     if accelerator.num_processes != count() or str(accelerator.device) == "cpu:0":
         raise _apart()
     kind = accelerator.distributed_type.value
-    if os.environ.get("UNSLOTH_FSDP2", "").strip().lower() not in ("", "0", "false", "no", "off"):
-        kind = "FSDP"  # unsloth's own, of which accelerate does not know
-    if not recipe and kind not in ("NO", "MULTI_GPU", "MULTI_CPU"):
+    check_whole(None if kind in ("NO", "MULTI_GPU", "MULTI_CPU") else kind, recipe=recipe)
+
+
+def sharding() -> str | None:
+    """Return what the environment has share out the model over the processes; None where each has all of it."""
+    for name, what in (
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "accelerate's FSDP"),
+        ("UNSLOTH_FSDP2", "unsloth's FSDP2"),  # of which accelerate does not know
+    ):
+        if count() > 1 and os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off"):
+            return what
+    return None
+
+
+def holds_part(model: Any) -> bool:
+    """Tell whether this process has a part of the model's weights by now, which FSDP2 makes of them."""
+    from torch.distributed.fsdp import FSDPModule
+
+    return any(isinstance(module, FSDPModule) for module in model.modules())
+
+
+def check_whole(kind: str | None = None, *, recipe: bool) -> None:
+    """Raise Tc3Error where the model is shared out, by `kind` or by what `sharding` finds, unless `recipe` is set."""
+    if (kind := sharding() or kind) and not recipe:
         raise Tc3Error(f"plan='auto' has the whole model on each card: with {kind} set plan='recipe'.")
 
 

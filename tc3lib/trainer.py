@@ -131,7 +131,9 @@ def trainer_class() -> Any:
         def _clip_grad_norm(self, model: Any) -> Any:
             if self.args.world_size > 1:
                 self.step_loss = self.accelerator.reduce(self.step_loss, "mean")
-            self.step_grad_norm = super()._clip_grad_norm(model)
+            norm = super()._clip_grad_norm(model)
+            # Each process has its share of a sharded model's: all ask here, since the main one alone writes it.
+            self.step_grad_norm = norm.full_tensor() if hasattr(norm, "full_tensor") else norm
             return self.step_grad_norm
 
         def _loss(self, model: Any, part: Mapping[str, Any], labels: Any) -> Any:

@@ -26,8 +26,10 @@ def plan_run(lengths: Sequence[int], config: Config, work: Path) -> Plan:
     """Return what training on rows of these lengths will be, after checking that `work` does not hold another run.
 
     Raises:
-        Tc3Error: It does (see `checkpoints.open_run`): better told before the model is loaded than after.
+        Tc3Error: It does (see `checkpoints.open_run`), or the model is shared out and the plan has it whole: better
+            told before the model is loaded than after.
     """
+    processes.check_whole(recipe=config.planning.plan == "recipe")
     if config.training.resume_from_checkpoint:
         checkpoints.check_run(work, checkpoints.manifest(config, work))
     return planning.plan([min(length, config.model.max_seq_length) for length in lengths], config.training)
@@ -167,7 +169,10 @@ def train(trainer: Any, config: Config, work: Path) -> None:
         try:
             if last and saver.step >= size.steps:  # Trainer would make one more step of a run that ended in an epoch
                 print("training is finished: loading its last checkpoint")
-                trainer.model.load_adapter(str(last), "default", is_trainable=True)
+                if processes.holds_part(trainer.model):
+                    trainer._load_from_checkpoint(str(last))
+                else:
+                    trainer.model.load_adapter(str(last), "default", is_trainable=True)
                 trainer.state.global_step = saver.step
                 if main:
                     losses.begin(saver.step)
@@ -242,15 +247,9 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
     new = folder.with_name(f".{folder.name}.new")
     if processes.is_main():
         _save_adapter(model, tokenizer, folder, new)
-    elif _is_sharded(model):
+    elif processes.holds_part(model):
         model.save_pretrained(new, safe_serialization=True)
     processes.wait()
-
-
-def _is_sharded(model: Any) -> bool:
-    from torch.distributed.fsdp import FSDPModule
-
-    return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def _save_adapter(model: Any, tokenizer: Any, folder: Path, new: Path) -> None:

@@ -21,10 +21,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import torch
 import unsloth  # noqa: F401  (before transformers, trl and peft, which it patches)
-from test_equivalence import ROWS, memory_for, settings, train
+from test_equivalence import ROWS, build, memory_for, settings, train
 from test_training import at_step
 
 from tc3lib import agreement, generation, models, processes, training
+from tc3lib.callbacks import Fetched
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.saving import Saver
 
@@ -117,17 +118,18 @@ def answers():
 
 
 def sharded():
-    """Save an adapter of which each process holds a part: its weights are there only where all ask for them.
+    """Save an adapter of which each process holds a part, and take its gradient's norm: both need all of them.
 
-    unsloth's FSDP2, whose saving works like this, needs a GPU.
+    unsloth's FSDP2, which shards a model like this, needs a GPU.
     """
     from safetensors.torch import save_file
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
+    from torch.distributed.tensor import DTensor
 
     processes.wait()
-    model, tokenizer = models.load_base_model(CONFIG.model)
-    model = models.add_lora(model, CONFIG.lora)
+    trainer = build(CONFIG.change(plan="recipe"), ROWS[:8], FOLDER / "sharded")
+    model = trainer.model
     frozen = {weight for weight in model.parameters() if not weight.requires_grad}
     learned = [weight.detach().clone() for weight in model.parameters() if weight.requires_grad]
     fully_shard(model, mesh=init_device_mesh("cpu", (processes.count(),)), ignored_params=frozen)
@@ -138,8 +140,16 @@ def sharded():
             save_file({str(n): weight.detach() for n, weight in enumerate(learned)}, folder / "adapter.safetensors")
 
     model.save_pretrained = save_pretrained
-    training.save_adapter(model, tokenizer, FOLDER / "lora_model")
+    training.save_adapter(model, trainer.processing_class, FOLDER / "lora_model")
     save_file({str(n): weight for n, weight in enumerate(learned)}, FOLDER / f"whole.{processes.index()}.safetensors")
+    for weight in model.parameters():
+        if isinstance(weight, DTensor):
+            weight.grad = weight.detach().clone()
+    trainer.step_loss = torch.zeros(())
+    trainer._clip_grad_norm(model)
+    found = Fetched(trainer.step_grad_norm).values()[0]
+    expected = math.sqrt(sum(weight.square().sum().item() for weight in learned))
+    (FOLDER / f"norm.{processes.index()}.json").write_text(json.dumps([found, expected]))
 
 
 LAST = processes.index() == processes.count() - 1

@@ -149,12 +149,15 @@ def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folde
     assert sum(found["again"]["asked"] for found in both) == 9 - 4
 
 
-def test_an_adapter_of_which_each_process_holds_a_part_is_saved_whole(tmp_path):
+def test_an_adapter_of_which_each_process_holds_a_part_is_saved_whole_and_its_norm_is_that_of_all(tmp_path):
     status, out, err = end(start([*LAUNCH, RUNS, tmp_path, "sharded"]), seconds=120)
     assert status == 0, (out + err)[-6000:]
     saved = (tmp_path / "lora_model" / "adapter.safetensors").read_bytes()
     assert saved == (tmp_path / "whole.0.safetensors").read_bytes()
-    assert {path.name for path in tmp_path.iterdir()} == {"lora_model", "whole.0.safetensors", "whole.1.safetensors"}
+    assert {path.name for path in tmp_path.iterdir() if "lora" in path.name} == {"lora_model"}
+    for process in range(2):
+        norm, expected = told(tmp_path, "norm", process)
+        assert norm == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_error_in_one_process_ends_the_run_with_its_message(tmp_path):
@@ -281,5 +284,29 @@ def test_a_model_that_unsloth_shards_needs_the_recipe(monkeypatch, value, sharde
     monkeypatch.setattr(processes, "count", lambda: 2)
     accelerator = SimpleNamespace(num_processes=2, device="cuda:1", distributed_type=SimpleNamespace(value="MULTI_GPU"))
     processes.check(accelerator, recipe=True)
-    with pytest.raises(Tc3Error, match="with FSDP set plan='recipe'") if sharded else contextlib.nullcontext():
+    with pytest.raises(Tc3Error, match="with unsloth's FSDP2 set plan") if sharded else contextlib.nullcontext():
         processes.check(accelerator, recipe=False)
+    monkeypatch.setattr(processes, "count", lambda: 1)
+    assert processes.sharding() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "accelerate's FSDP"),
+        ("UNSLOTH_FSDP2", "unsloth's FSDP2"),
+    ],
+)
+def test_a_run_whose_model_is_shared_out_otherwise_is_another_run(folder, monkeypatch, name, by):
+    """And that plan="auto" has no room for it is told before the model is loaded."""
+    work = folder / "two" / "recipe"
+    run = files.read_json(work / "run.json")
+    same = presets.tiny().change(**{key: value for part in run["settings"].values() for key, value in part.items()})
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    assert training.plan_run([100] * 25, same, work).steps == 8
+    monkeypatch.setenv(name, "true")
+    with pytest.raises(Tc3Error, match=f"the model was shared out by nothing and is now by {by}"):
+        training.plan_run([100] * 25, same, work)
+    with pytest.raises(Tc3Error, match=f"with {by} set plan='recipe'"):
+        training.plan_run([100] * 25, same.change(plan="auto"), work)
