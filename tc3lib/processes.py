@@ -77,9 +77,16 @@ def holds_part(model: Any) -> bool:
 
 
 def check_whole(kind: str | None = None, *, recipe: bool) -> None:
-    """Raise Tc3Error where the model is shared out, by `kind` or by what `sharding` finds, unless `recipe` is set."""
+    """Raise Tc3Error where the model is shared out, by `kind` or by what `sharding` finds, unless `recipe` is set.
+
+    accelerate's FSDP must be version 2 and save whole weights: else no checkpoint, and no adapter, could be kept.
+    """
     if (kind := sharding() or kind) and not recipe:
         raise Tc3Error(f"plan='auto' has the whole model on each card: with {kind} set plan='recipe'.")
+    if kind == "accelerate's FSDP":
+        for name, expected in (("fsdp_version", "2"), ("fsdp_state_dict_type", "FULL_STATE_DICT")):
+            if (found := os.environ.get(name.upper())) != expected:
+                raise Tc3Error(f"--{name} (of accelerate launch) is {found}: only {expected} is supported, set it.")
 
 
 def _joined() -> Any:

@@ -306,7 +306,28 @@ def test_a_run_whose_model_is_shared_out_otherwise_is_another_run(folder, monkey
     monkeypatch.setattr(processes, "count", lambda: 2)
     assert training.plan_run([100] * 25, same, work).steps == 8
     monkeypatch.setenv(name, "true")
+    for setting, value in (("FSDP_VERSION", "2"), ("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")):
+        monkeypatch.setenv(setting, value)
     with pytest.raises(Tc3Error, match=f"the model was shared out by nothing and is now by {by}"):
         training.plan_run([100] * 25, same, work)
     with pytest.raises(Tc3Error, match=f"with {by} set plan='recipe'"):
         training.plan_run([100] * 25, same.change(plan="auto"), work)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FSDP_VERSION", "1", r"--fsdp_version \(of accelerate launch\) is 1: only 2 is supported"),
+        ("FSDP_STATE_DICT_TYPE", None, r"--fsdp_state_dict_type \(of .*\) is None: only FULL_STATE_DICT is supported"),
+        ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT", "is SHARDED_STATE_DICT: only FULL_STATE_DICT is supported"),
+    ],
+)
+def test_what_accelerate_would_save_in_parts_is_told_before_the_model_is_loaded(
+    folder, monkeypatch, name, value, message
+):
+    monkeypatch.setattr(processes, "count", lambda: 2)
+    options = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+    for option, given in (options | {name: value}).items():
+        monkeypatch.setenv(option, given) if given else monkeypatch.delenv(option, raising=False)
+    with pytest.raises(Tc3Error, match=message):
+        training.plan_run([100] * 25, presets.tiny().change(plan="recipe"), folder / "two" / "recipe")
