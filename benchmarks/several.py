@@ -133,7 +133,7 @@ def main() -> None:
     shards = sum(hasattr(weight, "full_tensor") for weight in trainer.model.parameters())
     if shards:
         allocated = torch.cuda.memory_allocated() / GIB
-        print(f"{shards} of {len(list(trainer.model.parameters()))} weights shared out, {allocated:.2f} GiB allocated")
+        print(f"{shards} of {len(list(trainer.model.parameters()))} weights sharded, {allocated:.2f} GiB allocated")
     late = seconds[arguments.steps // 3 :]
     times = statistics.median(late), statistics.fmean(late), statistics.fmean(seconds[1:])
     trained = batch * statistics.fmean(lengths) / times[1]

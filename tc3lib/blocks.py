@@ -23,10 +23,10 @@ _raw = msgspec.json.Decoder(msgspec.Raw).decode
 
 
 class Columns(NamedTuple):
-    """What a catalogue calls the three things that are read of it."""
+    """What a catalogue calls the three things that are read of it; content None: only titles are wanted."""
 
     title: str = "title"
-    content: str = "content"
+    content: str | None = "content"
     uid: str = "uid"
 
 

@@ -114,6 +114,13 @@ def check_adapter(work: Path) -> None:
         raise Tc3Error(f"the rows in {work} have changed since the adapter was trained: run 03_train again.")
 
 
+def as_trained(config: Config, work: Path) -> Config:
+    """Return `config` with the model's settings of the run in `work`: its adapter fits the model as it was loaded."""
+    run = read_json(work / "run.json")
+    recorded = run["settings"].get("model") if _is_record(run) else None
+    return config.change(**{name: value for name, value in (recorded or {}).items() if hasattr(config.model, name)})
+
+
 def _set_aside(work: Path, outputs: str) -> None:
     """Move an earlier run's files to the first free `run-N`."""
     found = [work / name for name in {*RUN_FILES, outputs} if (work / name).exists()]
@@ -141,8 +148,8 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
             return f"{name} was {before.get(name)!r} and is now {now[name]!r}"
     if (many := old.get("processes", 1)) != new["processes"]:
         return f"--num_processes (of accelerate launch) was {many} and is now {new['processes']}"
-    if (shared := old.get("sharding")) != new["sharding"]:
-        return f"the model was shared out by {shared or 'nothing'} and is now by {new['sharding'] or 'nothing'}"
+    if (sharding := old.get("sharding", new["sharding"])) != new["sharding"]:
+        return f"the model was sharded by {sharding or 'nothing'} and is now by {new['sharding'] or 'nothing'}"
     for name, value in new["data"].items():
         if old["data"].get(name) != value:
             return f"{name} has changed since"

@@ -49,7 +49,7 @@ def csv_delimiter(head: bytes, columns: Columns) -> tuple[str, bool]:
     text = text[named.end() :] if named else text
     headers = {delimiter: _header(text, delimiter) for delimiter in tried}
     for delimiter, names in headers.items():
-        if columns.title in names and columns.content in names:
+        if columns.title in names and columns.content in (None, *names):
             return delimiter, True
     return max(headers, key=lambda delimiter: len(headers[delimiter])), False
 

@@ -91,7 +91,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.environ["TC3_HOME"] = str(options.folder)
     work = runtime.setup(config)
     _check(config, work)
-    catalogue = Catalogue(work)
+    config, catalogue = checkpoints.as_trained(config, work), Catalogue(work)
     model, tokenizer = models.load_adapter(work / "lora_model", config.model)
     blocks = page(model, tokenizer, config, catalogue, _examples(work))
     print(f"The page is at {launch(blocks, options.host, options.port)} (Ctrl-C ends it)", flush=True)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from tc3lib import generation, models, presets, processes, runtime
+from tc3lib import checkpoints, generation, models, presets, processes, runtime
 from tc3lib.cleaning import clean_text
 from tc3lib.config import Config, DataConfig
 from tc3lib.data import columns
@@ -27,13 +27,13 @@ def read_titles(path: Path, config: DataConfig) -> list[dict[str, Any]]:
     """Return `uid` and `title` of every product of a catalogue that has a title, tidied as for training.
 
     Args:
-        path: The catalogue, in any form that notebook 01 reads. Contents may be missing where it is JSON.
+        path: The catalogue, in any form that notebook 01 reads. It needs no contents.
         config: The columns' names, and `clean`.
 
     Raises:
         Tc3Error: It cannot be read, or has no title.
     """
-    named = columns(config)
+    named = columns(config)._replace(content=None)
     fields = [("title", str | None, None), ("uid", str | int | float | bool | None, None)]
     product = msgspec.defstruct("Titled", fields, rename={name: getattr(named, name) for name, *_ in fields})
     decode, tidy = msgspec.json.Decoder(product).decode, clean_text if config.clean else str.strip
@@ -64,6 +64,8 @@ def describe(
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         kept = target.with_name(f"{target.name}.{start}.partial")
+        if len(rows) > CHUNK:
+            print(f"titles {start + 1:,} to {start + len(chunk):,} of {len(rows):,}")
         answers = generation.generate(model, tokenizer, [row["title"] for row in chunk], config.generation, kept)
         for row, given in zip(chunk, answers, strict=True):
             yield {**row, "answer": given.text, "eos": given.eos}
@@ -75,20 +77,49 @@ def forget(target: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def change(config: Config, settings: Sequence[str]) -> Config:
+    """Return a copy with settings changed that are given as `name=value`, the value as in JSON or as it stands.
+
+    Raises:
+        Tc3Error: One is not of this form, or as `Config.change`.
+    """
+    changes = {}
+    for setting in settings:
+        name, equals, value = setting.partition("=")
+        if not equals:
+            raise Tc3Error(f"--set {setting}: expected name=value, such as max_new_tokens=200.")
+        try:
+            changes[name] = msgspec.json.decode(value)
+        except msgspec.DecodeError:
+            changes[name] = value
+    return config.change(**changes)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Describe the titles of a file: once all are done, `<file>.described.jsonl` in the work folder has the answers."""
+    """Describe the titles of a file: once all are done, `<file>.described.jsonl` in the work folder has the answers.
+
+    The model is loaded as the run in the folder had it; all other settings are the preset's (TC3_PRESET), or --set.
+    """
     parser = argparse.ArgumentParser(prog="python -m tc3lib.describe", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="the work folder with lora_model/")
-    parser.add_argument("file", type=Path, help="the catalogue, in any form that notebook 01 reads")
+    parser.add_argument("file", type=Path, help="the catalogue, in any form that notebook 01 reads; titles are enough")
+    parser.add_argument(
+        "--set", dest="settings", metavar="NAME=VALUE", action="append", default=[],
+        help="a setting, such as title_column=nome or max_new_tokens=200; may be given several times",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     show_alone()
-    config = presets.get(os.environ.get("TC3_PRESET", "llama3_8b"))
     if not (options.folder / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
+    config = checkpoints.as_trained(presets.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)
+    config = change(config, options.settings)
     os.environ["TC3_HOME"] = str(options.folder)
     work = runtime.setup(config)
+    name = Path(options.file.name.removesuffix(".gz").removesuffix(".zip")).stem
+    target = work / f"{name}.described.jsonl"
+    if target.exists():
+        raise Tc3Error(f"{target} is there already: move or rename it, and call this again.")
     rows = read_titles(options.file, config.data)
-    target = work / f"{options.file.name.partition('.')[0]}.described.jsonl"
     model, tokenizer = models.load_adapter(work / "lora_model", config.model)
     answered = describe(model, tokenizer, rows, config, target)
     if processes.is_main():

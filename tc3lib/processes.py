@@ -54,33 +54,43 @@ def check(accelerator: Any, *, recipe: bool) -> None:
     if accelerator.num_processes != count() or str(accelerator.device) == "cpu:0":
         raise _apart()
     kind = accelerator.distributed_type.value
-    check_whole(None if kind in ("NO", "MULTI_GPU", "MULTI_CPU") else kind, recipe=recipe)
+    known = {"NO": None, "MULTI_GPU": None, "MULTI_CPU": None, "FSDP": "accelerate's FSDP"}
+    check_whole(known.get(kind, kind), recipe=recipe)
 
 
 def sharding() -> str | None:
-    """Return what the environment has share out the model over the processes; None where each has all of it."""
-    for name, what in (
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
-        ("ACCELERATE_USE_FSDP", "accelerate's FSDP"),
-        ("UNSLOTH_FSDP2", "unsloth's FSDP2"),  # of which accelerate does not know
-    ):
-        if count() > 1 and os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off"):
-            return what
+    """Return what shards the model over the processes, as the environment has it; None where each has all of it."""
+    if "LOCAL_RANK" not in os.environ:
+        return None
+
+    def told(name: str, *yes: str) -> bool:  # each library has its own words for yes
+        return os.environ.get(name, "").strip().lower() in yes
+
+    if told("ACCELERATE_USE_DEEPSPEED", "true"):
+        return "DeepSpeed"
+    if told("ACCELERATE_USE_FSDP", "true"):
+        return "accelerate's FSDP"
+    if count() > 1 and told("UNSLOTH_FSDP2", "1", "true", "yes", "on", "native"):  # accelerate does not know of it
+        return "unsloth's FSDP2"
     return None
 
 
-def holds_part(model: Any) -> bool:
-    """Tell whether this process has a part of the model's weights by now, which FSDP2 makes of them."""
+def is_sharded(model: Any) -> bool:
+    """Tell whether FSDP2 has sharded the model by now."""
     from torch.distributed.fsdp import FSDPModule
 
     return any(isinstance(module, FSDPModule) for module in model.modules())
 
 
 def check_whole(kind: str | None = None, *, recipe: bool) -> None:
-    """Raise Tc3Error where the model is shared out, by `kind` or by what `sharding` finds, unless `recipe` is set.
+    """Raise Tc3Error where the model is sharded, by `kind` or by what `sharding` finds, unless `recipe` is set.
 
     accelerate's FSDP must be version 2 and save whole weights: else no checkpoint, and no adapter, could be kept.
+    unsloth's tensor and pipeline parallelism would need the same rows in several processes.
     """
+    for name in ("UNSLOTH_TP_SIZE", "UNSLOTH_PP_SIZE"):
+        if os.environ.get(name, "1").strip() not in ("", "0", "1"):
+            raise Tc3Error(f"{name}={os.environ[name]} is not supported: unset it.")
     if (kind := sharding() or kind) and not recipe:
         raise Tc3Error(f"plan='auto' has the whole model on each card: with {kind} set plan='recipe'.")
     if kind == "accelerate's FSDP":

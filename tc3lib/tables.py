@@ -88,7 +88,7 @@ def text(value: Any) -> str | None:
 
 def missing(path: Path, columns: Columns, names: Sequence[str], where: str = "its columns are") -> str:
     """Return a sentence that says which of the columns for title and content are not among `names`, or nothing."""
-    absent = [setting for setting in ("title", "content") if getattr(columns, setting) not in names]
+    absent = [setting for setting in ("title", "content") if getattr(columns, setting) not in (None, *names)]
     if columns.uid != COLUMNS.uid and columns.uid not in names:  # somebody has asked for it
         absent.append("uid")
     if not absent:
@@ -132,7 +132,8 @@ def _line(cells: Sequence[Any], columns: Columns) -> tuple[bytes, str]:
         title, content, uid = text(cells[0]), text(cells[1]), cells[2]
         if type(uid) is not int or not -(2**63) <= uid < 2**64:
             uid = text(uid)
-        line = msgspec.json.encode({columns.title: title, columns.content: content, columns.uid: uid})
+        row = {columns.title: title, columns.content or "": content, columns.uid: uid}
+        line = msgspec.json.encode(row)
     except UnicodeEncodeError as error:
         code = ord(error.object[error.start])
         if 0xDC80 <= code <= 0xDCFF:  # what `surrogateescape` makes of a byte

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from tc3lib import models
+from tc3lib import models, processes
 from tc3lib.batches import count_tokens, share, split
 from tc3lib.errors import Tc3Error
 from tc3lib.graphs import Graphs
@@ -126,6 +126,8 @@ def trainer_class() -> Any:
             try:
                 super()._save_checkpoint(model, trial)
             except Exception as error:  # several libraries write, and each has its own for a full disk
+                if processes.is_sharded(self.model):  # the others go on to gather the rest, and would wait for ever
+                    raise Tc3Error(f"cannot save step {self.state.global_step} of a sharded model: {error}.") from error
                 self.save_error = error
 
         def _clip_grad_norm(self, model: Any) -> Any:

@@ -26,7 +26,7 @@ def plan_run(lengths: Sequence[int], config: Config, work: Path) -> Plan:
     """Return what training on rows of these lengths will be, after checking that `work` does not hold another run.
 
     Raises:
-        Tc3Error: It does (see `checkpoints.open_run`), or the model is shared out and the plan has it whole: better
+        Tc3Error: It does (see `checkpoints.open_run`), or the model is sharded and the plan has it whole: better
             told before the model is loaded than after.
     """
     processes.check_whole(recipe=config.planning.plan == "recipe")
@@ -169,7 +169,7 @@ def train(trainer: Any, config: Config, work: Path) -> None:
         try:
             if last and saver.step >= size.steps:  # Trainer would make one more step of a run that ended in an epoch
                 print("training is finished: loading its last checkpoint")
-                if processes.holds_part(trainer.model):
+                if processes.is_sharded(trainer.model):
                     trainer._load_from_checkpoint(str(last))
                 else:
                     trainer.model.load_adapter(str(last), "default", is_trainable=True)
@@ -247,7 +247,7 @@ def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
     new = folder.with_name(f".{folder.name}.new")
     if processes.is_main():
         _save_adapter(model, tokenizer, folder, new)
-    elif processes.holds_part(model):
+    elif processes.is_sharded(model):
         model.save_pretrained(new, safe_serialization=True)
     processes.wait()
 

@@ -18,6 +18,30 @@ def test_titles_are_read_without_contents_and_tidied(config, tmp_path, capsys):
         describe.read_titles(path, config.data)
 
 
+@pytest.mark.parametrize("head", ["uid,title", "title", "title;uid", "title\tcontent"])
+def test_of_a_table_titles_are_enough(config, tmp_path, head):
+    delimiter = next((sign for sign in ",;\t" if sign in head), "")
+    row = delimiter.join(
+        {"title": "Mug", "uid": "7", "content": "A mug."}[name] for name in head.split(delimiter or " ")
+    )
+    path = tmp_path / "new.csv"
+    path.write_text(f"{head}\n{row}\n")
+    expected = {"uid": "7" if "uid" in head else None, "title": "Mug"}
+    assert describe.read_titles(path, config.data) == [expected]
+    with pytest.raises(Tc3Error, match=r"no column 'titles'\. Did you mean 'title'"):
+        describe.read_titles(path, config.change(title_column="titles").data)
+
+
+def test_settings_are_changed_by_name(config):
+    changed = describe.change(config, ["title_column=nome", "max_new_tokens=7", "load_in_4bit=false", 'uid_column="7"'])
+    assert (changed.data.title_column, changed.generation.max_new_tokens) == ("nome", 7)
+    assert (changed.model.load_in_4bit, changed.data.uid_column) == (False, "7")
+    with pytest.raises(Tc3Error, match="--set max_new_tokens: expected name=value"):
+        describe.change(config, ["max_new_tokens"])
+    with pytest.raises(Tc3Error, match=r"there is no setting 'titel_column'\. Did you mean 'title_column'"):
+        describe.change(config, ["titel_column=nome"])
+
+
 def test_answers_come_in_order_and_are_kept_until_all_are_there(base, config, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(describe, "CHUNK", 3)
     config = config.change(max_new_tokens=4, generation_batch_size=2)
@@ -28,7 +52,11 @@ def test_answers_come_in_order_and_are_kept_until_all_are_there(base, config, tm
     assert {path.name for path in tmp_path.iterdir()} == {f"{target.name}.{start}.partial" for start in (0, 3)}
     capsys.readouterr()
     again = list(describe.describe(*base, rows, config, target))
-    assert capsys.readouterr().out.count("3 of 3 answers were there already") == 2
+    out = capsys.readouterr().out
+    assert out.count("3 of 3 answers were there already") == 2
+    assert [line for line in out.splitlines() if line.startswith("titles")] == [
+        "titles 1 to 3 of 7", "titles 4 to 6 of 7", "titles 7 to 7 of 7",
+    ]  # fmt: skip
     assert again[:5] == first
     assert [{"uid": row["uid"], "title": row["title"]} for row in again] == rows
     assert all(isinstance(row["answer"], str) and isinstance(row["eos"], bool) for row in again)
@@ -37,15 +65,29 @@ def test_answers_come_in_order_and_are_kept_until_all_are_there(base, config, tm
 
 
 def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
-    (tmp_path / "new.json").write_text(json.dumps({"title": "Mug", "uid": "7"}) + "\n")
+    source = tmp_path / "new.2.json"
+    source.write_text(json.dumps({"nome": "Mug", "uid": "7"}) + "\n")
     with pytest.raises(Tc3Error, match=r"no lora_model in .*: run 03_train first"):
-        describe.main([str(tmp_path), str(tmp_path / "new.json")])
+        describe.main([str(tmp_path), str(source)])
     (tmp_path / "lora_model").mkdir()
+    run = {"run": "1", "data": {}, "settings": {"model": {"load_in_4bit": False, "dtype": "float32", "gone": 1}}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
     monkeypatch.setenv("TC3_PRESET", "tiny")
     monkeypatch.setenv("TC3_HOME", "elsewhere")
     monkeypatch.setattr(describe.presets, "get", lambda name: config.change(max_new_tokens=4))
-    monkeypatch.setattr(describe.models, "load_adapter", lambda folder, settings: base)
-    describe.main([str(tmp_path), str(tmp_path / "new.json")])
-    (row,) = map(json.loads, (tmp_path / "new.described.jsonl").read_text().splitlines())
+    loaded = []
+    monkeypatch.setattr(describe.models, "load_adapter", lambda folder, settings: loaded.append(settings) or base)
+    describe.main([str(tmp_path), str(source), "--set", "title_column=nome"])
+    assert [(settings.load_in_4bit, settings.dtype) for settings in loaded] == [(False, "float32")]  # as it was trained
+    written = (tmp_path / "new.2.described.jsonl").read_text()
+    (row,) = map(json.loads, written.splitlines())
     assert (row["uid"], row["title"], row.keys()) == ("7", "Mug", {"uid", "title", "answer", "eos"})
-    assert {path.name for path in tmp_path.iterdir()} == {"lora_model", "new.json", "new.described.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "lora_model",
+        "run.json",
+        source.name,
+        "new.2.described.jsonl",
+    }
+    with pytest.raises(Tc3Error, match=r"new\.2\.described\.jsonl is there already: move or rename it"):
+        describe.main([str(tmp_path), str(source), "--set", "title_column=nome"])
+    assert (tmp_path / "new.2.described.jsonl").read_text() == written

@@ -69,6 +69,14 @@ def saved(folder, name):
     return {int(path.name.split("-")[1]) for path in (folder / "two" / name / "outputs").iterdir()}
 
 
+@pytest.fixture
+def launched(monkeypatch):
+    """The environment of the first of two processes."""
+    for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
 @pytest.fixture(scope="module")
 def alone(folder):
     return told(folder / "one", "whole")
@@ -259,16 +267,15 @@ def test_one_long_row_does_not_make_a_process_wait_for_the_other():
         (1, "cpu", "NO", False, "started 2 processes without a GPU for each: .*ACCELERATE_USE_CPU=true"),
         (2, "cpu:0", "MULTI_CPU", False, "ACCELERATE_TORCH_DEVICE=cpu"),
         (2, "cpu", "MULTI_CPU", False, None),
-        (2, "cuda:1", "FSDP", False, "with FSDP set plan='recipe'"),
-        (2, "cuda:1", "FSDP", True, None),
+        (2, "cuda:1", "DEEPSPEED", False, "with DEEPSPEED set plan='recipe'"),
+        (2, "cuda:1", "FSDP", False, "with accelerate's FSDP set plan='recipe'"),
+        (2, "cuda:1", "FSDP", True, "fsdp_version .* is None: only 2 is supported"),
         (2, "cuda:1", "MULTI_GPU", False, None),
     ],
 )
-def test_processes_that_are_not_joined_are_told(monkeypatch, joined, device, kind, recipe, message):
-    for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "2")):
-        monkeypatch.setenv(name, value)
+def test_processes_that_are_not_joined_are_told(launched, joined, device, kind, recipe, message):
     accelerator = SimpleNamespace(num_processes=joined, device=device, distributed_type=SimpleNamespace(value=kind))
-    monkeypatch.setattr("accelerate.PartialState", lambda cpu: SimpleNamespace(num_processes=1))
+    launched.setattr("accelerate.PartialState", lambda cpu: SimpleNamespace(num_processes=1))
     with pytest.raises(Tc3Error, match="started 2 processes without a GPU for each"):
         processes.gather(1)
     if message is None:
@@ -278,15 +285,16 @@ def test_processes_that_are_not_joined_are_told(monkeypatch, joined, device, kin
         processes.check(accelerator, recipe=recipe)
 
 
-@pytest.mark.parametrize(("value", "sharded"), [("1", True), ("native", True), ("0", False), ("", False)])
-def test_a_model_that_unsloth_shards_needs_the_recipe(monkeypatch, value, sharded):
-    monkeypatch.setenv("UNSLOTH_FSDP2", value)
-    monkeypatch.setattr(processes, "count", lambda: 2)
+@pytest.mark.parametrize(
+    ("value", "sharded"), [("1", True), ("native", True), ("ON", True), ("0", False), ("", False), ("2", False)]
+)
+def test_a_model_that_unsloth_shards_needs_the_recipe(launched, value, sharded):
+    launched.setenv("UNSLOTH_FSDP2", value)
     accelerator = SimpleNamespace(num_processes=2, device="cuda:1", distributed_type=SimpleNamespace(value="MULTI_GPU"))
     processes.check(accelerator, recipe=True)
     with pytest.raises(Tc3Error, match="with unsloth's FSDP2 set plan") if sharded else contextlib.nullcontext():
         processes.check(accelerator, recipe=False)
-    monkeypatch.setattr(processes, "count", lambda: 1)
+    launched.setenv("WORLD_SIZE", "1")
     assert processes.sharding() is None
 
 
@@ -298,17 +306,16 @@ def test_a_model_that_unsloth_shards_needs_the_recipe(monkeypatch, value, sharde
         ("UNSLOTH_FSDP2", "unsloth's FSDP2"),
     ],
 )
-def test_a_run_whose_model_is_shared_out_otherwise_is_another_run(folder, monkeypatch, name, by):
-    """And that plan="auto" has no room for it is told before the model is loaded."""
+def test_a_run_whose_model_is_sharded_otherwise_is_another_run(folder, launched, name, by):
+    """And that plan="auto" cannot shard is told before the model is loaded."""
     work = folder / "two" / "recipe"
     run = files.read_json(work / "run.json")
     same = presets.tiny().change(**{key: value for part in run["settings"].values() for key, value in part.items()})
-    monkeypatch.setattr(processes, "count", lambda: 2)
     assert training.plan_run([100] * 25, same, work).steps == 8
-    monkeypatch.setenv(name, "true")
+    launched.setenv(name, "true")
     for setting, value in (("FSDP_VERSION", "2"), ("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")):
-        monkeypatch.setenv(setting, value)
-    with pytest.raises(Tc3Error, match=f"the model was shared out by nothing and is now by {by}"):
+        launched.setenv(setting, value)
+    with pytest.raises(Tc3Error, match=f"the model was sharded by nothing and is now by {by}"):
         training.plan_run([100] * 25, same, work)
     with pytest.raises(Tc3Error, match=f"with {by} set plan='recipe'"):
         training.plan_run([100] * 25, same.change(plan="auto"), work)
@@ -320,14 +327,12 @@ def test_a_run_whose_model_is_shared_out_otherwise_is_another_run(folder, monkey
         ("FSDP_VERSION", "1", r"--fsdp_version \(of accelerate launch\) is 1: only 2 is supported"),
         ("FSDP_STATE_DICT_TYPE", None, r"--fsdp_state_dict_type \(of .*\) is None: only FULL_STATE_DICT is supported"),
         ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT", "is SHARDED_STATE_DICT: only FULL_STATE_DICT is supported"),
+        ("UNSLOTH_TP_SIZE", "2", "UNSLOTH_TP_SIZE=2 is not supported: unset it"),
     ],
 )
-def test_what_accelerate_would_save_in_parts_is_told_before_the_model_is_loaded(
-    folder, monkeypatch, name, value, message
-):
-    monkeypatch.setattr(processes, "count", lambda: 2)
+def test_what_cannot_be_shared_or_saved_is_told_before_the_model_is_loaded(folder, launched, name, value, message):
     options = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
     for option, given in (options | {name: value}).items():
-        monkeypatch.setenv(option, given) if given else monkeypatch.delenv(option, raising=False)
+        launched.setenv(option, given) if given else launched.delenv(option, raising=False)
     with pytest.raises(Tc3Error, match=message):
         training.plan_run([100] * 25, presets.tiny().change(plan="recipe"), folder / "two" / "recipe")

@@ -247,7 +247,7 @@ def test_modules_stay_small_and_import_one_way(path):
         "agreement": {"callbacks", "processes"},
         "saving": {"agreement", "callbacks", "errors", "files", "processes", "store"},
         "graphs": {"attention", "batches", "models"},
-        "trainer": {"batches", "errors", "graphs", "models"},
+        "trainer": {"batches", "errors", "graphs", "models", "processes"},
         "checkpoints": {"callbacks", "config", "errors", "files", "processes", "prompts", "store"},
         "training": {
             "attention", "batches", "callbacks", "checkpoints", "config", "errors", "files", "graphs", "planning",
@@ -266,8 +266,8 @@ def test_modules_stay_small_and_import_one_way(path):
         "preflight": {"colab", "config", "errors"},
         "runtime": {"config", "errors", "preflight", "processes"},
         "describe": {
-            "cleaning", "config", "data", "errors", "files", "generation", "models", "presets", "processes", "runtime",
-            "sources",
+            "checkpoints", "cleaning", "config", "data", "errors", "files", "generation", "models", "presets",
+            "processes", "runtime", "sources",
         },
         "bars": {"errors", "files"},
         "__init__": set(),

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from test_training import adapter, at_step, run
 
-from tc3lib import files, models, saving, store, training
+from tc3lib import files, models, processes, saving, store, training
 from tc3lib.callbacks import read_losses
 from tc3lib.errors import Tc3Error
 
@@ -281,8 +281,9 @@ def test_training_goes_on_when_the_work_folder_fails(config, rows, whole, work, 
     assert_same(state(work), state(whole))
 
 
-def test_a_machine_whose_own_disk_is_full_goes_on_and_says_so(config, rows, whole, work, base, monkeypatch, capsys):
-    trainer = prepared(config, rows, work, base)
+@pytest.fixture
+def full_disk(monkeypatch):
+    """The machine's own disk takes no checkpoint of steps 4 and 5."""
     save = torch.save
 
     def full(what, path, *arguments, **named):
@@ -291,12 +292,25 @@ def test_a_machine_whose_own_disk_is_full_goes_on_and_says_so(config, rows, whol
         return save(what, path, *arguments, **named)
 
     monkeypatch.setattr(torch, "save", full)
+
+
+def test_a_machine_whose_own_disk_is_full_goes_on_and_says_so(config, rows, whole, work, base, full_disk, capsys):
+    trainer = prepared(config, rows, work, base)
     training.train(trainer, config, work)
     output = capsys.readouterr().out
     assert "step 4 is NOT safe" in output
     assert "this machine's disk does not take it (PytorchStreamWriter" in output
     assert [store.step(folder) for folder in store.checkpoints(work / "outputs")] == [7, 6, 3, 2, 1]
     assert output.splitlines()[-1].startswith("safe to disconnect: step 7 is in")
+
+
+def test_where_the_model_is_sharded_a_full_disk_ends_the_run(config, rows, work, base, full_disk, monkeypatch, capsys):
+    """The other processes wait for the rest of the checkpoint: the launcher ends them."""
+    trainer = prepared(config, rows, work, base)
+    monkeypatch.setattr(processes, "is_sharded", lambda model: True)
+    with pytest.raises(Tc3Error, match="cannot save step 4 of a sharded model: PytorchStreamWriter failed"):
+        training.train(trainer, config, work)
+    assert "safe to disconnect: step 3 is in" in capsys.readouterr().out
 
 
 def flip(path):
