@@ -70,8 +70,8 @@ data: $(READY)  ## remake data/trn.json and data/base_model from their scripts (
 	$(BIN)/python data/make_catalogue.py
 	$(BIN)/python data/make_base_model.py
 
-clean:  ## forget the environment and all local results
-	rm -rf .venv $(COLAB) runs tc3lib.egg-info .pytest_cache .ruff_cache
+clean:  ## forget the environment and what make run left; other runs stay
+	rm -rf .venv $(COLAB) runs/tiny runs/colab tc3lib.egg-info .pytest_cache .ruff_cache
 
 $(READY): requirements-cpu.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.13")'

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import os
 import re
+import shutil
 import subprocess
 import tomllib
 from pathlib import Path
@@ -279,3 +280,12 @@ def test_modules_stay_small_and_import_one_way(path):
         found |= {name.strip() for name in names.split(",")}
     assert found <= allowed[path.stem]
     assert len(text.splitlines()) <= 300
+
+
+def test_clean_leaves_runs_that_are_not_makes_own(tmp_path):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    kept, gone = ("runs/llama3_8b", ".venv-gpu"), (".venv", ".venv-colab", "runs/tiny", "runs/colab")
+    for folder in (*kept, *gone):
+        (tmp_path / folder).mkdir(parents=True)
+    subprocess.run(["make", "clean"], cwd=tmp_path, check=True, capture_output=True)
+    assert [folder for folder in (*kept, *gone) if (tmp_path / folder).exists()] == list(kept)
