@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tc3lib import colab
-from tc3lib.config import Config
+from tc3lib.config import Config, ModelConfig
 from tc3lib.errors import Tc3Error
 
 MIB, GIB = 2**20, 2**30
@@ -84,7 +84,7 @@ def places(config: Config, work: Path, *, stage: str, model: bool, on_drive: boo
     """Return the rows of what is written to: the work folder, whether it is on Drive, where the model is kept."""
     rows = [_work(config, work, stage)]
     if model and not Path(config.model.model_name).is_dir():
-        rows.append(_weights(config.model.model_name))
+        rows.append(_weights(config.model))
     if on_drive:
         return [*rows, Row("Drive", "mounted")]
     lost = "results go when the session ends: unset TC3_HOME to have them on Drive" if in_colab else ""
@@ -284,8 +284,10 @@ def _work(config: Config, work: Path, stage: str) -> Row:
     return Row("work folder", f"the run writes about {math.ceil(needed / MIB):,} MiB and {found}", advice, fatal=True)
 
 
-def _weights(name: str) -> Row:
-    """Return the row of the folder where huggingface_hub keeps what it downloads."""
+def _weights(model: ModelConfig) -> Row:
+    """Return the row of the folder where huggingface_hub keeps downloads; in 16 bit it is another repository."""
+    name = model.model_name if model.load_in_4bit else model.model_name.removesuffix("-bnb-4bit")
+    wanted = WEIGHTS if model.load_in_4bit else 16 * GIB
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
     if any((cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/*.safetensors")):
@@ -293,6 +295,6 @@ def _weights(name: str) -> Row:
     there = next(folder for folder in (cache, *cache.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(there).free
     advice = (
-        "" if free >= WEIGHTS else f"about {WEIGHTS // GIB} GiB are wanted: free some, or set HF_HOME to another disk"
+        "" if free >= wanted else f"about {wanted // GIB} GiB are wanted: free some, or set HF_HOME to another disk"
     )
     return Row("model", f"to download, {there} has {free / GIB:.0f} GiB free", advice)

@@ -340,6 +340,8 @@ def test_a_disk_without_space_for_the_model_is_told_unless_it_is_there(monkeypat
     weights.touch()
     assert places(config, tmp_path)["model"].found == "unsloth/llama-3-8b-bnb-4bit was downloaded before"
     assert "model" not in places(presets.tiny(), tmp_path)
+    whole = places(config.change(load_in_4bit=False), tmp_path)["model"]  # another repository: unsloth/llama-3-8b
+    assert whole.advice == "about 16 GiB are wanted: free some, or set HF_HOME to another disk"
 
 
 def test_results_that_would_go_with_the_session_are_told(tmp_path):
