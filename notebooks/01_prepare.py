@@ -22,8 +22,8 @@
 # | `trn.json` | `trn_output.json`, `trn_output.uid.jsonl`, `prepare_report.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl` | CPU |
 
 # %% [markdown]
-# In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: `make run` has
-# done it.
+# In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: they are
+# installed as README says.
 
 # %% tags=["setup"]
 import runpy

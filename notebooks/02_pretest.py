@@ -23,8 +23,8 @@
 # | `questions.jsonl`, `train.jsonl` | `pretest.jsonl` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
-# In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: `make run` has
-# done it.
+# In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: they are
+# installed as README says.
 
 # %% tags=["setup"]
 import runpy

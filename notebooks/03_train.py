@@ -22,8 +22,8 @@
 # | `train.jsonl`, `eval.jsonl` | `outputs/`, `loss.jsonl`, `loss.png`, `lora_model/`, `run.json` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
-# In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: `make run` has
-# done it.
+# In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: they are
+# installed as README says.
 
 # %% tags=["setup"]
 import runpy

@@ -118,7 +118,8 @@ def as_trained(config: Config, work: Path) -> Config:
     """Return `config` with the model's settings of the run in `work`: its adapter fits the model as it was loaded."""
     run = read_json(work / "run.json")
     recorded = run["settings"].get("model") if _is_record(run) else None
-    return config.change(**{name: value for name, value in (recorded or {}).items() if hasattr(config.model, name)})
+    recorded = recorded if isinstance(recorded, dict) else {}
+    return config.change(**{name: value for name, value in recorded.items() if hasattr(config.model, name)})
 
 
 def _set_aside(work: Path, outputs: str) -> None:

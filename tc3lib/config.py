@@ -175,7 +175,7 @@ class Config:
             old = getattr(self, section)
             try:
                 changed[section] = msgspec.convert(dataclasses.asdict(old) | values, type(old))
-            except msgspec.ValidationError as error:
+            except (msgspec.ValidationError, UnicodeError) as error:
                 raise Tc3Error(f"a setting does not fit: {error}".replace("`$.", "`")) from None
         return dataclasses.replace(self, **changed)
 

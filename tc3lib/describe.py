@@ -4,6 +4,7 @@ Started by `accelerate launch -m tc3lib.describe WORK FILE` its processes share 
 """
 
 import argparse
+import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,8 +13,9 @@ from typing import Any
 import msgspec
 
 from tc3lib import checkpoints, generation, models, presets, processes, runtime
+from tc3lib.blocks import Columns
 from tc3lib.cleaning import clean_text
-from tc3lib.config import Config, DataConfig
+from tc3lib.config import Config, DataConfig, setting_names
 from tc3lib.data import columns
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.files import write_rows
@@ -31,26 +33,43 @@ def read_titles(path: Path, config: DataConfig) -> list[dict[str, Any]]:
         config: The columns' names, and `clean`.
 
     Raises:
-        Tc3Error: It cannot be read, or has no title.
+        Tc3Error: It cannot be read, or more of its lines than `max_damaged` allows, or it has no title.
     """
-    named = columns(config)._replace(content=None)
-    fields = [("title", str | None, None), ("uid", str | int | float | bool | None, None)]
-    product = msgspec.defstruct("Titled", fields, rename={name: getattr(named, name) for name, *_ in fields})
-    decode, tidy = msgspec.json.Decoder(product).decode, clean_text if config.clean else str.strip
-    found, without = [], 0
+    named = columns(config)
+    try:
+        return _read_titles(path, named, config)
+    except Tc3Error:  # it may be a table without contents; where there are some they tell its sheet and its delimiter
+        return _read_titles(path, named._replace(content=None), config)
+
+
+def _read_titles(path: Path, named: Columns, config: DataConfig) -> list[dict[str, Any]]:
+    tidy = clean_text if config.clean else str.strip
+    found, damaged, read = [], [], 0
     with opened(path, named) as source:
+        fields = [("title", str | None, None), ("uid", str | int | float | bool | None, None)]
+        product = msgspec.defstruct("Titled", fields, rename={"title": named.title, "uid": named.uid})
+        decode = msgspec.json.Decoder(product).decode
         for block in source.blocks():
-            for line in block.lines:
+            for line, (number, _) in zip(block.lines, block.positions(read + 1), strict=True):
                 try:
-                    row = decode(line)
-                except (msgspec.MsgspecError, ValueError, RecursionError):
-                    row = product()
+                    row = product() if line and not line.strip() else decode(line)  # b"" is what cannot be read
+                except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+                    damaged.append(f"line {number}: {block.reason or error}")
+                    continue
                 title = tidy(row.title or "")
-                without += not title
                 found += [{"uid": row.uid, "title": title}] if title else []
+            read += len(block.lines)
+    told = "; ".join(damaged[:3]) + ("; ..." if len(damaged) > 3 else "")
+    if len(damaged) > config.max_damaged * read:
+        raise Tc3Error(
+            f"{len(damaged):,} of {read:,} lines of {path} cannot be read, more than max_damaged="
+            f"{config.max_damaged:g} allows ({told}). Mend them, or --set max_damaged=1 to leave them out."
+        )
     if not found:
-        raise Tc3Error(f"no title in {path}: expected JSON Lines with `title`, or another name in title_column.")
-    print(f"{len(found):,} titles in {path}; {without:,} lines have none")
+        raise Tc3Error(f"no title in {path}: expected {named.title!r}, or another name, --set title_column=NAME.")
+    print(f"{len(found):,} titles in {path}; {read - len(found) - len(damaged):,} lines have none")
+    if damaged:
+        print(f"{len(damaged):,} damaged lines are left out: {told}")
     return found
 
 
@@ -73,26 +92,33 @@ def describe(
 
 def forget(target: Path) -> None:
     """Remove what `describe` kept for an interruption."""
-    for path in target.parent.glob(f"{target.name}.*.partial"):
+    for path in target.parent.glob(f"{glob.escape(target.name)}.*.partial"):
         path.unlink(missing_ok=True)
 
 
 def change(config: Config, settings: Sequence[str]) -> Config:
-    """Return a copy with settings changed that are given as `name=value`, the value as in JSON or as it stands.
+    """Return a copy with settings changed that are given as `name=value`: text as it stands, all else as in JSON.
 
     Raises:
-        Tc3Error: One is not of this form, or as `Config.change`.
+        Tc3Error: One is not of this form, is not used here, or as `Config.change`.
     """
-    changes = {}
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise Tc3Error(f"--set {setting}: expected name=value, such as max_new_tokens=200.")
+        if name == "model_name" or setting_names().get(name) in ("lora", "training", "saving", "planning"):
+            raise Tc3Error(f"--set {name}: the adapter is trained already. Only reading and answering can be changed.")
         try:
-            changes[name] = msgspec.json.decode(value)
-        except msgspec.DecodeError:
-            changes[name] = value
-    return config.change(**changes)
+            config = config.change(**{name: value})
+        except Tc3Error:
+            try:
+                config = config.change(**{name: msgspec.json.decode(value)})
+            except (msgspec.DecodeError, UnicodeError, RecursionError):
+                pass
+            else:
+                continue
+            raise
+    return config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -109,6 +135,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     show_alone()
+    if what := processes.sharding():
+        raise Tc3Error(f"each process answers with the whole model: start it with --multi_gpu, without {what}.")
     if not (options.folder / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
     config = checkpoints.as_trained(presets.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)

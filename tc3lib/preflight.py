@@ -144,7 +144,7 @@ def _packages(model: bool, in_colab: bool) -> Row:
     tested = {name: version for name, version in pinned.items() if in_colab or name.lower() in local}
     if not tested:
         return Row("packages", "not compared: there is no requirements-colab.txt beside the library")
-    again = "run the set-up cell again" if in_colab else "install them with `make test`, or see requirements-colab.txt"
+    again = "run the set-up cell again" if in_colab else "install them with `make test`, or as README says for a GPU"
     there = {name: colab.installed(name) for name in {*tested, *NEEDED}}
     if model and (absent := [name for name in NEEDED if there[name] is None]):
         return Row("packages", f"no {', '.join(absent)}", f"the stage cannot do without them; {again}", fatal=True)

@@ -86,9 +86,12 @@ def check_whole(kind: str | None = None, *, recipe: bool) -> None:
     """Raise Tc3Error where the model is sharded, by `kind` or by what `sharding` finds, unless `recipe` is set.
 
     accelerate's FSDP must be version 2 and save whole weights: else no checkpoint, and no adapter, could be kept.
-    unsloth's tensor and pipeline parallelism would need the same rows in several processes.
+    Tensor, pipeline and context parallelism would need the same rows in several processes.
     """
-    for name in ("UNSLOTH_TP_SIZE", "UNSLOTH_PP_SIZE"):
+    for name in (
+        "UNSLOTH_TP_SIZE", "UNSLOTH_PP_SIZE", "PARALLELISM_CONFIG_TP_SIZE", "PARALLELISM_CONFIG_CP_SIZE",
+        "PARALLELISM_CONFIG_SP_SIZE",
+    ):  # fmt: skip
         if os.environ.get(name, "1").strip() not in ("", "0", "1"):
             raise Tc3Error(f"{name}={os.environ[name]} is not supported: unset it.")
     if (kind := sharding() or kind) and not recipe:

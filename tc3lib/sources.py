@@ -86,7 +86,7 @@ def opened(path: Path, columns: Columns = COLUMNS) -> Iterator[Source]:
             of the columns are the same.
     """
     if len(set(columns)) < len(columns):
-        named = ", ".join(f"{setting}_column={name!r}" for setting, name in columns._asdict().items())
+        named = ", ".join(f"{setting}_column={name!r}" for setting, name in columns._asdict().items() if name)
         raise Tc3Error(f"{named}: title, content and uid must be three columns.")
     try:
         if path.is_dir():

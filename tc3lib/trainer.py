@@ -127,7 +127,10 @@ def trainer_class() -> Any:
                 super()._save_checkpoint(model, trial)
             except Exception as error:  # several libraries write, and each has its own for a full disk
                 if processes.is_sharded(self.model):  # the others go on to gather the rest, and would wait for ever
-                    raise Tc3Error(f"cannot save step {self.state.global_step} of a sharded model: {error}.") from error
+                    raise Tc3Error(
+                        f"cannot save step {self.state.global_step} of a sharded model: {error}. Free some space on "
+                        "this machine (TMPDIR) and run 03_train again: it goes on from the last safe step."
+                    ) from error
                 self.save_error = error
 
         def _clip_grad_norm(self, model: Any) -> Any:

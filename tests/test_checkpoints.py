@@ -182,3 +182,15 @@ def test_starting_anew_sets_every_earlier_run_aside_whole(config, work):
         assert sorted(path.name for path in aside.iterdir()) == ["loss.jsonl", "outputs", "run.json"]
         assert (aside / "loss.jsonl").read_text() == str(number)
     assert list((work / "outputs").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("model", "found"),
+    [({"load_in_4bit": False, "gone": 1}, False), ([1], True), ("x", True), (None, True)],
+)
+def test_an_adapter_is_loaded_on_the_model_as_it_was_trained(config, work, model, found):
+    record = {"run": "1", "data": {}, "settings": {"model": model, "training": {"max_steps": 7}}}
+    (work / "run.json").write_text(json.dumps(record))
+    assert checkpoints.as_trained(config, work) == config.change(load_in_4bit=found)
+    (work / "run.json").write_text("{")
+    assert checkpoints.as_trained(config, work) == config

@@ -1,5 +1,6 @@
 import json
 
+import openpyxl
 import pytest
 
 from tc3lib import describe
@@ -7,15 +8,44 @@ from tc3lib.errors import Tc3Error
 
 
 def test_titles_are_read_without_contents_and_tidied(config, tmp_path, capsys):
-    lines = ['{"title": " A &amp; B ", "uid": "1"}', '{"title": "C", "content": "c"}', '{"title": ""}', "{", "{}"]
+    lines = ['{"title": " A &amp; B ", "uid": "1"}', '{"title": "C", "content": "c"}', '{"title": ""}', "", "{}"]
     path = tmp_path / "new.jsonl"
     path.write_text("\n".join(lines) + "\n")
     assert describe.read_titles(path, config.data) == [{"uid": "1", "title": "A & B"}, {"uid": None, "title": "C"}]
     assert f"2 titles in {path}; 3 lines have none" in capsys.readouterr().out
     path.write_text('{"name": "D"}\n')
     assert describe.read_titles(path, config.change(title_column="name").data) == [{"uid": None, "title": "D"}]
-    with pytest.raises(Tc3Error, match=r"no title in .*title_column"):
+    with pytest.raises(Tc3Error, match=r"no title in .*expected 'title', or another name, --set title_column=NAME"):
         describe.read_titles(path, config.data)
+
+
+def test_damaged_lines_are_told_and_too_many_refused(config, tmp_path, capsys):
+    path = tmp_path / "new.csv"
+    path.write_text("title\nMug\nBowl, blue\nPlate\n")
+    reason = r"line 3: 2 cells, but the header has 1: quote a cell that holds ','"
+    with pytest.raises(Tc3Error, match=rf"1 of 3 lines of .* cannot be read, more than max_damaged=0.01 .*{reason}"):
+        describe.read_titles(path, config.data)
+    titles = describe.read_titles(path, config.change(max_damaged=0.5).data)
+    assert [row["title"] for row in titles] == ["Mug", "Plate"]
+    out = capsys.readouterr().out
+    assert "2 titles in" in out
+    assert "0 lines have none\n1 damaged lines are left out: line 3: 2 cells" in out
+    path.write_text('{"title": "Mug"}\n{"title": 7}\n')
+    with pytest.raises(Tc3Error, match=r"line 2: Expected `str \| null`, got `int`"):
+        describe.read_titles(path, config.data)
+
+
+def test_where_there_are_contents_they_tell_sheet_and_delimiter_as_in_notebook_01(config, tmp_path):
+    book = openpyxl.Workbook()
+    book.active.append(["title", "content"])
+    book.active.append(["Mug", "A mug."])
+    orders = book.create_sheet("orders")
+    orders.append(["title", "quantity"])
+    orders.append(["Order", 7])
+    book.save(tmp_path / "new.xlsx")
+    assert describe.read_titles(tmp_path / "new.xlsx", config.data) == [{"uid": None, "title": "Mug"}]
+    (tmp_path / "new.csv").write_text("a|b, title, c|title|content\n1|2|Mug|A mug.\n")
+    assert describe.read_titles(tmp_path / "new.csv", config.data) == [{"uid": None, "title": "Mug"}]
 
 
 @pytest.mark.parametrize("head", ["uid,title", "title", "title;uid", "title\tcontent"])
@@ -33,9 +63,15 @@ def test_of_a_table_titles_are_enough(config, tmp_path, head):
 
 
 def test_settings_are_changed_by_name(config):
-    changed = describe.change(config, ["title_column=nome", "max_new_tokens=7", "load_in_4bit=false", 'uid_column="7"'])
+    changed = describe.change(config, ["title_column=nome", "max_new_tokens=7", "load_in_4bit=false", "uid_column=7"])
     assert (changed.data.title_column, changed.generation.max_new_tokens) == ("nome", 7)
     assert (changed.model.load_in_4bit, changed.data.uid_column) == (False, "7")
+    for name in ("model_name=other", "max_steps=3"):
+        with pytest.raises(Tc3Error, match=f"--set {name.partition('=')[0]}: the adapter is trained already"):
+            describe.change(config, [name])
+    for value in ("x", "-1", "\udce9", "[" * 100_000):
+        with pytest.raises(Tc3Error, match="a setting does not fit"):
+            describe.change(config, [f"max_new_tokens={value}"])
     with pytest.raises(Tc3Error, match="--set max_new_tokens: expected name=value"):
         describe.change(config, ["max_new_tokens"])
     with pytest.raises(Tc3Error, match=r"there is no setting 'titel_column'\. Did you mean 'title_column'"):
@@ -46,7 +82,7 @@ def test_answers_come_in_order_and_are_kept_until_all_are_there(base, config, tm
     monkeypatch.setattr(describe, "CHUNK", 3)
     config = config.change(max_new_tokens=4, generation_batch_size=2)
     rows = [{"uid": str(n), "title": f"Mug {n}" + " of steel" * (n % 3)} for n in range(7)]
-    target = tmp_path / "new.described.jsonl"
+    target = tmp_path / "new[1].described.jsonl"
     answered = describe.describe(*base, rows, config, target)
     first = [next(answered) for _ in range(5)]
     assert {path.name for path in tmp_path.iterdir()} == {f"{target.name}.{start}.partial" for start in (0, 3)}
@@ -70,6 +106,11 @@ def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
     with pytest.raises(Tc3Error, match=r"no lora_model in .*: run 03_train first"):
         describe.main([str(tmp_path), str(source)])
     (tmp_path / "lora_model").mkdir()
+    for name, value in (("LOCAL_RANK", "0"), ("WORLD_SIZE", "2"), ("UNSLOTH_FSDP2", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(Tc3Error, match="start it with --multi_gpu, without unsloth's FSDP2"):
+        describe.main([str(tmp_path), str(source)])
+    monkeypatch.delenv("LOCAL_RANK")
     run = {"run": "1", "data": {}, "settings": {"model": {"load_in_4bit": False, "dtype": "float32", "gone": 1}}}
     (tmp_path / "run.json").write_text(json.dumps(run))
     monkeypatch.setenv("TC3_PRESET", "tiny")

@@ -328,6 +328,7 @@ def test_a_run_whose_model_is_sharded_otherwise_is_another_run(folder, launched,
         ("FSDP_STATE_DICT_TYPE", None, r"--fsdp_state_dict_type \(of .*\) is None: only FULL_STATE_DICT is supported"),
         ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT", "is SHARDED_STATE_DICT: only FULL_STATE_DICT is supported"),
         ("UNSLOTH_TP_SIZE", "2", "UNSLOTH_TP_SIZE=2 is not supported: unset it"),
+        ("PARALLELISM_CONFIG_CP_SIZE", "2", "PARALLELISM_CONFIG_CP_SIZE=2 is not supported: unset it"),
     ],
 )
 def test_what_cannot_be_shared_or_saved_is_told_before_the_model_is_loaded(folder, launched, name, value, message):

@@ -267,7 +267,7 @@ def test_modules_stay_small_and_import_one_way(path):
         "preflight": {"colab", "config", "errors"},
         "runtime": {"config", "errors", "preflight", "processes"},
         "describe": {
-            "checkpoints", "cleaning", "config", "data", "errors", "files", "generation", "models", "presets",
+            "blocks", "checkpoints", "cleaning", "config", "data", "errors", "files", "generation", "models", "presets",
             "processes", "runtime", "sources",
         },
         "bars": {"errors", "files"},
