@@ -44,7 +44,7 @@ def read_titles(path: Path, config: DataConfig) -> list[dict[str, Any]]:
 
 def _read_titles(path: Path, named: Columns, config: DataConfig) -> list[dict[str, Any]]:
     tidy = clean_text if config.clean else str.strip
-    found, damaged, read = [], [], 0
+    found, read, damaged, first = [], 0, 0, []
     with opened(path, named) as source:
         fields = [("title", str | None, None), ("uid", str | int | float | bool | None, None)]
         product = msgspec.defstruct("Titled", fields, rename={"title": named.title, "uid": named.uid})
@@ -54,22 +54,23 @@ def _read_titles(path: Path, named: Columns, config: DataConfig) -> list[dict[st
                 try:
                     row = product() if line and not line.strip() else decode(line)  # b"" is what cannot be read
                 except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                    damaged.append(f"line {number}: {block.reason or error}")
+                    damaged += 1
+                    first += [f"line {number}: {block.reason or error}"] if damaged <= 3 else []
                     continue
                 title = tidy(row.title or "")
                 found += [{"uid": row.uid, "title": title}] if title else []
             read += len(block.lines)
-    told = "; ".join(damaged[:3]) + ("; ..." if len(damaged) > 3 else "")
-    if len(damaged) > config.max_damaged * read:
+    told = "; ".join(first) + ("; ..." if damaged > 3 else "")
+    if damaged > config.max_damaged * read:
         raise Tc3Error(
-            f"{len(damaged):,} of {read:,} lines of {path} cannot be read, more than max_damaged="
+            f"{damaged:,} of {read:,} lines of {path} cannot be read, more than max_damaged="
             f"{config.max_damaged:g} allows ({told}). Mend them, or --set max_damaged=1 to leave them out."
         )
     if not found:
         raise Tc3Error(f"no title in {path}: expected {named.title!r}, or another name, --set title_column=NAME.")
-    print(f"{len(found):,} titles in {path}; {read - len(found) - len(damaged):,} lines have none")
+    print(f"{len(found):,} titles in {path}; {read - len(found) - damaged:,} lines have none")
     if damaged:
-        print(f"{len(damaged):,} damaged lines are left out: {told}")
+        print(f"{damaged:,} damaged lines are left out: {told}")
     return found
 
 
@@ -110,14 +111,12 @@ def change(config: Config, settings: Sequence[str]) -> Config:
             raise Tc3Error(f"--set {name}: the adapter is trained already. Only reading and answering can be changed.")
         try:
             config = config.change(**{name: value})
-        except Tc3Error:
+        except Tc3Error as error:
             try:
-                config = config.change(**{name: msgspec.json.decode(value)})
+                decoded = msgspec.json.decode(value)
             except (msgspec.DecodeError, UnicodeError, RecursionError):
-                pass
-            else:
-                continue
-            raise
+                raise error from None
+            config = config.change(**{name: decoded})
     return config
 
 

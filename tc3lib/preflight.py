@@ -27,8 +27,8 @@ NEEDED = (
 )  # fmt: skip
 # Whose models ask for a licence to be accepted, as the Hub shows them: a token proves who has.
 GATED = ("meta-llama/", "google/gemma", "mistralai/")
-WEIGHTS = 6 * GIB
-"""The base model's files, 8B in 4 bit: on the disk, and on the way to the card."""
+WEIGHTS, WEIGHTS_16_BIT = 6 * GIB, 16 * GIB
+"""The base model's files, 8B in 4 bit and in 16: on the disk, and in 4 bit on the way to the card."""
 CARD = 8 * GIB
 """What the 8B model takes on a card while it is trained with one row at a time."""
 
@@ -287,7 +287,7 @@ def _work(config: Config, work: Path, stage: str) -> Row:
 def _weights(model: ModelConfig) -> Row:
     """Return the row of the folder where huggingface_hub keeps downloads; in 16 bit it is another repository."""
     name = model.model_name if model.load_in_4bit else model.model_name.removesuffix("-bnb-4bit")
-    wanted = WEIGHTS if model.load_in_4bit else 16 * GIB
+    wanted = WEIGHTS if model.load_in_4bit else WEIGHTS_16_BIT
     home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     cache = Path(os.environ.get("HF_HUB_CACHE") or Path(home, "hub")).expanduser()
     if any((cache / f"models--{name.replace('/', '--')}" / "snapshots").glob("*/*.safetensors")):

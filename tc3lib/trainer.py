@@ -128,8 +128,8 @@ def trainer_class() -> Any:
             except Exception as error:  # several libraries write, and each has its own for a full disk
                 if processes.is_sharded(self.model):  # the others go on to gather the rest, and would wait for ever
                     raise Tc3Error(
-                        f"cannot save step {self.state.global_step} of a sharded model: {error}. Free some space on "
-                        "this machine (TMPDIR) and run 03_train again: it goes on from the last safe step."
+                        f"cannot save step {self.state.global_step} of a sharded model: {error}. Mend it (is "
+                        "the disk of TMPDIR full?) and run 03_train again: it goes on from the last safe step."
                     ) from error
                 self.save_error = error
 

@@ -1,4 +1,5 @@
 import builtins
+import json
 import os
 import subprocess
 import sys
@@ -60,6 +61,20 @@ def test_a_preset_for_a_gpu_is_told_where_there_is_none(tiny, tmp_path, monkeypa
     monkeypatch.setenv("TC3_PRESET", "llama3_8b")
     (tmp_path / "lora_model").mkdir()
     with pytest.raises(Tc3Error, match=r"'llama3_8b' needs an NVIDIA GPU .* TC3_PRESET=tiny"):
+        demo.main([str(tmp_path)])
+
+
+def test_the_model_is_loaded_as_it_was_trained(tiny, tmp_path, monkeypatch):
+    run = {"run": "1", "data": {}, "settings": {"model": {"load_in_4bit": False}}}
+    (tmp_path / "run.json").write_text(json.dumps(run))
+    monkeypatch.setattr(demo, "_check", lambda config, work: None)
+    monkeypatch.setattr(demo, "Catalogue", lambda work: None)
+
+    def load(folder, settings):
+        raise Tc3Error(f"{folder.name}, load_in_4bit={settings.load_in_4bit}")
+
+    monkeypatch.setattr(demo.models, "load_adapter", load)
+    with pytest.raises(Tc3Error, match="lora_model, load_in_4bit=False"):
         demo.main([str(tmp_path)])
 
 

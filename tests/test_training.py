@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tc3lib import files, models, planning, training
+from tc3lib import files, models, planning, processes, training
 from tc3lib.callbacks import read_losses
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode
@@ -181,9 +181,17 @@ def test_an_interrupted_run_continues_to_the_same_adapter(config, rows, tmp_path
     assert read_losses(tmp_path / "loss.jsonl") == read_losses(uninterrupted / "loss.jsonl")
 
 
-@pytest.mark.parametrize("number", [32, 14])
-def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, number, capsys):
-    """With 32 rows the steps end with an epoch, with 14 inside one."""
+@pytest.mark.parametrize(("number", "sharded"), [(32, False), (14, False), (14, True)])
+def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, number, sharded, monkeypatch, capsys):
+    """With 32 rows the steps end with an epoch, with 14 inside one.
+
+    A sharded model is loaded by the trainer, which knows where each process's shard goes.
+    """
+    from transformers import Trainer
+
+    loaded, load = [], Trainer._load_from_checkpoint
+    monkeypatch.setattr(Trainer, "_load_from_checkpoint", lambda *given: loaded.append(given) or load(*given))
+    monkeypatch.setattr(processes, "is_sharded", lambda model: sharded)
     config = config.change(lr_scheduler_type="constant")
 
     def state():
@@ -195,6 +203,7 @@ def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, num
     run(config, rows[:number], tmp_path)
     assert "training is finished: loading its last checkpoint" in capsys.readouterr().out
     assert state() == before
+    assert len(loaded) == sharded
     assert sorted(path.name[:-9] for path in (tmp_path / "outputs").iterdir()) == ["checkpoint-2", "checkpoint-4"]
 
 
