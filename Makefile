@@ -23,7 +23,7 @@ run: $(READY)  ## run the four notebooks on the embedded data, on a CPU: results
 	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir $(RUN) \
 	    --ExecutePreprocessor.timeout=3600 notebooks/0*.ipynb \
 	    2> >(grep -v 'running over TCP without encryption' >&2)  # true, but it never leaves this machine
-	$(BIN)/python -m tc3lib.bars $(RUN)/0*.ipynb
+	$(BIN)/python tools/settle_progress_bars.py $(RUN)/0*.ipynb
 	$(BIN)/jupyter nbconvert --log-level WARN --coalesce-streams $(RUN)/0*.ipynb
 	$(BIN)/python -m tc3lib $(RUN)
 
@@ -37,16 +37,16 @@ demo: $(READY) $(BROWSER)  ## ask the models of a finished run on a page: http:/
 	$(BIN)/python -m tc3lib.demo $(RUN)
 
 fuzz: $(READY)  ## attack 01_prepare with 100,000 flipped bytes instead of the few of make test
-	TC3_FUZZ=100000 $(BIN)/python -m pytest tests/test_fuzz.py
+	TC3_FUZZ=100000 $(BIN)/python -m pytest tests/whole/test_fuzz.py
 
 crash: $(READY)  ## kill training 200 times instead of the 20 of make test, and compare with a run left alone
-	TC3_CRASH=200 $(BIN)/python -m pytest tests/test_crash.py
+	TC3_CRASH=200 $(BIN)/python -m pytest tests/whole/test_crash.py
 
 check-colab: $(READY)  ## ask the package index whether Colab's packages and ours fit, and run the notebooks with them
-	$(BIN)/python tests/check_colab.py --remake
+	$(BIN)/python tests/runtime/check_colab.py --remake
 	rm -rf $(COLAB) && $(PYTHON) -m venv $(COLAB)
 	$(COLAB)/bin/pip install --quiet torch==2.13.0
-	$(BIN)/python tests/check_colab.py --list > $(COLAB)/requirements.txt
+	$(BIN)/python tests/runtime/check_colab.py --list > $(COLAB)/requirements.txt
 	$(COLAB)/bin/pip install --quiet --no-deps --only-binary=:all: -r $(COLAB)/requirements.txt
 	rm -rf runs/colab
 	PYTHONPATH=$(CURDIR) $(MAKE) --no-print-directory run BIN=$(COLAB)/bin READY= BROWSER= RUN=runs/colab

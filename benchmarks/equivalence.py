@@ -26,8 +26,9 @@ def run(model, tokenizer, rows, config, fit, share=True):
     """Train from the model's present adapter; return losses and gradient norms, and put the adapter back."""
     import torch
 
-    from tc3lib import batches, training
-    from tc3lib.callbacks import read_losses
+    from tc3lib.training import batches
+    from tc3lib.training import run as training
+    from tc3lib.training.progress import read_losses
 
     before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     collate = batches.collate
@@ -81,11 +82,12 @@ def main() -> None:
     import torch
     import unsloth  # noqa: F401
 
-    from tc3lib import models, presets, training
+    from tc3lib import models, settings
+    from tc3lib.training import run as training
 
     rows = token_rows(ROWS * arguments.steps)
     training.encode_rows = lambda tokenizer, rows, max_length: rows
-    base = presets.llama3_8b().change(
+    base = settings.llama3_8b().change(
         model_name=str(arguments.folder), max_steps=arguments.steps, save_strategy="no", eval_strategy="no",
         eval_on_start=False, lr_scheduler_type="constant",
     )  # fmt: skip

@@ -32,9 +32,11 @@ def main() -> None:
     import torch
     from train import text_rows
 
-    from tc3lib import generation, models, planning, presets
+    from tc3lib import models, settings
+    from tc3lib.evaluation import generation
+    from tc3lib.training import plan as planning
 
-    config = presets.llama3_8b().change(
+    config = settings.llama3_8b().change(
         model_name=str(arguments.folder), dtype=arguments.dtype, max_new_tokens=arguments.tokens
     )
     model, tokenizer = models.load_base_model(config.model)
@@ -74,7 +76,7 @@ def compare(model: object, tokenizer: object, alone: list, together: list) -> st
     """Say how many batched answers begin with the tokens of the single ones, and how close the others are."""
     import torch
 
-    from tc3lib.generation import evaluating
+    from tc3lib.evaluation.generation import evaluating
     from tc3lib.prompts import encode_prompt
 
     same, gaps = 0, []

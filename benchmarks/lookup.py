@@ -17,9 +17,11 @@ from tempfile import TemporaryDirectory
 
 from catalogue import ROWS, write_catalogue
 
-from tc3lib import data, presets, sampling
+from tc3lib import settings
+from tc3lib.catalogue import prepare as data
+from tc3lib.catalogue import sampling
+from tc3lib.catalogue.lookup import Catalogue
 from tc3lib.files import read_rows
-from tc3lib.lookup import Catalogue
 
 ASKED = 50
 
@@ -46,7 +48,7 @@ def main() -> None:
         write_catalogue(work / "trn.json", rows)
         data.prepare(work / "trn.json", work / "trn_output.json")
         (work / "trn.json").unlink()
-        sampling.select(work / "trn_output.json", work, presets.llama3_8b().data, train_rows=1920)
+        sampling.select(work / "trn_output.json", work, settings.llama3_8b().data, train_rows=1920)
         before, start = gib(), time.perf_counter()
         catalogue = Catalogue(work)
         print(f"\nOpened {len(catalogue):,} of {rows:,} rows in {time.perf_counter() - start:.1f} s; ", end="")

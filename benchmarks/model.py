@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tc3lib.presets import EMBEDDED
+from tc3lib.settings import EMBEDDED
 
 
 def make_model(folder: Path, layers: int = 32, bf16: bool = False) -> None:

@@ -79,7 +79,7 @@ def ours(workers: int, clean: bool):
     """Return a contender: the library's own function."""
 
     def run(source: Path, target: Path) -> None:
-        from tc3lib import data
+        from tc3lib.catalogue import prepare as data
 
         data.prepare(source, target, clean=clean, workers=workers)
 
@@ -88,10 +88,11 @@ def ours(workers: int, clean: bool):
 
 def select(source: Path, target: Path) -> None:
     """Draw the default preset's rows from what a contender before has written."""
-    from tc3lib import planning, presets, sampling
+    from tc3lib import settings
+    from tc3lib.catalogue import sampling
 
-    config = presets.llama3_8b()
-    sampling.select(target, target.parent, config.data, train_rows=planning.rows_needed(config.training))
+    config = settings.llama3_8b()
+    sampling.select(target, target.parent, config.data, train_rows=settings.rows_needed(config.training))
 
 
 RECIPE = {

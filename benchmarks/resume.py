@@ -37,10 +37,11 @@ def run(
     import torch
     from transformers import TrainerCallback
 
-    from tc3lib import files, models, presets, prompts, training
+    from tc3lib import files, models, prompts, settings
     from tc3lib.errors import Tc3Error
+    from tc3lib.training import run as training
 
-    config = presets.llama3_8b().change(
+    config = settings.llama3_8b().change(
         model_name=str(folder), max_steps=steps, save_steps=100, lora_dropout=dropout, eval_steps=100,
     )  # fmt: skip
     work.mkdir(exist_ok=True)

@@ -43,7 +43,7 @@ def step_seconds(trainer: object) -> list[float]:
 
 def kept(trainer: object, answers: list) -> dict:
     """Return what a run is compared by, on the CPU: losses, gradient norms, adapter and the answers' ids."""
-    from tc3lib.callbacks import read_losses
+    from tc3lib.training.progress import read_losses
 
     history = [row for row in read_losses(trainer.losses.path) if "loss" in row]
 
@@ -97,21 +97,23 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.steps < 3:
         parser.error("--steps must be 3 or more: the first two are not counted")
-    from tc3lib import processes
+    from tc3lib.runtime import processes
 
     processes.hush()
     import torch
     import unsloth  # noqa: F401  # isort: skip
     from train import GIB, text_rows
 
-    from tc3lib import files, generation, models, presets, prompts, training
+    from tc3lib import files, models, prompts, settings
+    from tc3lib.evaluation import generation
+    from tc3lib.training import run as training
 
     if arguments.share_gpu and processes.count() > 1:
         from accelerate import PartialState
 
         os.environ["LOCAL_RANK"] = "0"
         PartialState(backend="gloo")
-    config = presets.get(arguments.preset).change(
+    config = settings.get(arguments.preset).change(
         model_name=str(arguments.folder), max_new_tokens=arguments.tokens, max_steps=arguments.steps,
         save_strategy="no", eval_strategy="no", eval_on_start=False, memory_gib=arguments.memory_gib,
         plan=arguments.plan, padding_free=False if arguments.padded else None, load_in_4bit=not arguments.bf16,

@@ -23,9 +23,13 @@ def main() -> None:
     arguments = parser.parse_args()
     import unsloth  # noqa: F401
 
-    from tc3lib import data, files, labels, models, planning, presets, prompts, sampling, training
+    from tc3lib import files, models, prompts, settings
+    from tc3lib.catalogue import prepare as data
+    from tc3lib.catalogue import sampling
+    from tc3lib.training import check_rows as labels
+    from tc3lib.training import run as training
 
-    config = presets.llama3_8b().change(model_name=presets.tiny().model.model_name, load_in_4bit=False)
+    config = settings.llama3_8b().change(model_name=settings.tiny().model.model_name, load_in_4bit=False)
     model, tokenizer = models.load_base_model(config.model)
     model = models.add_lora(model, config.lora)
     lines = [
@@ -37,7 +41,7 @@ def main() -> None:
         work.mkdir(parents=True, exist_ok=True)
         write_catalogue(work / "trn.json", rows)
         report = data.prepare(work / "trn.json", work / "trn_output.json")
-        needed = planning.rows_needed(config.training)
+        needed = settings.rows_needed(config.training)
         sampling.select(work / "trn_output.json", work, config.data, train_rows=needed, demo_titles=())
         start = time.monotonic()
         train_rows, eval_rows = (files.read_rows(work / f"{part}.jsonl") for part in ("train", "eval"))

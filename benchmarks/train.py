@@ -57,8 +57,8 @@ def token_rows(number: int, seed: int = 0) -> list[dict[str, list[int]]]:
 
 def text_rows(number: int) -> list[dict[str, str]]:
     """Return rows as `select` writes them, of words of the embedded catalogue, about as long as the real ones."""
-    from tc3lib.presets import EMBEDDED
     from tc3lib.prompts import format_record
+    from tc3lib.settings import EMBEDDED
 
     draw = random.Random(0)
     products = [json.loads(line) for line in (EMBEDDED / "trn.json").read_text(encoding="utf-8").splitlines()]
@@ -156,7 +156,8 @@ def labels(row: dict[str, list[int]]) -> list[int]:
 
 def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, object]:
     """Run one recipe in this process."""
-    from tc3lib import models, presets, training
+    from tc3lib import models, settings
+    from tc3lib.training import run as training
 
     if recipe != "a":
         import unsloth  # noqa: F401
@@ -169,7 +170,7 @@ def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, objec
         torch.cuda.set_per_process_memory_fraction((memory * GIB - (total - free)) / total)
     rows = token_rows(rows)
     training.encode_rows = lambda tokenizer, rows, max_length: rows  # the rows are ids already
-    config = presets.llama3_8b().change(
+    config = settings.llama3_8b().change(
         model_name=str(folder), max_steps=steps, save_strategy="no", eval_strategy="no", eval_on_start=False,
         plan="recipe" if recipe in "ab" else "auto", memory_gib=memory, padding_free=False,
     )  # fmt: skip
@@ -200,14 +201,16 @@ def whole(folder: Path, steps: int) -> dict[str, object]:
     begin = time.monotonic()
     import unsloth  # noqa: F401
     import trl  # noqa: F401  # isort: skip
-    from tc3lib import files, labels, models, presets, prompts, training
+    from tc3lib import files, models, prompts, settings
+    from tc3lib.training import check_rows as labels
+    from tc3lib.training import run as training
 
     imported = time.monotonic()
     import torch
     from transformers import TrainerCallback
 
     marks = {"import": imported - begin}
-    config = presets.llama3_8b().change(model_name=str(folder), max_steps=steps)
+    config = settings.llama3_8b().change(model_name=str(folder), max_steps=steps)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         tokenizer = models.load_tokenizer(config.model, before_model=True)

@@ -34,7 +34,7 @@ if "google.colab" in sys.modules:
     home, clone = "tc3lib-v0.1.0", "git clone -q --depth 1 --branch v0.1.0 https://github.com/tc3lib/tc3lib"
     failed, said = subprocess.getstatusoutput(f"cd /content; test -f {home}/.git/index || (rm -rf {home}; {clone} {home}) || ! rm -rf {home}")  # fmt: skip
     failed and exec("from IPython.core.error import UsageError; raise UsageError('tc3lib was not fetched, mend this and run the cell again: ' + ' '.join(said.split()))")  # fmt: skip
-    runpy.run_path(f"/content/{home}/tc3lib/colab.py", run_name="__main__")
+    runpy.run_path(f"/content/{home}/tc3lib/runtime/packages.py", run_name="__main__")
 
 # %% [markdown]
 # The library reads, cleans and formats.
@@ -43,13 +43,15 @@ if "google.colab" in sys.modules:
 import os
 from dataclasses import asdict
 
-from tc3lib import data, files, models, planning, plotting, presets, prompts, runtime, sampling
+from tc3lib import files, models, plotting, prompts, settings
+from tc3lib.catalogue import prepare as data
+from tc3lib.catalogue import sampling
+from tc3lib.runtime import workspace as runtime
 
-# %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
 
 # %% tags=["parameters"]
-config = presets.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
+config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
     # max_steps=120, learning_rate=1e-4, clean=False,
 )
 work = runtime.setup(config, "01_prepare")
@@ -61,8 +63,8 @@ work = runtime.setup(config, "01_prepare")
 # %%
 import pandas as pd
 
-source, settings = runtime.catalogue(config, work), config.data
-columns, options = data.columns(settings), {"clean": settings.clean, "max_damaged": settings.max_damaged}
+source, rules = runtime.catalogue(config, work), config.data
+columns, options = data.columns(rules), {"clean": rules.clean, "max_damaged": rules.max_damaged}
 report = data.prepare(source, work / "trn_output.json", columns=columns, **options)
 print(report.remark)
 pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="lines").to_frame()
@@ -80,8 +82,8 @@ plotting.table(data.before_and_after(source, columns=columns), ["uid", "before",
 # drawn here too, once: the demo titles, held-out rows, and rows to train on.
 
 # %%
-needed, demo = planning.rows_needed(config.training), config.generation.demo_titles
-sample = sampling.select(work / "trn_output.json", work, settings, train_rows=needed, demo_titles=demo)
+needed, demo = settings.rows_needed(config.training), config.generation.demo_titles
+sample = sampling.select(work / "trn_output.json", work, rules, train_rows=needed, demo_titles=demo)
 files.write_json(work / "prepare_report.json", {**asdict(report), "selected": asdict(sample)})
 pd.Series(asdict(sample), name="rows").to_frame()
 

@@ -35,7 +35,7 @@ if "google.colab" in sys.modules:
     home, clone = "tc3lib-v0.1.0", "git clone -q --depth 1 --branch v0.1.0 https://github.com/tc3lib/tc3lib"
     failed, said = subprocess.getstatusoutput(f"cd /content; test -f {home}/.git/index || (rm -rf {home}; {clone} {home}) || ! rm -rf {home}")  # fmt: skip
     failed and exec("from IPython.core.error import UsageError; raise UsageError('tc3lib was not fetched, mend this and run the cell again: ' + ' '.join(said.split()))")  # fmt: skip
-    runpy.run_path(f"/content/{home}/tc3lib/colab.py", run_name="__main__")
+    runpy.run_path(f"/content/{home}/tc3lib/runtime/packages.py", run_name="__main__")
 
 # %% [markdown]
 # The library loads the model and asks it.
@@ -43,13 +43,15 @@ if "google.colab" in sys.modules:
 # %%
 import os
 
-from tc3lib import evaluation, files, generation, metrics, models, plotting, presets, runtime
+from tc3lib import files, models, plotting, settings
+from tc3lib.evaluation import generation, metrics
+from tc3lib.evaluation import questions as evaluation
+from tc3lib.runtime import workspace as runtime
 
-# %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
 
 # %% tags=["parameters"]
-config = presets.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
+config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
     # max_steps=120, learning_rate=1e-4, clean=False,
 )
 work = runtime.setup(config, "02_pretest")

@@ -4,7 +4,7 @@ import argparse
 import json
 from pathlib import Path
 
-from tc3lib.runtime import STAGES
+from tc3lib.runtime.workspace import STAGES
 
 
 def summary(work: Path) -> str:

@@ -14,16 +14,19 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from tc3lib import asking, checkpoints, models, presets, runtime
-from tc3lib.config import Config
+from tc3lib import models, settings
+from tc3lib.catalogue.lookup import Catalogue
+from tc3lib.checkpoints import run_record as checkpoints
 from tc3lib.errors import Tc3Error, show_alone
+from tc3lib.evaluation import asking
 from tc3lib.files import read_rows
-from tc3lib.lookup import Catalogue
+from tc3lib.runtime import workspace as runtime
+from tc3lib.settings import Settings
 
 LOOPBACK = "127.0.0.1"
 
 
-def page(model: Any, tokenizer: Any, config: Config, catalogue: Catalogue, titles: Sequence[str] = ()) -> Any:
+def page(model: Any, tokenizer: Any, config: Settings, catalogue: Catalogue, titles: Sequence[str] = ()) -> Any:
     """Return the page as a `gradio.Blocks`; `launch` serves it.
 
     Args:
@@ -84,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     show_alone()
     _gradio()
-    config = presets.get(os.environ.get("TC3_PRESET", "llama3_8b"))
+    config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b"))
     if options.folder is not None:
         if not options.folder.is_dir():
             raise Tc3Error(f"there is no folder {options.folder}: give the work folder that 03_train wrote to.")
@@ -110,7 +113,7 @@ def _gradio() -> Any:
     return gradio
 
 
-def _check(config: Config, work: Path) -> None:
+def _check(config: Settings, work: Path) -> None:
     """Raise Tc3Error if there is no adapter, if it was trained on other rows, or if there is no GPU for it."""
     if not (work / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {work}: run 03_train first, or give the work folder that has it.")

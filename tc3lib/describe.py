@@ -12,20 +12,24 @@ from typing import Any
 
 import msgspec
 
-from tc3lib import checkpoints, generation, models, presets, processes, runtime
-from tc3lib.blocks import Columns
-from tc3lib.cleaning import clean_text
-from tc3lib.config import Config, DataConfig, setting_names
-from tc3lib.data import columns
+from tc3lib import models, settings
+from tc3lib.catalogue.cleaning import clean_text
+from tc3lib.catalogue.json_rows import Columns
+from tc3lib.catalogue.prepare import columns
+from tc3lib.catalogue.source import opened
+from tc3lib.checkpoints import run_record as checkpoints
 from tc3lib.errors import Tc3Error, show_alone
+from tc3lib.evaluation import generation
 from tc3lib.files import write_rows
-from tc3lib.sources import opened
+from tc3lib.runtime import processes
+from tc3lib.runtime import workspace as runtime
+from tc3lib.settings import DataSettings, Settings, setting_names
 
 CHUNK = 10_000
 """Titles that are tokenised together; the answers to each so many have a file of their own until all are there."""
 
 
-def read_titles(path: Path, config: DataConfig) -> list[dict[str, Any]]:
+def read_titles(path: Path, config: DataSettings) -> list[dict[str, Any]]:
     """Return `uid` and `title` of every product of a catalogue that has a title, tidied as for training.
 
     Args:
@@ -42,7 +46,7 @@ def read_titles(path: Path, config: DataConfig) -> list[dict[str, Any]]:
         return _read_titles(path, named._replace(content=None), config)
 
 
-def _read_titles(path: Path, named: Columns, config: DataConfig) -> list[dict[str, Any]]:
+def _read_titles(path: Path, named: Columns, config: DataSettings) -> list[dict[str, Any]]:
     tidy = clean_text if config.clean else str.strip
     found, read, damaged, first = [], 0, 0, []
     with opened(path, named) as source:
@@ -75,7 +79,7 @@ def _read_titles(path: Path, named: Columns, config: DataConfig) -> list[dict[st
 
 
 def describe(
-    model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], config: Config, target: Path
+    model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], config: Settings, target: Path
 ) -> Iterator[dict[str, Any]]:
     """Yield `uid`, `title`, `answer` and `eos` (ended by the model itself) of each row, in order.
 
@@ -97,11 +101,11 @@ def forget(target: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def change(config: Config, settings: Sequence[str]) -> Config:
+def change(config: Settings, settings: Sequence[str]) -> Settings:
     """Return a copy with settings changed that are given as `name=value`: text as it stands, all else as in JSON.
 
     Raises:
-        Tc3Error: One is not of this form, is not used here, or as `Config.change`.
+        Tc3Error: One is not of this form, is not used here, or as `Settings.change`.
     """
     for setting in settings:
         name, equals, value = setting.partition("=")
@@ -138,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise Tc3Error(f"each process answers with the whole model: start it with --multi_gpu, without {what}.")
     if not (options.folder / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
-    config = checkpoints.as_trained(presets.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)
+    config = checkpoints.as_trained(settings.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)
     config = change(config, options.settings)
     os.environ["TC3_HOME"] = str(options.folder)
     work = runtime.setup(config)

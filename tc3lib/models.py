@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tc3lib import attention
-from tc3lib.config import LoraConfig, ModelConfig
 from tc3lib.errors import Tc3Error
+from tc3lib.settings import LoraSettings, ModelSettings
+from tc3lib.training import packed_attention as attention
 
 
-def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
+def load_base_model(config: ModelSettings) -> tuple[Any, Any]:
     """Return the base model, quantised, and its own tokenizer.
 
     Call it before anything imports trl, transformers or peft: unsloth patches them as it is imported.
@@ -40,7 +40,7 @@ def load_base_model(config: ModelConfig) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
-def load_tokenizer(config: ModelConfig, *, before_model: bool = False) -> Any | None:
+def load_tokenizer(config: ModelSettings, *, before_model: bool = False) -> Any | None:
     """Return the base model's tokenizer alone, or None, and say so, if it is not at hand: no GPU is needed.
 
     Args:
@@ -63,7 +63,7 @@ def load_tokenizer(config: ModelConfig, *, before_model: bool = False) -> Any | 
         return None
 
 
-def add_lora(model: Any, config: LoraConfig) -> Any:
+def add_lora(model: Any, config: LoraSettings) -> Any:
     """Return the model with a new, trainable adapter; every weight of the base model is frozen."""
     from unsloth import FastLanguageModel
 
@@ -71,7 +71,7 @@ def add_lora(model: Any, config: LoraConfig) -> Any:
     return FastLanguageModel.get_peft_model(model, **settings)
 
 
-def load_adapter(folder: Path | str, config: ModelConfig) -> tuple[Any, Any]:
+def load_adapter(folder: Path | str, config: ModelSettings) -> tuple[Any, Any]:
     """Return the base model with a saved adapter on top, and the tokenizer saved beside it.
 
     `model.disable_adapter()` is a context in which it answers as the base model.
@@ -185,7 +185,7 @@ def _is_worth_telling(record: logging.LogRecord) -> bool:
     return not (absent and str(record.msg).startswith("Failed to load CPU gemm_4bit_forward"))
 
 
-def _not_found(config: ModelConfig, error: Exception) -> Tc3Error:
+def _not_found(config: ModelSettings, error: Exception) -> Tc3Error:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
     return Tc3Error(
         f"cannot load the model {config.model_name!r} (model_name): {reason} Expected a local folder or a Hugging "

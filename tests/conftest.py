@@ -7,14 +7,14 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 import pytest
 import unsloth  # noqa: F401  (before any test imports transformers, trl or peft, which it patches)
 
-from tc3lib import presets
+from tc3lib import settings
 from tc3lib.prompts import format_record
 
 
 @pytest.fixture(scope="session")
 def config():
     """The tiny preset, cut down to seconds."""
-    return presets.tiny().change(
+    return settings.tiny().change(
         max_steps=4, per_device_train_batch_size=4, gradient_accumulation_steps=2, save_steps=2, eval_steps=2,
         eval_rows=6, max_new_tokens=24, max_seq_length=512,
     )  # fmt: skip

@@ -179,7 +179,7 @@ def test_what_a_killed_process_left_goes_and_what_a_live_one_writes_stays(tmp_pa
 FULL = """
 import os, sys
 from pathlib import Path
-from tc3lib import data
+from tc3lib.catalogue import prepare as data
 from tc3lib.errors import Tc3Error
 
 folder, source, workers, named = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "named"

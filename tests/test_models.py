@@ -6,14 +6,17 @@ import sys
 
 import pytest
 
-from tc3lib import generation, models, training
+from tc3lib import models
 from tc3lib.errors import Tc3Error
+from tc3lib.evaluation import generation
+from tc3lib.training import run as training
 
 TITLES = ["Steel Mug", "Nice for Mice"]
 IN_A_FRESH_PROCESS = """
 import sys
-from tc3lib import generation, models, presets
-config = presets.tiny().change(max_new_tokens=24)
+from tc3lib import models, settings
+from tc3lib.evaluation import generation
+config = settings.tiny().change(max_new_tokens=24)
 model, tokenizer = models.load_adapter(sys.argv[1], config.model)
 for answer in generation.generate(model, tokenizer, sys.argv[2:], config.generation):
     print("ANSWER", ascii(answer.text))
@@ -172,7 +175,7 @@ def test_a_model_whose_attention_does_not_know_the_lines_segments_is_refused(bas
 def test_attention_that_asks_for_more_than_llamas_is_not_taken_for_it(settings, counted):
     import torch
 
-    from tc3lib import attention
+    from tc3lib.training import packed_attention as attention
 
     query, key = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 3, 8)
     with attention.segments(attention.Segments((1, 2), torch.device("cpu"))) as line:

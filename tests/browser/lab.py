@@ -21,7 +21,7 @@ from pathlib import Path
 import nbformat
 
 import tc3lib
-from tc3lib import colab
+from tc3lib.runtime import packages as colab
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]

@@ -13,7 +13,7 @@ from lab import TAG, TOKEN, WAIT, jupyterlab, run_all
 from planted import found_in
 from playwright.sync_api import expect
 
-from tc3lib.runtime import STAGES
+from tc3lib.runtime.workspace import STAGES
 
 SETTINGS = "max_steps=40, eval_steps=20, save_steps=20, question_rows=12, eval_rows=16, max_new_tokens=96,"
 TALL = 9000

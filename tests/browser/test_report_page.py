@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from reports import example_report, filled
 
-from tc3lib.report import render
+from tc3lib.evaluation.report import render
 
 LOSS = Path(__file__).parents[2] / "docs" / "loss.png"
 SCRIPT = "<script>document.title='owned'</script>"

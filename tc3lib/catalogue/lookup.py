@@ -1,0 +1,290 @@
+"""Find the row of the prepared file that a question is about: its source."""
+
+import string
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from heapq import nlargest
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from xxhash import xxh3_64_intdigest
+
+from tc3lib.catalogue.cleaning import clean_text
+from tc3lib.errors import Tc3Error
+from tc3lib.prompts import description
+
+TRAINED = "in the training set"
+HELD_OUT = "held out"
+ABSENT = "not in the catalogue"
+
+CLOSE = 75
+"""Least likeness of a close title, as `rapidfuzz.fuzz.ratio` has it. `benchmarks/lookup.py` tells how many misspelt
+titles are found with it among 1.39 million, and how many that are none."""
+PART = 50
+"""The same for a title that contains the whole question."""
+NAMED = 0.5
+"""Least share of the question's letters, but for `FRAME`, that the title in it has."""
+LONGEST = 60
+"""Words in a title that is looked for in a question."""
+# What questions begin and end with, in English and Portuguese: no title is found by these words alone.
+FRAME = frozenset(
+    """
+    a about an and are can cost describe do does for give how i in is it like made me much my of on please product say
+    tell the this to used what what's when where which who with write you
+    as com como custa da de descreva descrever diga dos e é em escreva esse esta este eu fala fale feita feito o os
+    para por produto qual quais quanto que quem são se serve sobre um uma você
+    """.split()  # noqa: SIM905
+)
+_EDGES = string.punctuation.replace("+", "").replace("#", "") + "“”‘’„«»‹›¿¡…–—"
+
+
+@dataclass(frozen=True)
+class Match:
+    """A row of the catalogue."""
+
+    uid: str
+    title: str
+    description: str
+    mark: str
+    """`TRAINED` if its title and description are among the rows trained on, else `HELD_OUT`."""
+    score: float
+    """How alike question and title are, 0 to 100; 100 also for a title that is all that the question is about."""
+    exact: bool
+    """Whether the question is the title, but for case, white space and HTML entities."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `Catalogue.find` found, the best first."""
+
+    how: Literal["exact", "named", "part", "close", "none"]
+    """exact: the question is the title. named: it contains the title. part: the title contains it. close: no title is
+    in the other, these are spelt alike. none: no title is."""
+    matches: tuple[Match, ...]
+    total: int
+    """Rows with this title (exact, named); else as many as there are matches."""
+
+    @property
+    def mark(self) -> str:
+        """The first match's mark; `ABSENT` if there is none."""
+        return self.matches[0].mark if self.matches else ABSENT
+
+
+class _Title(msgspec.Struct):
+    input_text: str
+
+
+class _Record(_Title):
+    response: str
+
+
+class Catalogue:
+    """The prepared rows by title.
+
+    In memory are the titles, in lower case and without punctuation, and where their lines begin, not the descriptions:
+    about 170 bytes a row (`benchmarks/lookup.py`). Any number of threads may ask at once.
+
+    Args:
+        work: The work folder with `trn_output.json`, `trn_output.uid.jsonl` and `train.jsonl`.
+
+    Raises:
+        Tc3Error: One of the three is missing, damaged, or does not belong to the others.
+    """
+
+    def __init__(self, work: Path | str) -> None:
+        import numpy
+
+        work = Path(work)
+        self._rows, self._uids, train = (
+            work / name for name in ("trn_output.json", "trn_output.uid.jsonl", "train.jsonl")
+        )
+        for path in (self._rows, self._uids, train):
+            if not path.is_file():
+                raise Tc3Error(f"no file {path}: the source of an answer is looked up in it. Run 01_prepare first.")
+        self._trained = {_digest(record) for record, _ in _read(train, _Record)}
+        self._keys: list[str] = []
+        hashes, lengths = array("Q"), array("Q")
+        for record, length in _read(self._rows, _Title):
+            key = _key(record.input_text)
+            self._keys.append(key)
+            hashes.append(_hash(key))
+            lengths.append(length)
+        with _readable(), open(self._uids, "rb") as file:
+            uid_lengths = array("Q", map(len, file))
+        if len(uid_lengths) != len(self._keys):
+            raise Tc3Error(
+                f"{self._uids} has {len(uid_lengths)} lines, {self._rows} {len(self._keys)}: run 01_prepare again."
+            )
+        self._starts, self._uid_starts = _starts(lengths), _starts(uid_lengths)
+        values = numpy.frombuffer(hashes, "u8")
+        self._order = numpy.argsort(values, kind="stable").astype("u4")
+        self._hashes = values[self._order]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self._keys)
+
+    def find(self, question: str, limit: int = 3) -> Found:
+        """Return the rows that the question is about, `limit` at most, those trained on first.
+
+        Titles are compared without case, runs of white space, HTML entities (as `clean_text` resolves them) and, if
+        that finds none, the punctuation around words. Titles that contain the question come before those spelt like
+        it, and the longest title that the question contains before both, unless its score is lower.
+
+        Raises:
+            Tc3Error: A file cannot be read, or has changed since the catalogue was opened.
+        """
+        key = _key(question)
+        if not key:
+            return Found("none", (), 0)
+        same = [
+            match for match in self._matches(((row, 100.0) for row in self._with_key(key)), question) if match.exact
+        ]
+        if same:
+            return Found("exact", _trained_first(same)[:limit], len(same))
+        named = self._named(key)
+        whole = named and named[0][1] == 100
+        part = [] if whole else self._containing(key, limit)
+        close = [] if whole or part else self._alike(key, limit)
+        found = part or close
+        if named and (not found or named[0][1] >= found[0][1]):
+            matches = self._matches(named, question)
+            return Found("named", _trained_first(matches)[:limit], len(matches))
+        return Found("part" if part else "close" if close else "none", self._matches(found, question), len(found))
+
+    def _with_key(self, key: str) -> list[int]:
+        """Return the rows with this very key, in the file's order."""
+        import numpy
+
+        value = numpy.uint64(_hash(key))
+        first, last = (int(numpy.searchsorted(self._hashes, value, side)) for side in ("left", "right"))
+        return [int(row) for row in self._order[first:last] if self._keys[row] == key]
+
+    def _named(self, key: str) -> list[tuple[int, float]]:
+        """Return the rows of the longest title among the question's words, if it is most of what is asked."""
+        words = key.split()
+        upto = list(accumulate((0 if word in FRAME else len(word) for word in words), initial=0))
+        spans = [
+            (upto[last] - upto[first], last - first, first)
+            for first in range(len(words))
+            for last in range(first + 1, min(first + LONGEST, len(words)) + 1)
+            if upto[last] - upto[first] >= NAMED * upto[-1] > 0
+        ]
+        for letters, length, first in sorted(spans, reverse=True):
+            if rows := self._with_key(" ".join(words[first : first + length])):
+                return [(row, 100 * letters / upto[-1]) for row in rows]
+        return []
+
+    def _containing(self, key: str, limit: int) -> list[tuple[int, float]]:
+        """Return the rows whose title contains the question as whole words, and how alike they are."""
+        from rapidfuzz import fuzz
+
+        bare = _bare(key)
+        rows = [row for row, title in enumerate(self._keys) if bare in title and f" {bare} " in f" {title} "]
+        scores = ((row, fuzz.ratio(bare, self._keys[row], score_cutoff=PART)) for row in rows)
+        return nlargest(limit, (pair for pair in scores if pair[1]), key=lambda pair: pair[1])
+
+    def _alike(self, key: str, limit: int) -> list[tuple[int, float]]:
+        """Return the rows whose titles are spelt most like the question, with or without what frames it."""
+        from rapidfuzz import fuzz, process
+
+        bare = _bare(key)
+        # The second compares the words in the alphabet's order, and takes five times as long.
+        for scorer, texts in ((fuzz.ratio, {key, bare}), (fuzz.token_sort_ratio, {bare} if " " in bare else ())):
+            best: dict[int, float] = {}
+            for asked in texts:
+                for _, score, row in process.extract(asked, self._keys, scorer=scorer, limit=limit, score_cutoff=CLOSE):
+                    best[row] = max(score, best.get(row, 0))
+            if best:
+                return nlargest(limit, best.items(), key=lambda pair: pair[1])
+        return []
+
+    def _matches(self, scored: Iterable[tuple[int, float]], question: str) -> tuple[Match, ...]:
+        """Read rows from the files."""
+        matches = []
+        try:
+            with _readable(), open(self._rows, "rb") as file, open(self._uids, "rb") as uid_file:
+                for row, score in scored:
+                    file.seek(self._starts[row])
+                    record = msgspec.json.decode(file.readline(), type=_Record)
+                    uid_file.seek(self._uid_starts[row])
+                    uid = msgspec.json.decode(uid_file.readline(), type=str)
+                    title, response = record.input_text, record.response
+                    if _key(title) != self._keys[row]:
+                        raise ValueError(title)
+                    mark = TRAINED if _digest(record) in self._trained else HELD_OUT
+                    text = description({"input_text": title, "response": response})
+                    matches.append(Match(uid, title, text, mark, round(score, 1), _same(title, question)))
+        except (ValueError, msgspec.DecodeError):
+            message = f"{self._rows}, or its uids, has changed since it was opened: open the catalogue again."
+            raise Tc3Error(message) from None
+        return tuple(matches)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Tc3Error(
+            f"cannot read {error.filename or 'the catalogue'}: {error.strerror or error}. Run the settings cell again "
+            "(it mounts Drive), or start the page again."
+        ) from None
+
+
+def _read(path: Path, kind: type[_Title]) -> Iterator[tuple[Any, int]]:
+    """Yield each line of a file, decoded, with its length in bytes. Shows a progress bar where it takes seconds."""
+    from tqdm.auto import tqdm
+
+    decode = msgspec.json.Decoder(kind).decode
+    bar = tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, delay=2)
+    with bar, _readable(), open(path, "rb", buffering=1 << 20) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                record = decode(line)
+            except (ValueError, msgspec.DecodeError) as error:
+                raise Tc3Error(f"{path}, line {number}: {error}. Run 01_prepare again from the top.") from None
+            yield record, len(line)
+            if not number % 10_000:
+                bar.update(file.tell() - bar.n)
+
+
+def _tidy(text: str) -> str:
+    return clean_text(text.encode(errors="replace").decode()).casefold()
+
+
+def _same(title: str, question: str) -> bool:
+    return _tidy(title) == _tidy(question)
+
+
+def _key(text: str) -> str:
+    """Return the words of a text in lower case, without the punctuation around them."""
+    text = _tidy(text).replace("’", "'")
+    return " ".join(filter(None, [word.strip(_EDGES) for word in text.split()])) or text
+
+
+def _bare(key: str) -> str:
+    """Return a question without the words that frame it, unless there are no others."""
+    words = key.split()
+    meant = [place for place, word in enumerate(words) if word not in FRAME]
+    return " ".join(words[meant[0] : meant[-1] + 1]) if meant else key
+
+
+def _hash(key: str) -> int:
+    return xxh3_64_intdigest(key.encode())
+
+
+def _digest(record: _Record) -> int:
+    return _hash(f"{record.input_text}\0{record.response}")
+
+
+def _starts(lengths: Sequence[int]) -> array:
+    return array("Q", accumulate(lengths[:-1], initial=0))
+
+
+def _trained_first(matches: Iterable[Match]) -> tuple[Match, ...]:
+    return tuple(sorted(matches, key=lambda match: match.mark != TRAINED))

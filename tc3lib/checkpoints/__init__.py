@@ -1,0 +1,1 @@
+"""What must survive an interruption: checkpoints, and what a run is."""

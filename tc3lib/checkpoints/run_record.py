@@ -1,0 +1,219 @@
+"""`run.json`: what a run is, so that two runs are never mixed and a reader can tell how an adapter came about."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import platform
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tc3lib.checkpoints import store
+from tc3lib.errors import Tc3Error
+from tc3lib.files import read_json, write_json
+from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
+from tc3lib.runtime import processes
+from tc3lib.settings import Settings
+from tc3lib.training.progress import saved_folders
+
+PACKAGES = ("unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
+RUN_FILES = ("outputs", "loss.jsonl", "loss.png", "lora_model", "run.json")
+
+# What may differ when a run continues: how often it logs, saves and evaluates, where its output goes, and the card.
+_FREE = {
+    "logging_steps", "save_strategy", "save_steps", "save_total_limit", "eval_strategy", "eval_steps",
+    "eval_on_start", "per_device_eval_batch_size", "report_to", "resume_from_checkpoint", "memory_gib",
+}  # fmt: skip
+# What plan="auto" chooses itself, or does not use.
+_PLANNED = {
+    "per_device_train_batch_size", "gradient_accumulation_steps", "padding_free", "use_gradient_checkpointing",
+}  # fmt: skip
+_BATCH = "effective batch (per_device_train_batch_size x gradient_accumulation_steps)"
+
+
+def manifest(config: Settings, work: Path) -> dict[str, Any]:
+    """Return what identifies a run: settings, data, template; and what merely describes it: versions and machine."""
+    settings = {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training", "planning")}
+    return {
+        "preset": config.preset,
+        "settings": settings,
+        "data": _data(work),
+        "template": _sha256("\0".join((INSTRUCTION, PROMPT, RESPONSE)).encode()),
+        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "device": _device(),
+        "processes": processes.count(),
+        "sharding": processes.sharding(),
+    }
+
+
+def fingerprint(trainer: Any) -> dict[str, str]:
+    """Return what identifies a run besides its `manifest`, once it is loaded: tokenizer and order of the rows."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        sampler = trainer.get_train_dataloader().batch_sampler.sampler
+        order = list(sampler)
+    tokenizer = trainer.processing_class.backend_tokenizer.to_str()
+    return {"tokenizer": _sha256(tokenizer.encode()), "order": _sha256(json.dumps(order).encode())}
+
+
+def open_run(work: Path, new: dict[str, Any], *, resume: bool) -> list[str]:
+    """Record the run that is about to train in `work`; return what differs, and may, from how it began.
+
+    Sets `new["run"]`, the run's identity: that of the run that it continues, or a new one.
+
+    Args:
+        work: The work folder.
+        new: The run's `manifest`.
+        resume: False sets an earlier run aside, whole, in `run-1` (or the next free number) and starts anew.
+
+    Raises:
+        Tc3Error: The folder holds another run's checkpoints; the first difference is named.
+    """
+    outputs = new["settings"]["training"]["output_dir"]
+    if not resume:
+        _set_aside(work, outputs)
+    old = check_run(work, new)
+    new["run"] = old.get("run") or secrets.token_hex(4)
+    (work / outputs).mkdir(exist_ok=True)
+    write_json(work / "run.json", new)
+    return list(_free_differences(old, new)) if old else []
+
+
+def check_run(work: Path, new: dict[str, Any]) -> dict[str, Any]:
+    """Return the record of the run that `new` would continue, empty if it would start; change nothing.
+
+    A `run.json` that is lost or damaged is read from the checkpoints instead, each of which has a copy.
+
+    Raises:
+        Tc3Error: As `open_run`.
+    """
+    outputs = work / new["settings"]["training"]["output_dir"]
+    started = store.committed(outputs)
+    old = read_json(work / "run.json")
+    copies = (read_json(folder / "run.json") for folder in started)
+    if not _is_record(old):
+        old = next((copy for copy in copies if _is_record(copy)), {})
+    if not _is_record(old):
+        if started or saved_folders(work / "loss.jsonl"):
+            raise Tc3Error(f"{outputs} holds checkpoints, but run.json is missing or damaged. {_anew(work)}")
+        return {}
+    difference = _difference(old, new)
+    if difference is None:
+        return old
+    if started or saved_folders(work / "loss.jsonl"):
+        raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {_anew(work)}")
+    return {}
+
+
+def check_adapter(work: Path) -> None:
+    """Raise Tc3Error if the rows of `work` are not those that its adapter was trained and held out with."""
+    data = read_json(work / "run.json").get("data")
+    if data != _data(work):
+        raise Tc3Error(f"the rows in {work} have changed since the adapter was trained: run 03_train again.")
+
+
+def as_trained(config: Settings, work: Path) -> Settings:
+    """Return `config` with the model's settings of the run in `work`: its adapter fits the model as it was loaded."""
+    run = read_json(work / "run.json")
+    recorded = run["settings"].get("model") if _is_record(run) else None
+    recorded = recorded if isinstance(recorded, dict) else {}
+    return config.change(**{name: value for name, value in recorded.items() if hasattr(config.model, name)})
+
+
+def _set_aside(work: Path, outputs: str) -> None:
+    """Move an earlier run's files to the first free `run-N`."""
+    found = [work / name for name in {*RUN_FILES, outputs} if (work / name).exists()]
+    if found:
+        number = next(number for number in range(1, 10**6) if not (work / f"run-{number}").exists())
+        (work / f"run-{number}").mkdir()
+        for path in found:
+            path.rename(work / f"run-{number}" / path.name)
+        print(f"the earlier run is in {work / f'run-{number}'}")
+
+
+def _anew(work: Path) -> str:
+    return f"To start anew, set resume_from_checkpoint=False: what is in {work} moves to a folder of its own."
+
+
+def _is_record(value: dict[str, Any]) -> bool:
+    return all(isinstance(value.get(part), dict) for part in ("settings", "data")) and isinstance(value.get("run"), str)
+
+
+def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
+    """Return the first difference that makes the two another run, as one readable phrase."""
+    before, now = _identity(old["settings"]), _identity(new["settings"])
+    for name in sorted(now, key=lambda name: name != "plan"):  # it decides which others count
+        if before.get(name) != now[name]:
+            return f"{name} was {before.get(name)!r} and is now {now[name]!r}"
+    if (many := old.get("processes", 1)) != new["processes"]:
+        return f"--num_processes (of accelerate launch) was {many} and is now {new['processes']}"
+    if (sharding := old.get("sharding", new["sharding"])) != new["sharding"]:
+        return f"the model was sharded by {sharding or 'nothing'} and is now by {new['sharding'] or 'nothing'}"
+    for name, value in new["data"].items():
+        if old["data"].get(name) != value:
+            return f"{name} has changed since"
+    for name, what in (("template", "prompt template"), ("tokenizer", "tokenizer"), ("order", "order of the rows")):
+        if name in old and name in new and old[name] != new[name]:
+            return f"the {what} has changed since"
+    return None
+
+
+def _identity(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return the settings that decide what is learned."""
+    flat = _flat(settings)
+    free = set(_FREE)
+    if flat.get("plan") == "auto":
+        free |= _PLANNED
+        flat[_BATCH] = (flat.get("per_device_train_batch_size") or 0) * (flat.get("gradient_accumulation_steps") or 0)
+    if (flat.get("max_steps") or 0) > 0:
+        free.add("num_train_epochs")
+    return {name: value for name, value in flat.items() if name not in free}
+
+
+def _flat(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return settings by name, as they look after a way through JSON."""
+    parts = json.loads(json.dumps(settings)).values()
+    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+
+
+def _free_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
+    parts = [(_flat(record["settings"]), record.get("versions"), record.get("plan")) for record in (old, new)]
+    for before, now in zip(*parts, strict=True):
+        for name, value in (now or {}).items():
+            if before and name in before and before[name] != value:
+                yield f"{name} {before[name]} -> {value}"
+    if old.get("device") != new["device"]:
+        yield f"{old.get('device')} -> {new['device']}"
+
+
+def _data(work: Path) -> dict[str, str]:
+    try:
+        return {name: _sha256((work / name).read_bytes()) for name in ("train.jsonl", "eval.jsonl")}
+    except OSError as error:
+        raise Tc3Error(
+            f"cannot read {error.filename}: {error.strerror}. Run the settings cell again (it mounts Drive), or "
+            "01_prepare if it was never run."
+        ) from None
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _device() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"CPU, {torch.get_num_threads()} threads"
+    properties = torch.cuda.get_device_properties(0)
+    return f"{properties.name}, {properties.total_memory / 2**30:.1f} GiB"

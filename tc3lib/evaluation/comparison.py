@@ -1,0 +1,174 @@
+"""Has it learned? The answers before and after training, compared: what `report.json` holds."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from tc3lib.errors import Tc3Error
+from tc3lib.evaluation import metrics
+from tc3lib.evaluation.questions import by_part, trained_descriptions
+from tc3lib.files import read_json, read_rows
+from tc3lib.settings import Settings
+
+SHOWN = 3
+"""Answers of each kind in the report."""
+
+
+def compare(work: Path, config: Settings) -> dict[str, Any]:
+    """Return the comparison of `pretest.jsonl` with `posttest.jsonl`.
+
+    Returns:
+        `verdict` (`better`, `sentence`, `learned`); `rows` by part; `metrics`, each with its label and, by part, what
+        `metrics.compare` returns; `answers`: the `demo`, `best`, `worst` and `most_changed` pairs; and what the run
+        was: `data` (rows), `settings`, `plan`, `versions`, `gpu`, `time` (seconds), `memory` (GiB), `run`.
+
+    Raises:
+        Tc3Error: A file is missing, the two tests did not ask the same questions, or none is held out.
+    """
+    before, after = (read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest"))
+    both, trained = pairs(before, after), trained_descriptions(work)
+    old, new = by_part(before), by_part(after)
+    sums = {part: (metrics.score(old[part], trained), metrics.score(new[part], trained)) for part in old}
+    compared = {
+        name: {
+            "label": metric.label,
+            "better": metric.better,
+            "digits": metric.digits,
+            "parts": {part: metrics.compare(name, b[name], a[name]) for part, (b, a) in sums.items()},
+        }
+        for name, metric in metrics.METRICS.items()
+    }
+    run = read_json(work / "run.json")
+    result = run.get("result", {})
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "model_name": config.model.model_name,
+        "run": run.get("run"),
+        "verdict": {**verdict(compared), "learned": learned(compared, sums)},
+        "rows": {part: sum(row["part"] == part for row in after) for part in ("eval", "train", "demo")},
+        "metrics": compared,
+        "answers": _examples(both),
+        "data": _accounting(read_json(work / "prepare_report.json")),
+        "settings": {
+            name: dataclasses.asdict(section) if dataclasses.is_dataclass(section) else section
+            for name, section in vars(config).items()
+        }
+        | run.get("settings", {}),
+        "plan": run.get("plan", {}),
+        "versions": run.get("versions", {}),
+        "gpu": run.get("device"),
+        "time": {
+            "02_pretest: answers": round(sum(row["seconds"] for row in before), 1),
+            "03_train: training, the last call": result.get("seconds_of_last_call"),
+            "04_posttest: answers": round(sum(row["seconds"] for row in after), 1),
+        },
+        "memory": result.get("memory", {}),
+    }
+
+
+def verdict(compared: Mapping[str, Any]) -> dict[str, Any]:
+    """Say in a sentence whether the answers to held-out titles are better than before.
+
+    They are if the real descriptions have become likelier (loss), the answers are nearer to them (ROUGE-L and chrF: one
+    alone was once shown after training on shuffled descriptions), by more than to the description of any other product
+    (own), and end as often as before. Each must be shown: an interval that holds 0 is not enough.
+
+    Args:
+        compared: `metrics` of what `compare` returns.
+    """
+    held_out = {name: metric["parts"]["eval"] for name, metric in compared.items()}
+    says = {name: found["says"] for name, found in held_out.items()}
+    against = {name: says[name] != "better" for name in ("loss", "rougeL", "chrf", "own")}
+    against["eos_rate"] = says["eos_rate"] == "worse"
+    where = "on products that it was not trained on"
+    if not any(against.values()):
+        shown = "; ".join(_change(name, compared) for name in ("loss", "rougeL"))
+        return {"better": True, "sentence": f"Better than before {where}: {shown}."}
+    shown = "; ".join(f"{_change(name, compared)}, {says[name]}" for name, bad in against.items() if bad)
+    return {"better": False, "sentence": f"Not better than before {where}: {shown}."}
+
+
+def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
+    """Say whether the manner was learned, or the products of the training set, by how much the loss fell on each.
+
+    Args:
+        compared: As for `verdict`.
+        sums: By part, the `metrics.score` before and after.
+    """
+    found = compared["loss"]["parts"]
+    if "train" not in found:
+        return (
+            "Whether it learned the manner or these products was not asked: there are no questions of the training set."
+        )
+    draws = [
+        metrics.differences("loss", *(half["loss"] for half in sums[part]), seed) for seed, part in enumerate(found)
+    ]
+    low, high = metrics.interval(draws[0] - draws[1])
+    fell = {part: -values["difference"] for part, values in found.items()}
+    shown = (
+        f"the loss fell by {fell['train']:.4f} on products that it was trained on and by {fell['eval']:.4f} on others "
+        f"(difference {fell['train'] - fell['eval']:.4f}, 95 % interval {low:.4f} to {high:.4f})"
+    )
+    manner, products = found["eval"]["says"] == "better", low > 0
+    if manner and products:
+        return f"It learned the manner, and these products besides: {shown}."
+    if manner:
+        return f"It learned the manner; that it learned these products by heart is not shown: {shown}."
+    if products:
+        return f"It learned these products, not the manner: {shown}."
+    return f"That it learned anything is not shown: {shown}."
+
+
+def pairs(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows of both tests side by side: the answers as `before` and `after`, each with its ROUGE-L.
+
+    Raises:
+        Tc3Error: The two tests did not ask the same questions in the same order.
+    """
+    asked = [[(row["uid"], row["part"], row["title"], row["reference"]) for row in rows] for rows in (before, after)]
+    if asked[0] != asked[1]:
+        raise Tc3Error(
+            f"the pretest ({len(before)} answers) and the posttest ({len(after)}) did not ask the same questions: run "
+            "02_pretest and 04_posttest again after 01_prepare."
+        )
+    return [
+        {
+            **{key: new[key] for key in ("uid", "part", "title", "reference")},
+            "before": old["answer"],
+            "after": new["answer"],
+            **{
+                f"rougeL_{when}": None if new["reference"] is None else metrics.rouge_l(row["answer"], new["reference"])
+                for when, row in (("before", old), ("after", new))
+            },
+        }
+        for old, new in zip(before, after, strict=True)
+    ]
+
+
+def _change(name: str, compared: Mapping[str, Any]) -> str:
+    """Return "loss 0.8197 to 0.0706"."""
+    metric = compared[name]
+    found, names = metric["parts"]["eval"], {"rougeL": "ROUGE-L", "chrf": "chrF", "eos_rate": "ended by itself"}
+    values = [f"{found[when]:.{metric['digits']}f}" for when in ("before", "after")]
+    return f"{names.get(name, name)} {' to '.join(values)}"
+
+
+def _examples(both: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+    """Return the demo titles, and held-out answers: the best, the worst, and those of the rest that changed most."""
+    held_out = sorted((row for row in both if row["part"] == "eval"), key=lambda row: row["rougeL_after"])
+    best, others = held_out[::-1][:SHOWN], held_out[:-SHOWN]
+    changed = sorted(others[SHOWN:], key=lambda row: abs(row["rougeL_after"] - row["rougeL_before"]), reverse=True)
+    demo = [row for row in both if row["part"] == "demo"]
+    chosen = {"demo": demo, "best": best, "worst": others[:SHOWN], "most_changed": changed[:SHOWN]}
+    return {kind: [{"chosen": kind.replace("_", " "), **row} for row in rows] for kind, rows in chosen.items()}
+
+
+def _accounting(prepared: Mapping[str, Any]) -> dict[str, int]:
+    """Return what became of the catalogue's lines, from `prepare_report.json`."""
+    dropped = {f"dropped: {reason.replace('_', ' ')}": count for reason, count in prepared.get("dropped", {}).items()}
+    names = {"duplicates": "equal rows, counted once", "train": "drawn to train on", "eval": "drawn as held out"}
+    drawn = {names[name]: count for name, count in prepared.get("selected", {}).items() if name in names}
+    counts = {"lines read": prepared.get("read"), **dropped, "kept": prepared.get("kept"), **drawn}
+    return {label: count for label, count in counts.items() if count is not None}

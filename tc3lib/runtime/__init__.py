@@ -1,0 +1,1 @@
+"""The machine: work folder, Google Drive, packages, processes."""

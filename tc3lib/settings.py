@@ -1,0 +1,249 @@
+"""Every setting: its type, its meaning, and the recipe's value as its default. Presets change some of them.
+
+Names are those of unsloth, PEFT, TRL and transformers. They are unique over all sections, so that
+`settings.get("llama3_8b").change(max_steps=120)` needs no prefix.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from tc3lib.errors import Tc3Error
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
+Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSettings:
+    """Arguments of `FastLanguageModel.from_pretrained`."""
+
+    model_name: str = "unsloth/llama-3-8b-bnb-4bit"
+    """A Hugging Face repository or a local folder."""
+    max_seq_length: Count = 2048
+    """Tokens a row may have; a longer one loses the end of its description."""
+    dtype: Literal["float16", "bfloat16", "float32"] | None = None
+    """None: bfloat16 where the hardware has it, else float16."""
+    load_in_4bit: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraSettings:
+    """Arguments of `FastLanguageModel.get_peft_model`."""
+
+    r: Count = 16
+    lora_alpha: Count = 16
+    lora_dropout: Share = 0.0
+    bias: Literal["none", "all", "lora_only"] = "none"
+    target_modules: tuple[str, ...] = (
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
+    )  # fmt: skip
+    use_gradient_checkpointing: bool | Literal["unsloth"] = "unsloth"
+    random_state: int = 3407
+    """Seed of the adapter's first values; `seed` does not cover them."""
+    use_rslora: bool = False
+    loftq_config: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """Arguments of `trl.SFTConfig`."""
+
+    per_device_train_batch_size: Count = 8
+    gradient_accumulation_steps: Count = 4
+    warmup_steps: Annotated[float, msgspec.Meta(ge=0)] = 0.2
+    """Below 1 a share of all steps (transformers 4 called that `warmup_ratio`), else a number of steps."""
+    learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-5
+    max_steps: Annotated[int, msgspec.Meta(ge=-1)] = 60
+    """Optimiser steps; when positive it wins over `num_train_epochs`. -1: train for whole epochs."""
+    num_train_epochs: Annotated[float, msgspec.Meta(gt=0)] = 4
+    logging_steps: Count = 1
+    optim: str = "adamw_8bit"
+    weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.01
+    lr_scheduler_type: str = "linear"
+    seed: Annotated[int, msgspec.Meta(ge=0)] = 3407
+    output_dir: Annotated[str, msgspec.Meta(pattern=r"^\w[\w.-]*$")] = "outputs"
+    """Name of the checkpoints' folder in the work folder."""
+    save_strategy: Literal["no", "steps", "epoch"] = "steps"
+    save_steps: Count = 10
+    save_total_limit: Count | None = 3
+    """Newest checkpoints to keep, besides the one of the lowest held-out loss. None: all."""
+    eval_strategy: Literal["no", "steps", "epoch"] = "steps"
+    eval_steps: Count = 10
+    eval_on_start: bool = True
+    per_device_eval_batch_size: Count = 8
+    """Of plan="recipe"; else held-out rows pass through the card as in training."""
+    padding_free: bool | None = None
+    """Of plan="recipe": rows one after another instead of padded. None: as unsloth decides, on a GPU yes."""
+    report_to: str = "none"
+    """Gets the held-out losses; the train losses stand in `loss.jsonl`."""
+    resume_from_checkpoint: bool = True
+    """True: continue an interrupted run of the same settings. False: set it aside and start anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SaveSettings:
+    """When checkpoints are saved, besides TRL's settings."""
+
+    save_minutes: Annotated[float, msgspec.Meta(gt=0)] | None = 15
+    """Most minutes between two saves. None: no matter."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """How a step's rows pass through the card; the rows of a step, and their mathematics, are the same either way."""
+
+    plan: Literal["auto", "recipe"] = "auto"
+    """auto: no padding, micro-batches and checkpointing chosen for the memory at hand. recipe:
+    `per_device_train_batch_size`, `gradient_accumulation_steps` and `use_gradient_checkpointing` as they stand."""
+    memory_gib: Annotated[float, msgspec.Meta(gt=0)] | None = None
+    """The card's memory to plan for. None: what is free."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which rows a run sees."""
+
+    source: str = "trn.json"
+    """The catalogue, in the work folder or anywhere; with `.gz` or `.zip` added it is found too."""
+    fallback_source: str | None = None
+    """What is read where the work folder has no `trn.json` and `source` asks for nothing else."""
+    title_column: Annotated[str, msgspec.Meta(min_length=1)] = "title"
+    """What the catalogue calls the title: a key of JSON, or a column of CSV, Excel or Parquet."""
+    content_column: Annotated[str, msgspec.Meta(min_length=1)] = "content"
+    """What it calls the content."""
+    uid_column: Annotated[str, msgspec.Meta(min_length=1)] = "uid"
+    """What it calls the uid, which it need not have."""
+    clean: bool = True
+    """Unescape HTML, tidy white space, drop glued edition notes. False: only strip both ends."""
+    max_damaged: Share = 0.01
+    """Largest share of damaged lines that is put up with; they are passed over and listed in `quarantine.jsonl`."""
+    train_rows: Count | None = None
+    """None: as many as the planned steps use."""
+    eval_rows: Count = 128
+    """Held-out rows: scored before and after training, their loss logged while training."""
+    eval_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.05
+    """Share of all descriptions that are never trained on; `eval_rows` are drawn from them."""
+    question_rows: Count = 128
+    """Held-out rows, and as many rows of the training set, that are asked before and after training."""
+    sample_seed: int = 3407
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationSettings:
+    """How titles become texts. Decoding is greedy."""
+
+    demo_titles: tuple[str, ...] = ("Nice for Mice", "On Happiness, U.S. Edition", "The book of revelation")
+    """Titles whose answers are streamed before and after training."""
+    max_new_tokens: Count = 128
+    generation_batch_size: Count | None = None
+    """Titles that are answered at once. None: as many as the memory holds; without a GPU 32."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A whole run."""
+
+    preset: str = "llama3_8b"
+    requires_gpu: bool = True
+    model: ModelSettings = ModelSettings()
+    lora: LoraSettings = LoraSettings()
+    training: TrainingSettings = TrainingSettings()
+    saving: SaveSettings = SaveSettings()
+    planning: PlanSettings = PlanSettings()
+    data: DataSettings = DataSettings()
+    generation: GenerationSettings = GenerationSettings()
+
+    def change(self, **settings: Any) -> "Settings":
+        """Return a copy with some settings changed, whatever section they are in.
+
+        Args:
+            **settings: New values by setting name, for example `max_steps=120, lora_alpha=32`.
+
+        Raises:
+            Tc3Error: No setting has that name (the nearest one is named), or the value does not fit the setting.
+        """
+        known = setting_names()
+        sections: dict[str, dict[str, Any]] = {}
+        for name, value in settings.items():
+            if name not in known:
+                raise Tc3Error(f"there is no setting {name!r}. {nearest(name, known)}")
+            sections.setdefault(known[name], {})[name] = value
+        changed = {}
+        for section, values in sections.items():
+            old = getattr(self, section)
+            try:
+                changed[section] = msgspec.convert(dataclasses.asdict(old) | values, type(old))
+            except (msgspec.ValidationError, UnicodeError) as error:
+                raise Tc3Error(f"a setting does not fit: {error}".replace("`$.", "`")) from None
+        return dataclasses.replace(self, **changed)
+
+
+def rows_per_step(training: TrainingSettings) -> int:
+    """Return the rows of one optimiser step (the effective batch), over all processes."""
+    return training.per_device_train_batch_size * training.gradient_accumulation_steps
+
+
+def rows_needed(training: TrainingSettings) -> int | None:
+    """Return how many rows `max_steps` steps see at most; None if the run goes over all rows instead."""
+    return training.max_steps * rows_per_step(training) if training.max_steps > 0 else None
+
+
+def setting_names() -> dict[str, str]:
+    """Return every setting's name with the section it is in."""
+    sections = [field for field in dataclasses.fields(Settings) if dataclasses.is_dataclass(field.type)]
+    return {field.name: section.name for section in sections for field in dataclasses.fields(section.type)}
+
+
+def nearest(name: str, known: Any) -> str:
+    """Return a sentence that names the spelling meant, or all that there are."""
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(sorted(known))}."
+
+
+EMBEDDED = Path(__file__).resolve().parents[1] / "data"
+"""The embedded base model and catalogue."""
+
+
+def llama3_8b() -> Settings:
+    """Return the recipe of the Tech Challenge: Llama-3-8B in 4 bit, for one L4 or A100."""
+    return Settings()
+
+
+def tiny() -> Settings:
+    """Return the same run on the embedded model and catalogue: minutes on two CPU cores, no network."""
+    config = llama3_8b().change(
+        model_name=str(EMBEDDED / "base_model"),
+        max_seq_length=768,
+        fallback_source=str(EMBEDDED / "trn.json"),
+        use_gradient_checkpointing=False,
+        learning_rate=3e-3,
+        gradient_accumulation_steps=1,
+        max_steps=300,
+        save_steps=100,
+        eval_steps=50,
+        eval_rows=160,
+        eval_share=0.1,
+        question_rows=60,
+        max_new_tokens=512,
+        generation_batch_size=80,
+    )
+    return dataclasses.replace(config, preset="tiny", requires_gpu=False)
+
+
+_PRESETS = {function.__name__: function for function in (llama3_8b, tiny)}
+
+
+def get(name: str) -> Settings:
+    """Return the preset called `name`.
+
+    Raises:
+        Tc3Error: There is no such preset; the nearest one is named.
+    """
+    if name not in _PRESETS:
+        raise Tc3Error(f"there is no preset {name!r} (TC3_PRESET). {nearest(name, _PRESETS)}")
+    return _PRESETS[name]()

@@ -1,0 +1,192 @@
+import json
+import random
+
+import pytest
+
+from tc3lib import files, settings
+from tc3lib.catalogue import prepare as data
+from tc3lib.catalogue import sampling
+from tc3lib.errors import Tc3Error
+from tc3lib.prompts import description, format_record
+
+
+def write(path, products):
+    path.write_text("".join(json.dumps(product, ensure_ascii=False) + "\n" for product in products), encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def products():
+    """600 products: every tenth repeats a description under another title, every 20th repeats a title."""
+    rows = [{"uid": f"u{n}", "title": f"Mug {n}", "content": f"Mug with picture {n}."} for n in range(600)]
+    for n in range(0, 600, 10):
+        rows[n]["content"] = rows[(n + 5) % 600]["content"]
+    for n in range(0, 600, 20):
+        rows[n]["title"] = rows[(n + 7) % 600]["title"]
+    return rows
+
+
+def draw(folder, rows, **settings):
+    folder.mkdir()
+    data.prepare(write(folder / "trn.json", rows), folder / "out.json")
+    config = settings.tiny().change(eval_rows=30, eval_share=0.2, **settings).data
+    report = sampling.select(folder / "out.json", folder, config, train_rows=200, demo_titles=("Mug 3", "None"))
+    return report, *(files.read_rows(folder / f"{name}.jsonl") for name in ("train", "eval", "questions"))
+
+
+def test_no_description_and_no_title_is_on_both_sides(tmp_path, products):
+    report, train, held_out, questions = draw(tmp_path / "a", products)
+    assert (report.rows, len(train), len(held_out), len(questions)) == (600, 200, 30, 2 + 30 + 60)
+    assert (report.train, report.eval, report.questions) == (200, 30, 92)
+    assert not {description(row) for row in train} & {description(row) for row in held_out}
+    assert not {row["input_text"] for row in train} & {row["input_text"] for row in held_out}
+
+
+def test_rows_carry_their_uid_and_part(tmp_path, products):
+    _, train, held_out, questions = draw(tmp_path / "a", products)
+    by_uid = {row["uid"]: row for row in products}
+    for part, rows in (("train", train), ("eval", held_out), ("demo", questions[:1])):
+        for row in rows:
+            product = by_uid[row.pop("uid")]
+            assert row.pop("part") == part
+            assert row == format_record(product["title"], product["content"])
+
+
+def test_the_questions_are_the_demo_titles_then_held_out_then_trained_rows(tmp_path, products):
+    _, train, held_out, questions = draw(tmp_path / "a", products, question_rows=20)
+    assert [row["input_text"] for row in questions[:2]] == ["Mug 3", "None"]
+    assert {name: questions[1][name] for name in ("uid", "part", "response")} == {
+        "uid": None, "part": "demo", "response": None,
+    }  # fmt: skip
+    assert questions[2:] == held_out[:20] + train[:20]
+
+
+def test_the_draw_does_not_depend_on_the_files_order(tmp_path, products):
+    shuffled = random.Random(1).sample(products, len(products))
+    assert draw(tmp_path / "a", products)[1:] == draw(tmp_path / "b", shuffled)[1:]
+
+
+def test_added_rows_move_no_row_to_the_other_side(tmp_path, products):
+    more = [{"uid": f"v{n}", "title": f"Pan {n}", "content": f"Pan {n}."} for n in range(600)]
+    _, train, held_out, _ = draw(tmp_path / "a", products)
+    _, train_more, held_out_more, _ = draw(tmp_path / "b", products + more)
+    assert not {description(row) for row in train} & {description(row) for row in held_out_more}
+    assert not {description(row) for row in held_out} & {description(row) for row in train_more}
+
+
+def test_exact_duplicates_are_taken_once(tmp_path, products):
+    assert draw(tmp_path / "a", products)[1:] == draw(tmp_path / "b", products + products)[1:]
+
+
+def test_held_out_titles_are_asked_once(tmp_path):
+    rows = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": f"Mug with picture {n}."} for n in range(400)]
+    (tmp_path / "a").mkdir()
+    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
+    config = settings.tiny().change(eval_rows=30, eval_share=0.5).data
+    sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, train_rows=5)
+    titles = [row["input_text"] for row in files.read_rows(tmp_path / "a" / "eval.jsonl")]
+    assert len(titles) > 10
+    assert len(titles) == len(set(titles))
+
+
+def test_the_setting_train_rows_wins_over_what_the_plan_needs(tmp_path, products):
+    assert len(draw(tmp_path / "a", products, train_rows=50)[1]) == 50
+
+
+def test_files_that_do_not_belong_together_are_told(tmp_path, products):
+    draw(tmp_path / "a", products)
+    uids = (tmp_path / "a" / "out.uid.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "a" / "out.uid.jsonl").write_text("".join(uids[:-1]))
+    with pytest.raises(Tc3Error, match=r"out\.uid\.jsonl has 599 lines, .*out\.json 600: run 01_prepare"):
+        sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", settings.tiny().data)
+
+
+def test_another_seed_draws_others_from_the_whole_file(tmp_path, products):
+    one, other = draw(tmp_path / "a", products)[1], draw(tmp_path / "b", products, sample_seed=1)[1]
+    assert one != other
+    numbers = [int(row["uid"][1:]) for row in one]
+    assert sum(number < 300 for number in numbers) in range(70, 131)
+
+
+def test_too_few_rows_are_told(tmp_path, products):
+    with pytest.raises(Tc3Error, match=r"has 1 rows: .*both need at least one"):
+        draw(tmp_path / "a", products[:1])
+    with pytest.raises(Tc3Error, match=r"out\.json: run 01_prepare first"):
+        sampling.select(tmp_path / "out.json", tmp_path, settings.tiny().data)
+
+
+def test_of_equal_rows_the_smallest_uid_is_taken_wherever_it_stands(tmp_path, products):
+    twins = [{**row, "uid": f"a{row['uid']}"} for row in products]
+    _, train, held_out, questions = draw(tmp_path / "a", products + twins)
+    asked = [row for row in questions if row["input_text"] != "None"]
+    assert all(row["uid"].startswith("au") for row in train + held_out + asked)
+    assert draw(tmp_path / "b", twins + products)[1:] == (train, held_out, questions)
+
+
+def test_the_report_counts_what_is_repeated(tmp_path):
+    texts = [("Mug", "One."), ("Mug", "One."), ("Mug", "Two."), ("Pan", "Two."), ("Pot", "Three."), ("Jug", "Four.")]
+    rows = [{"uid": str(n), "title": title, "content": content} for n, (title, content) in enumerate(texts)]
+    (tmp_path / "a").mkdir()
+    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
+    config = settings.tiny().change(eval_rows=1, eval_share=0.5).data
+    report = sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config)
+    assert (report.rows, report.duplicates, report.repeated_titles, report.repeated_descriptions) == (6, 1, 2, 2)
+
+
+AWKWARD = [
+    'say "x"',
+    "back\\slash",
+    '","response":"The \'',
+    "x' is y",
+    "The 'x' is y",
+    "tab\there",
+    "é 😀",
+    "a\u2028b",
+    "{}",
+    "\x00",
+]
+
+
+def test_titles_and_descriptions_of_any_text_are_cut_where_they_end(tmp_path):
+    """The hashes are taken from the written line: its parts must be those of the record, whatever they hold."""
+    texts = [(title, content) for title in AWKWARD for content in AWKWARD]
+    texts += [(f"Mug {n}", f"A mug, number {n}.") for n in range(50)]
+    rows = [{"uid": str(n), "title": title, "content": content} for n, (title, content) in enumerate(texts)]
+    (tmp_path / "a").mkdir()
+    source = write(tmp_path / "a" / "trn.json", rows)
+    assert data.prepare(source, tmp_path / "a" / "out.json", clean=False).kept == 150
+    config = settings.tiny().change(eval_rows=2, eval_share=0.3).data
+    found = sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, demo_titles=tuple(AWKWARD))
+    assert (found.repeated_titles, found.repeated_descriptions, found.duplicates) == (90, 90, 0)
+    questions = files.read_rows(tmp_path / "a" / "questions.jsonl")
+    assert [row["input_text"] for row in questions if row["part"] == "demo"] == AWKWARD
+    for part in ("train", "eval", "questions"):
+        for row in files.read_rows(tmp_path / "a" / f"{part}.jsonl"):
+            title, content = texts[int(row["uid"])]
+            record = format_record(title.strip(), content.strip())
+            assert {name: row[name] for name in record} == record
+
+
+def test_each_side_is_a_uniform_sample(tmp_path):
+    """Over many seeds each row is trained on as often as any other, wherever it stands in the file."""
+    rows = [{"uid": str(n), "title": f"Mug {n}", "content": f"Mug with picture {n}."} for n in range(200)]
+    (tmp_path / "a").mkdir()
+    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
+    counts = [0] * 200
+    for seed in range(200):
+        config = settings.tiny().change(eval_rows=5, eval_share=0.2, sample_seed=seed).data
+        sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, train_rows=40)
+        for row in files.read_rows(tmp_path / "a" / "train.jsonl"):
+            counts[int(row["uid"])] += 1
+    assert sum(counts) == 200 * 40
+    chi_square = sum((count - 40) ** 2 / (40 * 0.8) for count in counts)
+    assert 130 < chi_square < 285  # 199 degrees of freedom, both tails about 1 in 10,000
+
+
+def test_a_line_that_is_no_record_is_told(tmp_path, products):
+    draw(tmp_path / "a", products)
+    lines = (tmp_path / "a" / "out.json").read_bytes().splitlines(keepends=True)
+    for spoilt in (b"spoilt\n", lines[7].replace(b'"response"', b'"answer"'), lines[7][:-3] + b"\n"):
+        (tmp_path / "a" / "out.json").write_bytes(b"".join([*lines[:7], spoilt, *lines[8:]]))
+        with pytest.raises(Tc3Error, match=r"out\.json, line 8 is not a record: run 01_prepare again"):
+            sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", settings.tiny().data)

@@ -1,0 +1,144 @@
+import html
+import re
+
+import pytest
+
+from tc3lib import models
+from tc3lib.catalogue.lookup import ABSENT, HELD_OUT, TRAINED, Catalogue, Found, Match
+from tc3lib.errors import Tc3Error
+from tc3lib.evaluation import asking, generation
+from tc3lib.evaluation.generation import Answer
+from tc3lib.files import write_rows
+
+
+@pytest.fixture(scope="module")
+def catalogue(rows, tmp_path_factory):
+    """The rows, the first 16 of them trained on."""
+    work = tmp_path_factory.mktemp("work")
+    write_rows(work / "trn_output.json", ({key: row[key] for key in ("input_text", "response")} for row in rows))
+    (work / "trn_output.uid.jsonl").write_text("".join(f'"{row["uid"]}"\n' for row in rows))
+    write_rows(work / "train.jsonl", rows[:16])
+    return Catalogue(work)
+
+
+@pytest.fixture(scope="module")
+def loaded(config):
+    return models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+
+
+@pytest.fixture(scope="module")
+def tuned(config):
+    """A model whose adapter does something, as one trained would."""
+    import torch
+
+    model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    model = models.add_lora(model, config.lora).eval()
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            parameter.data.normal_(std=0.5)
+    return model, tokenizer
+
+
+def answered(text, eos=True):
+    return Answer("Mug", text, [7] * 24, eos)
+
+
+def row(**changes):
+    return Match(**{"uid": "B1", "title": "Mug", "description": "A mug.", "mark": TRAINED, "score": 100.0, "exact": True} | changes)  # fmt: skip  # noqa: E501
+
+
+def test_both_answers_and_the_source_come_back_and_the_adapter_is_on_again(loaded, tuned, config, catalogue):
+    asked = asking.ask(*tuned, "steel mug no. 3", config.generation, catalogue)
+    assert asked.prompt_input == "Steel Mug No. 3"
+    assert [asked.base] == generation.generate(*loaded, ["Steel Mug No. 3"], config.generation)
+    assert [asked.tuned] == generation.generate(*tuned, ["Steel Mug No. 3"], config.generation)
+    assert asked.base.text != asked.tuned.text
+    (match,) = asked.found.matches
+    assert (match.uid, match.description, match.mark) == ("B000000003", "A mug of steel, 3 cm high.", TRAINED)
+
+
+@pytest.mark.parametrize(
+    ("question", "asked_for", "mark"),
+    [
+        ("  What is the Steel Mug No. 30? ", "Steel Mug No. 30", HELD_OUT),
+        ("Steal Mug No. 3", "Steal Mug No. 3", TRAINED),
+        ("Quantum socks", "Quantum socks", ABSENT),
+    ],
+)
+def test_the_prompt_has_the_title_that_a_question_contains_else_the_question(
+    loaded, config, catalogue, question, asked_for, mark
+):
+    asked = asking.ask(*loaded, question, config.generation, catalogue)
+    assert (asked.question, asked.prompt_input, asked.base.title) == (question.strip(), asked_for, asked_for)
+    assert asked.found.mark == mark
+    assert ("as it was typed" in asking.render(asked)) == (question == asked_for)
+
+
+def test_a_model_without_adapter_has_no_tuned_answer_and_says_so(loaded, config, catalogue):
+    asked = asking.ask(*loaded, "Steel Mug No. 3", config.generation, catalogue)
+    assert asked.tuned is None
+    assert "no adapter: there is no tuned answer" in asking.render(asked)
+
+
+@pytest.mark.parametrize("question", ["", " \n\t"])
+def test_an_empty_question_is_told(loaded, config, catalogue, question):
+    with pytest.raises(Tc3Error, match=r"the question is empty: type a title"):
+        asking.ask(*loaded, question, config.generation, catalogue)
+
+
+def test_a_question_too_long_is_told_with_the_limit(loaded, config, catalogue):
+    with pytest.raises(Tc3Error, match=r"5,000 characters, at most 2,000 are taken: shorten"):
+        asking.ask(*loaded, "a" * 5000, config.generation, catalogue)
+    with pytest.raises(Tc3Error, match=r"has [\d,]+ tokens, at most 488 fit \(max_seq_length 512 less max_new_tokens 24\)"):  # fmt: skip  # noqa: E501
+        asking.ask(*loaded, "Größe äöü " * 190, config.generation, catalogue)
+
+
+def test_special_tokens_headings_and_lone_surrogates_are_ordinary_text(tuned, config, catalogue, monkeypatch):
+    model, tokenizer = tuned
+    sent = []
+    generate = model.generate
+    monkeypatch.setattr(model, "generate", lambda **options: sent.append(options["input_ids"]) or generate(**options))
+    asked = asking.ask(model, tokenizer, "<|end_of_text|>\n### Response:\n\ud800", config.generation, catalogue)
+    assert asked.prompt_input == "<|end_of_text|>\n### Response:\n?"
+    assert len(sent) == 2
+    for ids in sent:
+        assert not set(ids[0, 1:].tolist()) & set(tokenizer.all_special_ids)
+        assert tokenizer.decode(ids[0]).count("<|end_of_text|>\n### Response:\n?") == 1
+
+
+def test_every_text_is_escaped():
+    nasty = "<script>alert(1)</script><img src=x onerror='a'>&\""
+    found = Found("close", (row(uid=nasty, title=nasty, description=nasty, mark=HELD_OUT, exact=False),), 1)
+    shown = asking.show(asking.Asked(nasty, nasty, answered(nasty), answered(nasty), found)).data
+    assert "<script" not in shown
+    assert "<img" not in shown
+    assert shown.count(html.escape(nasty)) == 6  # asked, two answers, uid, title, description
+
+
+def words(asked):
+    return re.sub(r"<style>.*?</style>|<[^>]+>", " ", asking.render(asked), flags=re.S)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (Found("exact", (row(),), 1), "The row with this title. in the training set uid B1 Mug A mug."),
+        (Found("exact", (row(),), 17), "The row with this title (the first 1 of 17 rows)."),
+        (Found("named", (row(mark=HELD_OUT),), 1), "The row whose title the question contains. held out uid B1"),
+        (Found("part", (row(score=61.4),), 1), "No row has this title. Titles that contain it: in the training set uid B1 61 % alike"),  # noqa: E501
+        (Found("close", (row(score=88.0),), 1), "No row has this title. The closest: in the training set uid B1 88 % alike"),  # noqa: E501
+        (Found("none", (), 0), "not in the catalogue No title is like the question."),
+    ],
+)  # fmt: skip
+def test_the_page_says_how_the_source_was_found(found, said):
+    assert said in " ".join(words(asking.Asked("Mug", "Mug", answered("x"), answered("y"), found)).split())
+
+
+def test_answers_cut_empty_or_very_long_are_marked():
+    found = Found("exact", (row(description="d" * 200_000),), 1)
+    text = words(asking.Asked("Mug", "Mug", answered("", eos=True), answered("A mug", eos=False), found))
+    assert "(nothing)" in text
+    assert text.count("cut at 24 tokens") == 1
+    assert "… (200,000 characters)" in text
+    assert len(text) < 5000

@@ -1,0 +1,116 @@
+"""The verdict: on a run that learned, and on runs that are broken in ways that happen."""
+
+import random
+
+import pytest
+
+from tc3lib import files, settings
+from tc3lib.errors import Tc3Error
+from tc3lib.evaluation import comparison
+
+WORDS = [f"word{n}" for n in range(400)]
+
+
+def test_row(number, part, answer, loss, uid=None):
+    reference = f"The 'Mug {number}' is {text(number)}"
+    return {
+        "uid": uid or f"u{number}", "part": part, "title": f"Mug {number}", "reference": reference, "answer": answer,
+        "tokens": 9, "eos": True, "loss_sum": loss * 10, "loss_tokens": 10, "seconds": 0.5,
+    }  # fmt: skip
+
+
+test_row.__test__ = False
+
+
+def text(number):
+    return " ".join(random.Random(number).sample(WORDS, 12))
+
+
+def write(work, before, after, train=()):
+    """Each of the two is a function of a row's number: its answer and its loss."""
+    for name, made in (("pretest", before), ("posttest", after)):
+        parts = [("eval", n) for n in range(30)] + [("train", n) for n in range(30, 60)] + [("demo", 99)]
+        files.write_rows(work / f"{name}.jsonl", [test_row(n, part, *made(n)) for part, n in parts])
+    files.write_rows(work / "train.jsonl", list(train))
+    return comparison.compare(work, settings.tiny())
+
+
+def both_tests(work):
+    return [files.read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest")]
+
+
+def base(number):
+    return text(number + 1000), 3.0 + number % 3 / 10
+
+
+def good(number):
+    return f"The 'Mug {number}' is {text(number)}", 1.0 + number % 3 / 10
+
+
+def test_a_run_that_learned_is_better(tmp_path):
+    report = write(tmp_path, base, good)
+    assert report["verdict"]["better"] is True
+    assert report["verdict"]["sentence"].startswith(
+        "Better than before on products that it was not trained on: loss 3.1"
+    )
+    assert report["rows"] == {"eval": 30, "train": 30, "demo": 1}
+    assert report["verdict"]["learned"].startswith("It learned the manner; that it learned these products by heart is")
+    assert report["time"]["02_pretest: answers"] == 30.5
+
+
+def test_an_adapter_that_is_not_applied_is_not_better(tmp_path):
+    report = write(tmp_path, base, base)
+    assert report["verdict"]["better"] is False
+    assert "no difference shown" in report["verdict"]["sentence"]
+    assert report["verdict"]["learned"].startswith("That it learned anything is not shown")
+
+
+def test_what_another_tokenizer_makes_of_it_is_not_better(tmp_path):
+    assert write(tmp_path, base, lambda n: ("qx zv " * 9, 11.0))["verdict"]["better"] is False
+
+
+def test_answers_in_the_right_manner_to_other_titles_are_not_better(tmp_path):
+    """As after training on shuffled labels: likelier texts, right opening, but of any product."""
+    report = write(tmp_path, base, lambda n: (f"The 'Mug {n}' is {text(n + 7)}", 2.0 + n % 3 / 10))
+    held_out = {name: metric["parts"]["eval"]["says"] for name, metric in report["metrics"].items()}
+    assert (held_out["loss"], held_out["opening"]) == ("better", "better")
+    assert report["verdict"]["better"] is False
+
+
+def test_a_model_that_no_longer_ends_is_not_better(tmp_path):
+    write(tmp_path, base, good)
+    rows = [row | {"eos": False} for row in files.read_rows(tmp_path / "posttest.jsonl")]
+    files.write_rows(tmp_path / "posttest.jsonl", rows)
+    report = comparison.compare(tmp_path, settings.tiny())
+    assert report["verdict"]["better"] is False
+    assert "ended by itself 1.0000 to 0.0000, worse" in report["verdict"]["sentence"]
+
+
+def test_what_only_the_trained_rows_show_is_learned_by_heart(tmp_path):
+    report = write(tmp_path, base, lambda n: good(n) if n >= 30 else base(n))
+    assert report["verdict"]["better"] is False
+    assert report["verdict"]["learned"].startswith("It learned these products, not the manner")
+
+
+def test_best_worst_and_most_changed_are_held_out_rows_and_none_is_shown_twice(tmp_path):
+    report = write(tmp_path, base, lambda n: good(n) if n in (4, 5, 6) else base(n))
+    shown = report["answers"]
+    assert {row["title"] for row in shown["best"]} == {"Mug 4", "Mug 5", "Mug 6"}
+    lowest = sorted(row["rougeL_after"] for row in comparison.pairs(*both_tests(tmp_path)) if row["part"] == "eval")
+    assert [row["rougeL_after"] for row in shown["worst"]] == lowest[:3]
+    moved = [abs(row["rougeL_after"] - row["rougeL_before"]) for row in shown["most_changed"]]
+    assert moved == sorted(moved, reverse=True)
+    held_out = [row for kind in ("best", "worst", "most_changed") for row in shown[kind]]
+    assert len({row["title"] for row in held_out}) == 9
+    assert {row["part"] for row in held_out} == {"eval"}
+    assert [row["chosen"] for row in held_out[::3]] == ["best", "worst", "most changed"]
+    assert [row["title"] for row in shown["demo"]] == ["Mug 99"]
+
+
+@pytest.mark.parametrize("change", [{"uid": "x"}, {"reference": "It is red."}, {"part": "train"}, None])
+def test_tests_of_different_questions_are_not_compared(tmp_path, change):
+    write(tmp_path, base, good)
+    rows = files.read_rows(tmp_path / "posttest.jsonl")
+    files.write_rows(tmp_path / "posttest.jsonl", [rows[0] | change, *rows[1:]] if change else rows[1:])
+    with pytest.raises(Tc3Error, match="did not ask the same questions: run 02_pretest and 04_posttest again"):
+        comparison.compare(tmp_path, settings.tiny())

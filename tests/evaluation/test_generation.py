@@ -1,0 +1,201 @@
+import dataclasses
+import json
+from contextlib import nullcontext
+
+import pytest
+
+from tc3lib import settings
+from tc3lib.errors import Tc3Error
+from tc3lib.evaluation import generation
+from tc3lib.prompts import encode_prompt
+
+TITLES = ["Steel Mug", "A Very Long Title of a Book about Lamps, Kettles and Other Things, Third Edition", "Mice"]
+SOURCES = [{"uid": "B000000001", "input_text": "Steel Mug"}]
+
+
+@pytest.fixture(scope="module")
+def asked(config):
+    """The base model in float32: low-precision sums differ with the padding, and greedy choices after them."""
+    from tc3lib import models
+
+    return models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+
+
+def test_answers_come_in_the_titles_order_and_are_what_generate_wrote(asked, config):
+    import torch
+
+    model, tokenizer = asked
+    answers = generation.generate(model, tokenizer, TITLES, config.generation)
+    assert [answer.title for answer in answers] == TITLES
+    for answer in answers:
+        prompt = encode_prompt(tokenizer, answer.title)
+        output = model.generate(
+            input_ids=torch.tensor([prompt], device=model.device),
+            max_new_tokens=24,
+            do_sample=False,
+            pad_token_id=tokenizer.pad_token_id,
+        )[0, len(prompt) :].tolist()
+        assert answer.eos == (tokenizer.eos_token_id in output)
+        assert answer.tokens == len(output)
+        assert answer.text == tokenizer.decode(output, skip_special_tokens=True).strip()
+
+
+def test_a_batch_answers_as_single_titles_do(asked, config):
+    """To the last token in float32, whatever a title is padded with; on a GPU as well, where these tests run on one."""
+    rows = [json.loads(line) for line in (settings.EMBEDDED / "trn.json").read_text(encoding="utf-8").splitlines()]
+    titles = TITLES + [row["title"] for row in rows if row["title"]][:600:30]
+    together = generation.generate(*asked, titles, config.change(max_new_tokens=16).generation)
+    alone = generation.generate(*asked, titles, config.change(max_new_tokens=16, generation_batch_size=1).generation)
+    assert together == alone
+    assert len({answer.text for answer in together}) > 15
+
+
+def test_an_answer_ends_at_eos_and_padding_behind_it_does_not_count(asked):
+    _, tokenizer = asked
+    words = tokenizer("A mug.", add_special_tokens=False).input_ids
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    ended = generation._answer(tokenizer, "Mug", [*words, eos, pad, pad])
+    assert (ended.text, ended.tokens, ended.eos) == ("A mug.", len(words) + 1, True)
+    cut = generation._answer(tokenizer, "Mug", words)
+    assert (cut.text, cut.tokens, cut.eos) == ("A mug.", len(words), False)
+
+
+def test_streaming_prints_each_answer_with_its_source(asked, config, capsys):
+    model, tokenizer = asked
+    answers = generation.stream(model, tokenizer, TITLES[:2], config.generation, SOURCES)
+    printed = capsys.readouterr().out
+    assert "Steel Mug  [source: uid B000000001]\n" in printed
+    assert f"{TITLES[1]}  [source: not in the catalogue]\n" in printed
+    assert all(answer.text in printed for answer in answers)
+    assert "### Input:" not in printed
+    assert answers == generation.generate(model, tokenizer, TITLES[:1], config.generation) + answers[1:]
+
+
+def test_one_title_may_be_given_as_a_string(asked, config):
+    model, tokenizer = asked
+    assert [a.title for a in generation.stream(model, tokenizer, "Steel Mug", config.generation)] == ["Steel Mug"]
+
+
+def test_a_model_that_trains_with_checkpointing_answers_as_in_evaluation_mode(config):
+    from tc3lib import models
+
+    model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    model = models.add_lora(model, config.change(use_gradient_checkpointing="unsloth").lora).eval()
+    expected = generation.generate(model, tokenizer, TITLES, config.generation)
+    model.train()
+    assert generation.generate(model, tokenizer, TITLES, config.generation) == expected
+    assert generation.stream(model, tokenizer, TITLES, config.generation) == expected
+    assert model.training
+
+
+def test_no_titles_no_answers(asked, config):
+    assert generation.generate(*asked, [], config.generation) == []
+
+
+@pytest.fixture
+def batches(monkeypatch):
+    """The prompts of each batch that the model was asked, in order; `fail` says whether one fails."""
+    seen, answer = [], generation._answer_batch
+
+    def ask(model, tokenizer, prompts, config):
+        seen.append(len(prompts))
+        if error := ask.fail(len(seen), len(prompts)):
+            raise error
+        return answer(model, tokenizer, prompts, config)
+
+    ask.fail = lambda number, size: None
+    ask.seen = seen
+    monkeypatch.setattr(generation, "_answer_batch", ask)
+    return ask
+
+
+def test_where_memory_runs_out_batches_are_halved_and_no_answer_is_lost(asked, config, batches, capsys):
+    import torch
+
+    titles = [f"Mug {n}" for n in range(10)]
+    batches.fail = lambda number, size: torch.OutOfMemoryError() if size > 3 else None
+    found = generation.generate(*asked, titles, config.change(generation_batch_size=8, max_new_tokens=4).generation)
+    assert [answer.title for answer in found] == titles
+    assert batches.seen == [8, 4, 2, 2, 2, 2, 2]
+    assert "out of memory with 8 titles at once: 4 from here on" in capsys.readouterr().out
+
+
+def test_a_title_that_memory_cannot_hold_is_told(asked, config, batches):
+    import torch
+
+    batches.fail = lambda number, size: torch.OutOfMemoryError()
+    with pytest.raises(Tc3Error, match=r"does not hold the answer to one title of \d+ tokens: lower max_new_tokens"):
+        generation.generate(*asked, ["Mug"], config.generation)
+
+
+def interrupted(asked, config, batches, kept, titles):
+    """Leave what a call leaves that was killed in its third batch of two."""
+    settings = config.change(generation_batch_size=2, max_new_tokens=4).generation
+    batches.fail = lambda number, size: KeyboardInterrupt() if number == 3 else None
+    with pytest.raises(KeyboardInterrupt):
+        generation.generate(*asked, titles, settings, kept)
+    batches.fail = lambda number, size: None
+    batches.seen.clear()
+    return settings
+
+
+def test_after_an_interruption_only_what_is_missing_is_asked(asked, config, batches, tmp_path, capsys):
+    titles = [f"Mug {n}" for n in range(8)]
+    settings = interrupted(asked, config, batches, tmp_path / "kept", titles)
+    found = generation.generate(*asked, titles, settings, tmp_path / "kept")
+    assert batches.seen == [2, 2]
+    assert "4 of 8 answers were there already" in capsys.readouterr().out
+    assert found == generation.generate(*asked, titles, settings)
+
+
+def test_a_kept_file_that_was_cut_short_costs_its_last_line_alone(asked, config, batches, tmp_path):
+    titles = [f"Mug {n}" for n in range(8)]
+    settings = interrupted(asked, config, batches, tmp_path / "kept", titles)
+    (tmp_path / "kept").write_bytes((tmp_path / "kept").read_bytes()[:-5])
+    found = generation.generate(*asked, titles, settings, tmp_path / "kept")
+    assert batches.seen == [1, 2, 2]
+    assert found == generation.generate(*asked, titles, settings)
+
+
+@pytest.mark.parametrize("change", ["titles", "settings", "adapter", "adapter off", "not ours"])
+def test_kept_answers_of_anything_else_are_not_taken(config, batches, tmp_path, change):
+    from tc3lib import models
+
+    model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    model = models.add_lora(model, config.lora).eval()
+    titles, kept = [f"Mug {n}" for n in range(8)], tmp_path / "kept"
+    settings = interrupted((model, tokenizer), config, batches, kept, titles)
+    with model.disable_adapter() if change == "adapter off" else nullcontext():
+        if change == "titles":
+            titles = [f"Cup {n}" for n in range(8)]
+        elif change == "settings":
+            settings = dataclasses.replace(settings, max_new_tokens=5)
+        elif change == "adapter":
+            next(weight for name, weight in model.named_parameters() if "lora_B" in name).data += 1
+        elif change == "not ours":
+            kept.write_bytes(b"\xff[1, 2]\n")
+        generation.generate(model, tokenizer, titles, settings, kept)
+    assert batches.seen == [2, 2, 2, 2]
+
+
+def test_a_kept_file_that_cannot_be_written_is_told_and_all_is_answered(asked, config, batches, tmp_path, capsys):
+    titles = [f"Mug {n}" for n in range(4)]
+    settings = config.change(generation_batch_size=2, max_new_tokens=4).generation
+    found = generation.generate(*asked, titles, settings, tmp_path / "gone" / "kept")
+    assert [answer.title for answer in found] == titles
+    assert capsys.readouterr().out.count("answers are not kept for an interruption") == 1
+
+
+def test_with_the_adapter_off_the_base_model_is_streamed(config):
+    from tc3lib import models
+
+    model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    expected = generation.stream(model, tokenizer, TITLES, config.generation)
+    model = models.add_lora(model, config.lora).eval()
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.normal_(std=0.3)
+    tuned = generation.stream(model, tokenizer, TITLES, config.generation)
+    assert tuned != expected
+    assert generation.stream(model, tokenizer, TITLES, config.generation, adapter=False) == expected
+    assert generation.stream(model, tokenizer, TITLES, config.generation) == tuned

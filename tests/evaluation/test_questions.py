@@ -1,0 +1,92 @@
+import math
+
+import pytest
+
+from tc3lib import files
+from tc3lib.errors import Tc3Error
+from tc3lib.evaluation import generation
+from tc3lib.evaluation import questions as evaluation
+from tc3lib.prompts import encode
+
+
+def row(uid="a", part="eval", reference="The mug is blue.", answer="The mug is blue.", eos=True, loss=2.0, tokens=4):
+    return {
+        "uid": uid, "part": part, "title": "Mug", "reference": reference, "answer": answer, "tokens": 5, "eos": eos,
+        "loss_sum": loss, "loss_tokens": tokens,
+    }  # fmt: skip
+
+
+def questions(work, rows):
+    files.write_rows(work / "questions.jsonl", rows)
+    return work
+
+
+def test_nothing_to_score_is_an_error(tmp_path):
+    files.write_rows(tmp_path / "train.jsonl", [])
+    for rows in ([], [row(part="demo")]):
+        with pytest.raises(Tc3Error, match="there are no held-out rows to score"):
+            evaluation.scores(rows, tmp_path)
+
+
+def test_held_out_and_trained_rows_are_scored_apart(tmp_path):
+    files.write_rows(tmp_path / "train.jsonl", [])
+    found = evaluation.scores([row(loss=2.0), row(part="train", loss=4.0), row(part="demo", loss=9.0)], tmp_path)
+    assert {part: values["loss"] for part, values in found.items()} == {"held out": 0.5, "trained on": 1.0}
+
+
+def test_completion_losses_are_those_of_the_models_own_loss(base, rows):
+    """Against the model's loss on one row at a time, prompt masked: nothing padded, nothing batched."""
+    import torch
+
+    model, tokenizer = base
+    rows = [rows[0], rows[1] | {"response": rows[1]["response"] * 5}, rows[2]]
+    model.train()
+    measured = evaluation.completion_losses(model, tokenizer, rows, max_length=512, batch_size=2)
+    assert model.training
+    model.eval()
+    for record, (loss, tokens) in zip(rows, measured, strict=True):
+        encoded = encode(tokenizer, record)
+        ids = torch.tensor([encoded["input_ids"]])
+        labels = ids.masked_fill(torch.tensor([encoded["completion_mask"]]) == 0, -100)
+        with torch.inference_mode():
+            expected = model(input_ids=ids, labels=labels).loss.item()
+        assert tokens == sum(encoded["completion_mask"])
+        assert math.isclose(loss / tokens, expected, rel_tol=0.02)  # the base computes in bfloat16
+
+
+def test_a_row_that_does_not_fit_is_told_before_the_answers_cost_time(base, config, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "generate", lambda *_: pytest.fail("generated first"))
+    with pytest.raises(Tc3Error, match="raise max_seq_length"):
+        evaluation.answer(*base, config.change(max_seq_length=20), questions(tmp_path, rows[:2]), "pretest")
+
+
+def test_answering_gives_a_row_for_every_question_and_keeps_it(base, config, rows, tmp_path):
+    unknown = {"uid": None, "part": "demo", "instruction": "", "input_text": "Lamp", "response": None}
+    found = evaluation.answer(*base, config, questions(tmp_path, [unknown, *rows[:3]]), "pretest")
+    assert [(r["uid"], r["part"], r["title"], r["reference"]) for r in found] == [(None, "demo", "Lamp", None)] + [
+        (r["uid"], "train", r["input_text"], r["response"]) for r in rows[:3]
+    ]
+    assert (found[0]["loss_sum"], found[0]["loss_tokens"]) == (None, None)
+    assert all(r["loss_tokens"] > 0 for r in found[1:])
+    assert all(0 < r["tokens"] <= 24 and r["answer"] for r in found)
+    assert files.read_rows(tmp_path / "pretest.jsonl") == found
+    assert {path.name for path in tmp_path.iterdir()} == {"questions.jsonl", "pretest.jsonl"}
+
+
+def test_interrupted_answers_are_kept_until_all_are_there(base, config, rows, tmp_path, monkeypatch):
+    work = questions(tmp_path, rows[:4])
+    answer_batch, sizes = generation._answer_batch, []
+
+    def stop(model, tokenizer, prompts, settings):
+        sizes.append(len(prompts))
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        return answer_batch(model, tokenizer, prompts, settings)
+
+    monkeypatch.setattr(generation, "_answer_batch", stop)
+    config = config.change(generation_batch_size=2)
+    with pytest.raises(KeyboardInterrupt):
+        evaluation.answer(*base, config, work, "pretest")
+    assert {path.name for path in work.iterdir()} == {"questions.jsonl", "pretest.partial.jsonl"}
+    assert len(evaluation.answer(*base, config, work, "pretest")) == 4
+    assert sizes == [2, 2, 2]

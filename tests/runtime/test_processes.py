@@ -1,0 +1,344 @@
+"""Two processes under `accelerate launch` are one run: the same steps, files and messages as in one process."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy
+import pytest
+
+from tc3lib import files, settings
+from tc3lib.errors import Tc3Error
+from tc3lib.runtime import processes
+from tc3lib.training import batches
+from tc3lib.training import run as training
+from tc3lib.training.progress import read_losses
+
+ROOT = Path(__file__).parents[2]
+RUNS = ROOT / "tests" / "process_runs.py"
+TOLERANCE = 1e-5
+EPOCH = (8, 8, 8, 1)
+LAUNCH = [
+    "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no",
+    "--dynamo_backend=no", "--main_process_port=0",
+]  # fmt: skip
+
+
+def start(arguments, **environment):
+    command = [sys.executable, *map(str, arguments)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment
+    if "--multi_gpu" in command:
+        environment |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_TORCH_DEVICE": "cpu"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, **pipes)
+
+
+def end(process, seconds=600):
+    """Return the exit status and what was printed; a process that hangs is told to end, and fails the test."""
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.terminate()
+        pytest.fail(f"it hangs: {process.communicate()[1][-3000:]}")
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """What `process_runs` leaves: in `one` of one process, in `two` of two."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, before, runs in (
+        ("one", [], ["whole", "answers"]),
+        ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed", "minutes", "answers"]),
+    ):
+        (folder / name).mkdir()
+        status, out, err = end(start([*before, RUNS, folder / name, *runs]))
+        assert status == 0, (out + err)[-6000:]
+    return folder
+
+
+def told(folder, name, process=0):
+    return json.loads((folder / f"{name}.{process}.json").read_text())
+
+
+def saved(folder, name):
+    return {int(path.name.split("-")[1]) for path in (folder / "two" / name / "outputs").iterdir()}
+
+
+@pytest.fixture
+def launched(monkeypatch):
+    """The environment of the first of two processes."""
+    for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "2")):
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+@pytest.fixture(scope="module")
+def alone(folder):
+    return told(folder / "one", "whole")
+
+
+@pytest.mark.parametrize("name", ["whole", "cut", "memory", "recipe"])
+def test_two_processes_make_the_steps_of_one(folder, alone, name):
+    """Also where one cuts its rows otherwise, or runs out of memory and makes its part again."""
+    found, other = told(folder / "two", name), told(folder / "two", name, 1)
+    assert (alone["processes"], found["processes"]) == (1, 2)
+    assert len(alone["losses"]) == 2 * len(EPOCH)
+    for what in ("losses", "norms", "eval_losses"):
+        assert found[what] == pytest.approx(alone[what], rel=TOLERANCE), what
+    assert found["adapter"] == other["adapter"]
+    assert not found["refused"]
+    assert bool(other["refused"]) == (name == "memory")
+
+
+@pytest.mark.parametrize("name", ["whole", "cut", "memory", "recipe"])
+def test_every_row_is_seen_once_an_epoch_in_the_step_of_one_process(folder, alone, name):
+    parts = [told(folder / "two", name, process)["seen"] for process in (0, 1)]
+    steps = range(1, 2 * len(EPOCH) + 1)
+    whole = {step: Counter(map(str, parts[0][str(step)] + parts[1][str(step)])) for step in steps}
+    assert whole == {step: Counter(map(str, alone["seen"][str(step)])) for step in steps}
+    for epoch in (0, 1):
+        rows = [whole[step] for step in steps[epoch * len(EPOCH) :][: len(EPOCH)]]
+        assert tuple(map(Counter.total, rows)) == EPOCH
+        assert set(sum(rows, Counter()).values()) == {1}
+    sizes = [[len(part[str(step)]) for step in steps] for part in parts]
+    assert sizes == [[4, 4, 4, 1] * 2, [4, 4, 4, 0] * 2]
+
+
+def test_told_to_stop_one_process_takes_the_other_along_and_both_continue_exactly(folder):
+    whole, resumed = (told(folder / "two", name) for name in ("undisturbed", "resumed"))
+    assert saved(folder, "stopped") == {3, 4, 6, 8}
+    assert saved(folder, "slow") == {3, 4}
+    for process in (0, 1):
+        assert told(folder / "two", "stopped", process) == {
+            name: f"stopped by SIGTERM after step {step} of 8: run it again."
+            for name, step in (("stopped", 4), ("stopped at the end", 8), ("slow", 4))
+        }
+    assert list(resumed["seen"]) == ["5", "6", "7", "8"]
+    for what in ("losses", "norms", "eval_losses", "adapter"):
+        assert resumed[what] == whole[what]
+
+
+def test_where_one_process_finds_it_is_time_to_save_all_do_a_step_later_unless_they_have(folder):
+    """Steps 3 and 6 are saved anyway."""
+    assert saved(folder, "minutes") == {2, 3, 5, 6, 8}
+
+
+def test_another_number_of_processes_is_another_run(folder, monkeypatch):
+    config = settings.tiny()
+    runs = [files.read_json(folder / name / "whole" / "run.json") for name in ("one", "two")]
+    assert runs[0]["order"] == runs[1]["order"]
+    for name, was, now in (("two", 2, 1), ("one", 1, 2)):
+        run = files.read_json(folder / name / "whole" / "run.json")
+        values = {key: value for part in run["settings"].values() for key, value in part.items()}
+        same = config.change(**values)
+        if now == 2:
+            monkeypatch.setattr(processes, "count", lambda: 2)
+        with pytest.raises(Tc3Error, match=rf"--num_processes \(of accelerate launch\) was {was} and is now {now}"):
+            training.plan_run([100] * 25, same, folder / name / "whole")
+        monkeypatch.setattr(processes, "count", lambda was=was: was)
+        assert training.plan_run([100] * 25, same, folder / name / "whole").steps == 8
+
+
+def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folder):
+    """A round has two titles for each process; where one has too little memory both go on with one."""
+    alone, *both = told(folder / "one", "answers"), *(told(folder / "two", "answers", process) for process in (0, 1))
+    assert alone["undisturbed"]["asked"] == 9
+    assert [found["undisturbed"]["asked"] for found in both] == [5, 4]
+    for found in (alone, *both):
+        for name in ("undisturbed", "again", "memory"):
+            assert found[name]["ids"] == alone["undisturbed"]["ids"]
+        assert found["lines"] == 1 + 9
+    assert alone["again"]["asked"] == 9 - 4
+    assert sum(found["again"]["asked"] for found in both) == 9 - 4
+
+
+def test_an_adapter_of_which_each_process_holds_a_part_is_saved_whole_and_its_norm_is_that_of_all(tmp_path):
+    status, out, err = end(start([*LAUNCH, RUNS, tmp_path, "sharded"]), seconds=120)
+    assert status == 0, (out + err)[-6000:]
+    saved = (tmp_path / "lora_model" / "adapter.safetensors").read_bytes()
+    assert saved == (tmp_path / "whole.0.safetensors").read_bytes()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "sharded", "lora_model", "whole.0.safetensors", "whole.1.safetensors", "norm.0.json", "norm.1.json",
+    }  # fmt: skip
+    for process in range(2):
+        norm, expected = told(tmp_path, "norm", process)
+        assert norm == pytest.approx(expected, rel=1e-5)
+
+
+def test_an_error_in_one_process_ends_the_run_with_its_message(tmp_path):
+    status, _, err = end(start([*LAUNCH, RUNS, tmp_path, "failed"]), seconds=300)
+    assert status != 0
+    assert "Tc3Error: there is something wrong here." in err
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """Notebook 03 as a script, stopped by SIGTERM to the launcher, and run again: where it wrote, what it printed."""
+    work = tmp_path_factory.mktemp("notebook")
+    rows = files.read_rows(make_rows(work))
+    files.write_rows(work / "train.jsonl", rows[:40])
+    files.write_rows(work / "eval.jsonl", rows[40:])
+    text = (ROOT / "notebooks" / "03_train.py").read_text()
+    old = "# max_steps=120, learning_rate=1e-4, clean=False,"
+    assert text.count(old) == 1
+    script = tmp_path_factory.mktemp("script") / "03_train.py"
+    changes = "max_steps=40, save_steps=20, eval_steps=20, warmup_steps=0, save_total_limit=None, dtype='float32',"
+    script.write_text(text.replace(old, changes + "load_in_4bit=False"))
+    environment = {"TC3_PRESET": "tiny", "TC3_HOME": str(work), "TMPDIR": str(script.parent)}
+    process = start([*LAUNCH, script], **environment)
+    while process.poll() is None and not any("loss" in row for row in read_losses(work / "loss.jsonl")):
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    return work, script.parent, end(process), end(start([*LAUNCH, script], **environment))
+
+
+def make_rows(work):
+    from test_equivalence import ROWS
+
+    files.write_rows(work / "rows.jsonl", ROWS[:50])
+    return work / "rows.jsonl"
+
+
+def test_sigterm_to_the_launcher_saves_the_step_and_ends_the_run(notebook):
+    _, _, (status, out, err), _ = notebook
+    assert status != 0
+    assert "safe to disconnect: step" in out, err[-6000:]
+    assert "Tc3Error: stopped by SIGTERM after step" in err
+
+
+def test_the_notebook_in_two_processes_continues_and_speaks_once(notebook):
+    work, _, _, (status, out, err) = notebook
+    assert status == 0, (out + err)[-6000:]
+    assert "continuing after step" in out
+    lines = [line for line in out.splitlines() if line]
+    assert [line for line, times in Counter(lines).items() if times > 1] == []
+    assert "in each of 2 processes" in out
+    assert err.count("training: 100%") == err.count("40/40") > 0
+    assert "training:   0%" not in err  # a second bar would begin anew
+    steps = [row["step"] for row in read_losses(work / "loss.jsonl") if "loss" in row]
+    assert steps == list(range(1, 41))
+
+
+def test_files_are_written_once_and_nothing_is_left_over(notebook):
+    work, temporary, _, _ = notebook
+    run = files.read_json(work / "run.json")
+    assert run["processes"] == 2
+    assert run["result"]["steps"] == 40
+    assert {path.name for path in work.iterdir()} == {
+        "rows.jsonl", "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json", "outputs", "lora_model",
+    }  # fmt: skip
+    last = work / "outputs" / f"checkpoint-40-{run['run']}"
+    assert {path.name for path in last.glob("rng_state*")} == {"rng_state_0.pth", "rng_state_1.pth"}
+    assert (last / "adapter_model.safetensors").stat().st_size > 0
+    assert (work / "lora_model" / "adapter_model.safetensors").exists()
+    assert not list(temporary.glob("tc3-*"))
+
+
+def row(length, label=1):
+    return {"input_ids": numpy.arange(length), "labels": numpy.where(numpy.arange(length) < 2, -100, label)}
+
+
+def test_rows_are_dealt_out_evenly_and_a_process_without_any_gets_one_without_labels():
+    rows = [row(length, label) for label, length in enumerate([9, 5, 7, 8, 6])]
+    parts = [batches.share(batches.collate, rows, index, 3) for index in range(3)]
+    assert [sorted(set(part["labels"].flatten().tolist()) - {-100}) for part in parts] == [[0], [1, 3], [2, 4]]
+    assert [part["labelled"] for part in parts] == [9 + 5 + 7 + 8 + 6 - 5 * 2] * 3
+    none = batches.share(batches.collate, rows[:2], 2, 3)
+    assert set(none["labels"].flatten().tolist()) == {-100}
+    assert none["lengths"] == batches.collate(rows[:1])["lengths"]
+    assert none["labelled"] == 9 + 5 - 2 * 2
+    trls = {"labels": none["labels"]}  # gets nothing that a model may refuse
+    assert batches.share(lambda rows: trls, rows, 0, 3) == trls
+
+
+def test_one_long_row_does_not_make_a_process_wait_for_the_other():
+    lengths = [600, 90, 80, 80, 70, 60, 50, 50]
+    parts = [batches.share(batches.collate, [row(length) for length in lengths], index, 2) for index in range(2)]
+    assert [len(part["lengths"]) - 1 for part in parts] == [4, 4]
+    assert sorted(map(batches.count_tokens, parts)) == [320, 760]
+
+
+@pytest.mark.parametrize(
+    ("joined", "device", "kind", "recipe", "message"),
+    [
+        (1, "cpu", "NO", False, "started 2 processes without a GPU for each: .*ACCELERATE_USE_CPU=true"),
+        (2, "cpu:0", "MULTI_CPU", False, "ACCELERATE_TORCH_DEVICE=cpu"),
+        (2, "cpu", "MULTI_CPU", False, None),
+        (2, "cuda:1", "DEEPSPEED", False, "with DEEPSPEED set plan='recipe'"),
+        (2, "cuda:1", "FSDP", False, "with accelerate's FSDP set plan='recipe'"),
+        (2, "cuda:1", "FSDP", True, "fsdp_version .* is None: only 2 is supported"),
+        (2, "cuda:1", "MULTI_GPU", False, None),
+    ],
+)
+def test_processes_that_are_not_joined_are_told(launched, joined, device, kind, recipe, message):
+    accelerator = SimpleNamespace(num_processes=joined, device=device, distributed_type=SimpleNamespace(value=kind))
+    launched.setattr("accelerate.PartialState", lambda cpu: SimpleNamespace(num_processes=1))
+    with pytest.raises(Tc3Error, match="started 2 processes without a GPU for each"):
+        processes.gather(1)
+    if message is None:
+        processes.check(accelerator, recipe=recipe)
+        return
+    with pytest.raises(Tc3Error, match=message):
+        processes.check(accelerator, recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("value", "sharded"), [("1", True), ("native", True), ("ON", True), ("0", False), ("", False), ("2", False)]
+)
+def test_a_model_that_unsloth_shards_needs_the_recipe(launched, value, sharded):
+    launched.setenv("UNSLOTH_FSDP2", value)
+    accelerator = SimpleNamespace(num_processes=2, device="cuda:1", distributed_type=SimpleNamespace(value="MULTI_GPU"))
+    processes.check(accelerator, recipe=True)
+    with pytest.raises(Tc3Error, match="with unsloth's FSDP2 set plan") if sharded else contextlib.nullcontext():
+        processes.check(accelerator, recipe=False)
+    launched.setenv("WORLD_SIZE", "1")
+    assert processes.sharding() is None
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [
+        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
+        ("ACCELERATE_USE_FSDP", "accelerate's FSDP"),
+        ("UNSLOTH_FSDP2", "unsloth's FSDP2"),
+    ],
+)
+def test_a_run_whose_model_is_sharded_otherwise_is_another_run(folder, launched, name, by):
+    """And that plan="auto" cannot shard is told before the model is loaded."""
+    work = folder / "two" / "recipe"
+    run = files.read_json(work / "run.json")
+    same = settings.tiny().change(**{key: value for part in run["settings"].values() for key, value in part.items()})
+    assert training.plan_run([100] * 25, same, work).steps == 8
+    launched.setenv(name, "true")
+    for setting, value in (("FSDP_VERSION", "2"), ("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")):
+        launched.setenv(setting, value)
+    with pytest.raises(Tc3Error, match=f"the model was sharded by nothing and is now by {by}"):
+        training.plan_run([100] * 25, same, work)
+    with pytest.raises(Tc3Error, match=f"with {by} set plan='recipe'"):
+        training.plan_run([100] * 25, same.change(plan="auto"), work)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("FSDP_VERSION", "1", r"--fsdp_version \(of accelerate launch\) is 1: only 2 is supported"),
+        ("FSDP_STATE_DICT_TYPE", None, r"--fsdp_state_dict_type \(of .*\) is None: only FULL_STATE_DICT is supported"),
+        ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT", "is SHARDED_STATE_DICT: only FULL_STATE_DICT is supported"),
+        ("UNSLOTH_TP_SIZE", "2", "UNSLOTH_TP_SIZE=2 is not supported: unset it"),
+        ("PARALLELISM_CONFIG_CP_SIZE", "2", "PARALLELISM_CONFIG_CP_SIZE=2 is not supported: unset it"),
+    ],
+)
+def test_what_cannot_be_shared_or_saved_is_told_before_the_model_is_loaded(folder, launched, name, value, message):
+    options = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
+    for option, given in (options | {name: value}).items():
+        launched.setenv(option, given) if given else launched.delenv(option, raising=False)
+    with pytest.raises(Tc3Error, match=message):
+        training.plan_run([100] * 25, settings.tiny().change(plan="recipe"), folder / "two" / "recipe")

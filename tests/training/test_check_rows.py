@@ -1,0 +1,223 @@
+"""What is learned of a row, and what is not, whatever its title and description hold."""
+
+import html
+
+import pytest
+
+from tc3lib import files, models, prompts
+from tc3lib.errors import Tc3Error
+from tc3lib.prompts import encode, format_record
+from tc3lib.training import check_rows as labels
+from tc3lib.training import run as training
+
+PLACES = {"start": "{}steel mug", "middle": "steel {} mug", "inside a word": "st{}eel mug", "end": "steel mug{}"}
+LOOKALIKES = ["### Response:", "### Response:\n", "\n\n### Response:\n", "### Instruction:\n", "\n\n### Input:\n"]
+
+
+def hostile(tokenizer):
+    """Every token that is more than text to the tokenizer, and the template's own headings."""
+    return [*dict.fromkeys([*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()]), *LOOKALIKES]
+
+
+def special_ids(tokenizer):
+    return {*tokenizer.all_special_ids, *tokenizer.get_added_vocab().values()}
+
+
+def hostile_records(tokenizer, place):
+    texts = [place.format(text) for text in hostile(tokenizer)]
+    plain = "steel mug"
+    pairs = [(title, content) for text in texts for title, content in ((text, plain), (plain, text), (text, text))]
+    return [format_record(title, content) for title, content in pairs]
+
+
+def prompt_text(record):
+    return prompts.PROMPT.format(prompts.INSTRUCTION, record["input_text"])
+
+
+def decode(tokenizer, ids):
+    return tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+
+
+def expected_labels(tokenizer, record, max_length=None):
+    row = encode(tokenizer, record, max_length)
+    start = len(prompts.encode_prompt(tokenizer, record["input_text"]))
+    return row["input_ids"], [-100] * start + row["input_ids"][start:]
+
+
+def test_the_embedded_tokenizer_has_special_tokens_to_try(tokenizer):
+    assert {"<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", tokenizer.pad_token} <= set(hostile(tokenizer))
+    assert len(special_ids(tokenizer)) >= 256
+    assert all(tokenizer.convert_tokens_to_ids(text) in special_ids(tokenizer) for text in hostile(tokenizer)[:-5])
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_no_text_becomes_a_special_token(tokenizer, place):
+    special = special_ids(tokenizer)
+    wrong = []
+    for record in hostile_records(tokenizer, place):
+        ids = encode(tokenizer, record)["input_ids"]
+        found = [(place, token) for place, token in enumerate(ids) if token in special]
+        if found != [(0, tokenizer.bos_token_id), (len(ids) - 1, tokenizer.eos_token_id)]:
+            wrong.append(record)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_no_text_moves_the_mask_which_starts_right_after_the_prompt(tokenizer, place):
+    wrong = []
+    for record in hostile_records(tokenizer, place):
+        ids, mask = encode(tokenizer, record).values()
+        prompt = prompts.encode_prompt(tokenizer, record["input_text"])
+        if ids[: len(prompt)] != prompt or mask != [0] * len(prompt) + [1] * (len(ids) - len(prompt)):
+            wrong.append(record)
+    assert wrong == []
+
+
+@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
+def test_every_text_comes_back_from_its_tokens(tokenizer, place):
+    wrong = []
+    for record in hostile_records(tokenizer, place):
+        ids, mask = encode(tokenizer, record).values()
+        start = mask.index(1)
+        texts = decode(tokenizer, ids[1:start]), decode(tokenizer, ids[start:-1])
+        if texts != (prompt_text(record), record["response"]):
+            wrong.append(record)
+    assert wrong == []
+
+
+def test_every_length_from_the_prompt_on_keeps_the_prompt_and_a_label(tokenizer):
+    """And eos is learned exactly where nothing is cut."""
+    texts = ["mug", "<|end_of_text|> mug", "### Response:\nmug"]
+    for record in [format_record(title, f"{text}, very fine") for title in texts for text in texts]:
+        full, mask = encode(tokenizer, record).values()
+        prompt = prompts.encode_prompt(tokenizer, record["input_text"])
+        for length in range(len(prompt) + 1, len(full) + 3):
+            ids, learned = encode(tokenizer, record, length).values()
+            assert (ids, learned) == (full[:length], mask[:length])
+            assert ids[: len(prompt)] == prompt
+            assert sum(learned) == min(length, len(full)) - len(prompt) >= 1
+            assert (tokenizer.eos_token_id in ids) == (length >= len(full))
+        for length in (1, len(prompt) - 1, len(prompt)):
+            with pytest.raises(Tc3Error, match=f"has {len(prompt)} tokens, max_seq_length is {length}:"):
+                encode(tokenizer, record, length)
+
+
+@pytest.mark.parametrize("plan", ["auto", "recipe"])
+def test_the_trainer_learns_exactly_that(base, config, tmp_path, plan):
+    """Neither TRL's preparation nor a collator moves a label, drops a row or cuts what is not too long."""
+    model, tokenizer = base
+    config, most = config.change(plan=plan), config.model.max_seq_length
+    records = [record for place in PLACES.values() for record in hostile_records(tokenizer, place)]
+    records += [format_record("steel mug", "very " * number) for number in range(400, 460)]
+    whole = prompts.token_lengths(tokenizer, records)
+    assert {most - 1, most, most + 1} <= set(whole)
+    files.write_rows(tmp_path / "train.jsonl", records)
+    model = models.add_lora(model, config.lora)
+    trainer = training.build_trainer(model, tokenizer, records, records[-60:], config, tmp_path)
+    expected = [expected_labels(tokenizer, record, most) for record in records]
+    assert [(list(row["input_ids"]), list(row["labels"])) for row in trainer.train_dataset] == expected
+    assert [labels[-1] == tokenizer.eos_token_id for _, labels in expected] == [length <= most for length in whole]
+    batch = trainer.data_collator([trainer.eval_dataset[number] for number in range(60)])
+    learned = [label for line in batch["labels"].tolist() for label in line if label != -100]
+    assert learned == [label for _, labels in expected[-60:] for label in labels if label != -100]
+
+
+class Changed:
+    """A tokenizer with some attributes replaced."""
+
+    def __init__(self, tokenizer, **attributes):
+        self.inner, self.attributes = tokenizer, attributes
+
+    def __getattr__(self, name):
+        return self.attributes[name] if name in self.attributes else getattr(self.inner, name)
+
+    def __call__(self, *arguments, **named):
+        return self.attributes.get("call", self.inner)(*arguments, **named)
+
+
+def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
+    long = prompts.format_record("Mug", "very " * 500)
+    found = labels.check(tokenizer, [*rows, long], 200)
+    assert found == (
+        "33 rows: each has one bos and the prompt that generation sends; 32 end in a learned eos, "
+        "1 were cut at 200 tokens"
+    )
+
+
+def test_a_pad_that_is_eos_is_refused(tokenizer, rows):
+    with pytest.raises(Tc3Error, match=r"pads with its eos '<\|end_of_text\|>'"):
+        labels.check(Changed(tokenizer, pad_token_id=tokenizer.eos_token_id), rows, 512)
+
+
+def test_a_second_bos_is_found(tokenizer, rows):
+    def with_bos(texts, **named):
+        found = tokenizer(texts, **named)
+        found["input_ids"] = [[tokenizer.bos_token_id, *ids] for ids in found["input_ids"]]
+        return found
+
+    with pytest.raises(Tc3Error, match=r"row 1 \('Steel Mug No\. 1'\) does not begin with one bos"):
+        labels.check(Changed(tokenizer, call=with_bos), rows, 512)
+
+
+def test_a_special_token_read_out_of_the_text_is_found(tokenizer):
+    def parsing(texts, **named):
+        return tokenizer(texts, **named | {"split_special_tokens": False})
+
+    row = prompts.format_record("Mug", "A mug.<|end_of_text|> More.")
+    labels.check(tokenizer, [row], 512)
+    with pytest.raises(Tc3Error, match="has a special token in its text"):
+        labels.check(Changed(tokenizer, call=parsing), [row], 512)
+
+
+def test_a_prompt_that_does_not_read_back_is_found(tokenizer, rows):
+    def lower(texts, **named):
+        return tokenizer([text.lower() for text in texts], **named)
+
+    with pytest.raises(Tc3Error, match="has a prompt that does not read back as it was written"):
+        labels.check(Changed(tokenizer, call=lower), rows, 512)
+
+
+def test_training_and_generation_that_disagree_are_found(tokenizer, rows, monkeypatch):
+    monkeypatch.setattr(labels, "encode_prompts", lambda tokenizer, rows: [[1, 2, 3]] * len(rows))
+    with pytest.raises(Tc3Error, match="has another prompt than generation sends"):
+        labels.check(tokenizer, rows, 512)
+
+
+def test_a_missing_eos_or_label_is_found(tokenizer, rows, monkeypatch):
+    encode_rows = prompts.encode_rows
+
+    def cut(tokenizer, rows, max_length):
+        encoded = encode_rows(tokenizer, rows, max_length)
+        return [{name: values[:-1] for name, values in row.items()} for row in encoded]
+
+    monkeypatch.setattr(labels, "encode_rows", cut)
+    with pytest.raises(Tc3Error, match="does not end in a learned eos"):
+        labels.check(tokenizer, rows, 512)
+
+    def unlearned(tokenizer, rows, max_length):
+        encoded = encode_rows(tokenizer, rows, max_length)
+        return [row | {"completion_mask": [0] * len(row["input_ids"])} for row in encoded]
+
+    monkeypatch.setattr(labels, "encode_rows", unlearned)
+    with pytest.raises(Tc3Error, match="has no label"):
+        labels.check(tokenizer, rows, 512)
+
+
+def test_the_inspector_tells_prompt_completion_and_end_apart_and_escapes_text(tokenizer):
+    rows = [
+        {"uid": "B1", **prompts.format_record("<b>Mug</b>", "A <i>mug</i> & more.")},
+        {"uid": "B2", **prompts.format_record("Pan", "very " * 500)},
+    ]
+    page = labels.show(tokenizer, rows, 200).data
+    first, second = page.split("<pre>")[1:]
+    prompt = prompts.PROMPT.format(prompts.INSTRUCTION, "<b>Mug</b>")
+    assert f"<span class='prompt'>{html.escape(tokenizer.bos_token + prompt)}</span>" in first
+    assert (
+        "<span class='learned'>The &#x27;&lt;b&gt;Mug&lt;/b&gt;&#x27; is A &lt;i&gt;mug&lt;/i&gt; &amp; more.</span>"
+        in first
+    )
+    assert "<span class='eos'>&lt;|end_of_text|&gt;</span>" in first
+    assert "<span class='cut'>cut at 200 tokens</span>" in second
+    assert "class='eos'" not in second
+    start = prompts.encode(tokenizer, rows[0])["completion_mask"].index(1)
+    assert f"uid B1: {start} tokens of prompt," in page

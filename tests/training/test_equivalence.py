@@ -1,0 +1,459 @@
+"""Every way to make a step is the same mathematics: in float32, on the embedded model, step by step."""
+
+import dataclasses
+import random
+import types
+
+import numpy
+import pytest
+
+from tc3lib import files, models, prompts, settings
+from tc3lib.errors import Tc3Error
+from tc3lib.training import batches
+from tc3lib.training import run as training
+from tc3lib.training.progress import read_losses
+
+STEPS = 50
+TOLERANCE = 1e-5
+RECIPE = {"plan": "recipe"}
+# Settings, tokens of a micro-batch (None: as planned), whether the prefix is shared, passes a step (None: several).
+VARIANTS = {
+    "recipe 32x1": ({**RECIPE, "per_device_train_batch_size": 32, "gradient_accumulation_steps": 1}, None, False, 1),
+    "recipe 4x8": ({**RECIPE, "per_device_train_batch_size": 4, "gradient_accumulation_steps": 8}, None, False, None),
+    "recipe, checkpointing": ({**RECIPE, "use_gradient_checkpointing": True}, None, False, 4),
+    "auto, one pass": ({}, None, True, 1),
+    "auto, micro-batches": ({}, 300, True, None),
+    "auto, prefix repeated": ({}, 700, False, None),
+    "auto, checkpointing": ({"use_gradient_checkpointing": True}, None, True, 1),
+}
+WORDS = ["a", "small", "steel", "glass", "cup", "of", "the", "and", "with", "a red lid", "(12 oz)", "né"]
+
+
+def make_rows(number, seed=0):
+    draw = random.Random(seed)
+
+    def words(most):
+        return " ".join(draw.choices(WORDS, k=draw.randint(1, most)))
+
+    return [{"uid": f"B{n:09d}", "part": "train", **prompts.format_record(words(2), words(9))} for n in range(number)]
+
+
+# A last step of an epoch has 26 rows, not 32.
+ROWS = make_rows(250)
+
+
+def changed(**changes):
+    """The recipe's batch, in float32 and without what only costs time."""
+    plain = settings.tiny().change(
+        load_in_4bit=False, dtype="float32", max_seq_length=512, save_strategy="no", eval_strategy="no",
+        eval_on_start=False, per_device_train_batch_size=8, gradient_accumulation_steps=4, max_steps=STEPS,
+        lr_scheduler_type="constant", learning_rate=3e-4,
+    )  # fmt: skip
+    return plain.change(**changes)
+
+
+def small(**changes):
+    """Four steps of eight rows."""
+    return changed(gradient_accumulation_steps=1, max_steps=4, **changes)
+
+
+def build(config, rows, work, max_tokens=None):
+    """Return the trainer of 03_train."""
+    work.mkdir(exist_ok=True)
+    for name in ("train", "eval"):
+        files.write_rows(work / f"{name}.jsonl", rows if name == "train" else rows[:8])
+    model, tokenizer = models.load_base_model(config.model)
+    fit = training.fit(model, prompts.token_lengths(tokenizer, rows), config)
+    fit = dataclasses.replace(fit, max_tokens=max_tokens) if max_tokens else fit
+    model = models.add_lora(model, fit.lora)
+    return training.build_trainer(model, tokenizer, rows, rows[:8], config, work, fit)
+
+
+def train(config, rows, work, max_tokens=None, prepare=None):
+    """Train, and return what was logged and seen; `prepare` is called with the trainer before it starts."""
+    trainer = build(config, rows, work, max_tokens)
+    run = types.SimpleNamespace(trainer=trainer, seen={}, prefixes=set(), passes=0, layer_passes=0)
+    step = trainer.training_step
+
+    def watch(model, inputs, *arguments):
+        run.seen.setdefault(trainer.state.global_step + 1, []).extend(rows_of(inputs))
+        run.prefixes.add(inputs["lengths"][0] if "lengths" in inputs else 0)
+        return step(model, inputs, *arguments)
+
+    def count(name):
+        return lambda *_: setattr(run, name, getattr(run, name) + 1)
+
+    trainer.training_step = watch
+    trainer.model.register_forward_pre_hook(count("passes"))
+    layers(trainer.model)[0].register_forward_pre_hook(count("layer_passes"))
+    if prepare:
+        prepare(trainer)
+    training.train(trainer, config, work)
+    run.history = read_losses(work / "loss.jsonl")
+    run.losses = numpy.array([row["loss"] for row in run.history if "loss" in row])
+    run.norms = numpy.array([row["grad_norm"] for row in run.history if "loss" in row])
+    run.eval_losses = numpy.array([row["eval_loss"] for row in run.history if "eval_loss" in row])
+    run.adapter = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
+    return run
+
+
+def layers(model):
+    return model.get_base_model().model.layers
+
+
+def rows_of(inputs):
+    """Return ids and labels of each row of a batch, padded or collated."""
+    ids, labels = inputs["input_ids"], inputs["labels"]
+    if "lengths" not in inputs:
+        whole = inputs["attention_mask"].bool()
+        return [(i[w].tolist(), label[w].tolist()) for i, label, w in zip(ids, labels, whole, strict=True)]
+    (ids,), (labels,), (prefix, *lengths) = ids.tolist(), labels.tolist(), inputs["lengths"]
+    ends = prefix + numpy.cumsum(lengths)
+    return [
+        tuple(line[:prefix] + line[end - length : end] for line in (ids, labels))
+        for end, length in zip(ends, lengths, strict=True)
+    ]
+
+
+def differences(run, other):
+    """Return the signed relative differences of losses and gradient norms, step by step."""
+    return (run.losses - other.losses) / other.losses, (run.norms - other.norms) / other.norms
+
+
+def same_adapters(run, other, tolerance):
+    """Whether each matrix is the same but for `tolerance` of its own length; 0: to the bit."""
+    pairs = [(run.adapter[name], other.adapter[name]) for name in other.adapter]
+    return len(pairs) == 42 and all(float((a - b).norm()) <= tolerance * float(b.norm()) for a, b in pairs)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """The recipe as it stands: 4 padded micro-batches of 8 rows."""
+    return train(changed(**RECIPE), ROWS, tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture(scope="module", params=VARIANTS)
+def variant(request, tmp_path_factory):
+    changes, max_tokens, shared, _ = VARIANTS[request.param]
+    collate = batches.collate
+    with pytest.MonkeyPatch.context() as patch:
+        if "plan" not in changes and not shared:
+            patch.setattr(batches, "collate", lambda rows, share_prefix: collate(rows, share_prefix=False))
+        run = train(changed(**changes), ROWS, tmp_path_factory.mktemp("variant"), max_tokens)
+    run.name = request.param
+    return run
+
+
+def test_each_variant_is_made_as_its_name_says(variant, reference):
+    _, _, shared, passes = VARIANTS[variant.name]
+    assert reference.passes == 4 * STEPS
+    assert variant.passes == passes * STEPS if passes else variant.passes > 2 * STEPS
+    assert all(variant.prefixes) == shared
+
+
+def test_checkpointing_computes_each_layer_twice_and_nothing_else_does(variant):
+    """Only then is it on: it needs the layers in training mode."""
+    assert variant.layer_passes == variant.passes * (2 if "checkpointing" in variant.name else 1)
+
+
+def test_each_step_has_the_same_rows_and_labels(variant, reference):
+    assert list(reference.seen) == list(range(1, STEPS + 1))
+    assert {len(rows) for rows in reference.seen.values()} == {32, 26}
+    assert variant.seen == reference.seen
+
+
+def test_losses_and_gradient_norms_are_the_same_step_by_step(variant, reference):
+    losses, norms = differences(variant, reference)
+    assert len(losses) == STEPS
+    assert reference.losses[-1] < reference.losses[0] / 2
+    assert abs(losses).max() < TOLERANCE
+    assert abs(norms).max() < TOLERANCE
+
+
+def test_no_one_sided_drift(variant, reference):
+    """Rounding errors have both signs, so their mean is far below one float32 step (1.2e-7 of a value).
+
+    What makes one side learn a little faster has one sign, and grows: it shows in the mean long before it shows in a
+    single step, and most in the last ten.
+    """
+    losses, norms = differences(variant, reference)
+    assert abs(losses.mean()) < TOLERANCE / 50
+    assert abs(losses[-10:].mean()) < TOLERANCE / 20
+    assert abs(norms[-10:]).max() < TOLERANCE
+
+
+def encoded(tokenizer, records):
+    rows = [prompts.encode(tokenizer, record) for record in records]
+    return [
+        {"input_ids": row["input_ids"], "labels": numpy.where(row["completion_mask"], row["input_ids"], -100)}
+        for row in rows
+    ]
+
+
+def logits(model, batch):
+    """Return the logits of each row of a collated batch, the prefix's with each."""
+    import torch
+
+    with torch.no_grad(), models.shared_prefix(model, batch["lengths"], torch.device("cpu")):
+        line = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits[0]
+    prefix, *rests = line.split(batch["lengths"])
+    return [torch.cat([prefix, rest]) for rest in rests]
+
+
+def assert_same_logits(found, expected):
+    """But for rounding, which goes with the largest of them (about 25)."""
+    assert found.shape == expected.shape
+    assert float((found - expected).abs().max()) < TOLERANCE * float(expected.abs().max())
+
+
+def logits_alone(model, row):
+    import torch
+
+    with torch.no_grad():
+        return model(input_ids=torch.as_tensor(row["input_ids"])[None], use_cache=False).logits[0]
+
+
+@pytest.fixture(scope="module")
+def model():
+    """An adapter that does something: B is not zero."""
+    import torch
+
+    config = changed()
+    model, tokenizer = models.load_base_model(config.model)
+    model = models.add_lora(model, config.lora).eval()
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    return model, tokenizer
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_a_document_in_a_micro_batch_has_the_logits_it_has_alone(model, share_prefix):
+    model, tokenizer = model
+    rows = encoded(tokenizer, ROWS[:8])
+    batch = batches.collate(rows, share_prefix)
+    assert bool(batch["lengths"][0]) == share_prefix
+    for row, together in zip(rows, logits(model, batch), strict=True):
+        assert_same_logits(together, logits_alone(model, row))
+
+
+@pytest.mark.parametrize("changed", [0, 3, 7])
+@pytest.mark.parametrize("share_prefix", [True, False])
+def test_a_changed_document_leaves_every_other_ones_logits_alone(model, share_prefix, changed):
+    model, tokenizer = model
+    rows = encoded(tokenizer, ROWS[:8])
+    other = [*rows]
+    [other[changed]] = encoded(tokenizer, [prompts.format_record("1,000 Ways to Fry Eggs", "Butter. " * 12)])
+    before, after = (logits(model, batches.collate(rows, share_prefix)) for rows in (rows, other))
+    for number in range(8):
+        if number != changed:
+            assert_same_logits(after[number], before[number])
+    assert len(after[changed]) != len(before[changed])
+
+
+def random_rows(seed):
+    """Rows that share a random number of first tokens, sometimes all of a prompt."""
+    draw = numpy.random.default_rng(seed)
+    shared = draw.integers(1, 30)
+    rows = []
+    for _ in range(draw.integers(1, 20)):
+        prompt, response = shared + draw.integers(0, 12), draw.integers(1, 60)
+        ids = numpy.concatenate([numpy.arange(shared), draw.integers(100, 103, prompt - shared + response)])
+        rows.append({"input_ids": ids, "labels": numpy.where(numpy.arange(len(ids)) < prompt, -100, ids)})
+    return rows
+
+
+@pytest.mark.parametrize("share_prefix", [True, False])
+@pytest.mark.parametrize("seed", range(30))
+def test_a_batch_and_its_micro_batches_keep_rows_order_labels_and_prefix(seed, share_prefix):
+    rows = random_rows(seed)
+    expected = [(row["input_ids"].tolist(), row["labels"].tolist()) for row in rows]
+    batch = batches.collate(rows, share_prefix)
+    prefix = batch["lengths"][0]
+    assert rows_of(batch) == expected
+    assert batches.count_tokens(batch) == sum(len(ids) for ids, _ in expected)
+    for most in (1, 40, 100, 250, 10_000):
+        parts = list(batches.split(batch, most))
+        assert [row for part in parts for row in rows_of(part)] == expected
+        assert {part["lengths"][0] for part in parts} == {prefix}
+        sizes = [sum(part["lengths"]) for part in parts]
+        for part, size in zip(parts, sizes, strict=True):
+            positions = [numpy.arange(prefix), *(prefix + numpy.arange(length) for length in part["lengths"][1:])]
+            assert part["position_ids"][0].tolist() == numpy.concatenate(positions).tolist()
+            assert part["input_ids"].shape == part["labels"].shape == (1, size)
+            assert size <= most or len(part["lengths"]) == 2
+        firsts = [part["lengths"][1] for part in parts[1:]]
+        assert all(size + first > most for size, first in zip(sizes, firsts, strict=False))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_the_shared_prefix_is_the_longest_that_leaves_each_prompt_a_token(seed):
+    """Its last token predicts the first label."""
+    rows = random_rows(seed)
+    prefix = batches.collate(rows)["lengths"][0]
+    shortest = min(numpy.count_nonzero(row["labels"] == -100) for row in rows)
+    heads = [{tuple(row["input_ids"][:length]) for row in rows} for length in (prefix, prefix + 1)]
+    assert prefix < shortest
+    assert len(heads[0]) == 1
+    assert prefix == shortest - 1 or len(heads[1]) > 1
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.1])
+def test_two_runs_of_one_seed_are_the_same_to_the_bit(tmp_path, dropout):
+    first, second = (
+        train(small(lora_dropout=dropout), ROWS[:24], tmp_path / name, max_tokens=200) for name in ("first", "second")
+    )
+    assert first.history == second.history
+    assert same_adapters(first, second, 0)
+    assert first.passes > 4
+
+
+def test_dropout_takes_the_shared_prefix_away_and_changes_the_losses(tmp_path):
+    without, with_dropout = (
+        train(small(lora_dropout=dropout), ROWS[:24], tmp_path / str(dropout)) for dropout in (0.0, 0.1)
+    )
+    assert 0 not in without.prefixes
+    assert with_dropout.prefixes == {0}
+    assert abs(differences(with_dropout, without)[0]).max() > 1e-4
+    assert abs(differences(with_dropout, without)[0]).max() < 0.1
+
+
+# AdamW divides a gradient by its own size, so it makes a whole step of one that is nothing but rounding; with SGD an
+# adapter differs only as much as the gradients do.
+DISTURBED = {
+    "optim": "sgd", "learning_rate": 1e-2, "eval_strategy": "steps", "eval_steps": 2, "eval_on_start": True,
+}  # fmt: skip
+
+
+def memory_for(tokens, where, passes_before=0, times=1):
+    """Let micro-batches of more than `tokens` run out of memory, half-way through the model or back.
+
+    Args:
+        tokens: What the memory holds.
+        where: "forward", "backward" or "evaluation".
+        passes_before: So many of the larger ones pass.
+        times: How often it happens.
+    """
+    import torch
+
+    def prepare(trainer):
+        state = types.SimpleNamespace(now=0, larger=0, times=0)
+        trainer.refused = []
+
+        def enter(_, args, kwargs):
+            state.now = kwargs["input_ids"].shape[1]
+            state.larger += state.now > tokens and torch.is_grad_enabled() == (where != "evaluation")
+
+        def refuse(*_):
+            wanted = torch.is_grad_enabled() if where == "forward" else not torch.is_grad_enabled()
+            if wanted and state.now > tokens and state.larger > passes_before and len(trainer.refused) < times:
+                learned = any(parameter.grad is not None for parameter in trainer.model.parameters())
+                trainer.refused.append((trainer.state.global_step + 1, state.now, learned))
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        trainer.model.register_forward_pre_hook(enter, with_kwargs=True)
+        if where == "backward":
+            weight = layers(trainer.model)[1].self_attn.q_proj.lora_B["default"].weight
+            weight.register_post_accumulate_grad_hook(refuse)
+        else:
+            layers(trainer.model)[-1].register_forward_pre_hook(refuse)
+
+    return prepare
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    return train(small(**DISTURBED), ROWS[:24], tmp_path_factory.mktemp("undisturbed"), max_tokens=180)
+
+
+def assert_same(run, other):
+    assert [row["step"] for row in run.history] == [row["step"] for row in other.history]
+    assert run.trainer.state.global_step == 4
+    for values in differences(run, other):
+        assert abs(values).max() < TOLERANCE
+    assert abs(run.eval_losses / other.eval_losses - 1).max() < TOLERANCE
+    assert same_adapters(run, other, TOLERANCE)
+
+
+@pytest.mark.parametrize(("where", "passes_before"), [("forward", 3), ("backward", 3), ("evaluation", 1)])
+def test_a_step_that_runs_out_of_memory_is_made_again_in_halves(tmp_path, undisturbed, capsys, where, passes_before):
+    """Not at a step's first micro-batch, so that the gradient of those before it has to go."""
+    run = train(small(**DISTURBED), ROWS[:24], tmp_path, 180, memory_for(80, where, passes_before))
+    [(step, tokens, learned)] = run.trainer.refused
+    assert (step, learned) == ((1, False) if where == "evaluation" else (2, True))
+    assert 80 < tokens <= 180
+    assert run.trainer.max_tokens == tokens // 2
+    [message] = [line for line in capsys.readouterr().out.splitlines() if "out of memory" in line]
+    assert message == (
+        f"out of memory with {tokens} tokens in a micro-batch, after step {step - 1}: the same rows again, in "
+        f"micro-batches of at most {tokens // 2} tokens from here on"
+    )
+    assert_same(run, undisturbed)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward"])
+def test_micro_batches_are_halved_until_they_fit(tmp_path, undisturbed, where):
+    run = train(small(**DISTURBED), ROWS[:24], tmp_path, 1000, memory_for(120, where, times=99))
+    assert len(run.trainer.refused) > 1
+    assert {step for step, *_ in run.trainer.refused} == {1}
+    assert run.trainer.max_tokens <= 120
+    assert_same(run, undisturbed)
+
+
+def test_a_step_made_again_draws_the_same_dropout(tmp_path):
+    config = small(lora_dropout=0.1)
+    again = train(config, ROWS[:24], tmp_path / "again", 400, memory_for(200, "backward", passes_before=1))
+    half = train(config, ROWS[:24], tmp_path / "half", again.trainer.max_tokens)
+    assert [step for step, *_ in again.trainer.refused] == [1]
+    assert again.history == half.history
+    assert same_adapters(again, half, 0)
+
+
+@pytest.mark.parametrize("where", ["forward", "backward", "evaluation"])
+def test_a_single_row_that_does_not_fit_is_told_with_the_setting_to_lower(tmp_path, where):
+    with pytest.raises(
+        Tc3Error, match=r"does not hold one row of \d+ tokens: set memory_gib lower .* or a lower max_seq_length"
+    ):
+        train(small(**DISTURBED), ROWS[:24], tmp_path, prepare=memory_for(10, where, times=99))
+
+
+def test_a_single_row_is_tried_again_before_it_is_given_up(tmp_path, undisturbed):
+    """What other micro-batches left in the memory may have been in its way."""
+    run = train(small(**DISTURBED), ROWS[:24], tmp_path, 10, memory_for(10, "backward", passes_before=3))
+    assert len(run.trainer.refused) == 1
+    assert run.trainer.max_tokens == 10
+    assert_same(run, undisturbed)
+
+
+def test_the_held_out_loss_is_the_mean_over_all_labels_however_batched(tmp_path):
+    import torch
+
+    trainer = build(small(), ROWS[:24], tmp_path)
+    rows = [trainer.eval_dataset[number] for number in range(8)]
+    expected = [
+        torch.nn.functional.cross_entropy(
+            logits_alone(trainer.model, row)[:-1], torch.tensor(row["labels"][1:]), reduction="none"
+        )[row["labels"][1:] != -100]
+        for row in rows
+    ]
+    expected = float(torch.cat(expected).mean())
+    for rows_a_batch, tokens in ((1, 1000), (3, 1000), (3, 90), (8, 1000), (8, 120)):
+        trainer.args.per_device_train_batch_size, trainer.max_tokens = rows_a_batch, tokens
+        assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=TOLERANCE)
+
+
+@pytest.mark.parametrize("plan", ["auto", "recipe"])
+def test_the_learning_rate_of_each_of_the_recipes_60_steps(tmp_path, plan):
+    """Warm-up over a fifth of the steps, then a straight line to 0; the first step is made with 0."""
+    recipe = settings.llama3_8b().training
+    config = changed(
+        plan=plan, per_device_train_batch_size=1, gradient_accumulation_steps=1, max_steps=recipe.max_steps,
+        warmup_steps=recipe.warmup_steps, lr_scheduler_type=recipe.lr_scheduler_type,
+        learning_rate=recipe.learning_rate,
+    )  # fmt: skip
+    run = train(config, ROWS[:8], tmp_path)
+    rates = {row["step"]: row["learning_rate"] for row in run.history}
+    assert rates == pytest.approx(
+        {step: 3e-5 * min((step - 1) / 12, (60 - (step - 1)) / 48) for step in range(1, 61)}, rel=1e-9, abs=1e-15
+    )

@@ -1,0 +1,196 @@
+"""`prepare` under attack: the public corpora, files cut at every byte, flipped bytes.
+
+The corpora are not in the repository: JSONTestSuite (https://github.com/nst/JSONTestSuite) and the Big List of Naughty
+Strings (https://github.com/minimaxir/big-list-of-naughty-strings), in `$TC3_CORPORA` as `JSONTestSuite/test_parsing`
+and `naughty-strings/blns.json`. Without them the tests' names say so.
+
+`make fuzz` sets `TC3_FUZZ`, the number of flipped bytes to try.
+"""
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from tc3lib.catalogue import prepare as data
+from tc3lib.errors import Tc3Error
+from tc3lib.prompts import encode, format_record
+
+CORPORA = Path(os.environ.get("TC3_CORPORA") or "no TC3_CORPORA")
+SUITE, NAUGHTY = CORPORA / "JSONTestSuite" / "test_parsing", CORPORA / "naughty-strings" / "blns.json"
+FLIPS = int(os.environ.get("TC3_FUZZ", "3000"))
+
+# What JSONTestSuite leaves to the reader. Text that we do not read may be anything that is between quotes; a number may
+# have any size; what Python's text cannot hold (lone surrogates) and what is not UTF-8 JSON is refused.
+TAKEN = {
+    "i_number_double_huge_neg_exp", "i_number_huge_exp", "i_number_neg_int_huge_exp", "i_number_pos_double_huge_exp",
+    "i_number_real_neg_overflow", "i_number_real_pos_overflow", "i_number_real_underflow", "i_number_too_big_neg_int",
+    "i_number_too_big_pos_int", "i_number_very_big_negative_int", "i_string_UTF-8_invalid_sequence",
+    "i_string_UTF8_surrogate_U+D800", "i_string_invalid_utf-8", "i_string_iso_latin_1",
+    "i_string_lone_utf8_continuation_byte", "i_string_not_in_unicode_range", "i_string_overlong_sequence_2_bytes",
+    "i_string_overlong_sequence_6_bytes", "i_string_overlong_sequence_6_bytes_null", "i_string_truncated-utf-8",
+    "i_structure_500_nested_arrays",
+}  # fmt: skip
+REFUSED = {
+    "i_object_key_lone_2nd_surrogate", "i_string_1st_surrogate_but_2nd_missing",
+    "i_string_1st_valid_surrogate_2nd_invalid", "i_string_UTF-16LE_with_BOM",
+    "i_string_incomplete_surrogate_and_escape_valid", "i_string_incomplete_surrogate_pair",
+    "i_string_incomplete_surrogates_escape_valid", "i_string_invalid_lonely_surrogate", "i_string_invalid_surrogate",
+    "i_string_inverted_surrogates_U+1D11E", "i_string_lone_second_surrogate", "i_string_utf16BE_no_BOM",
+    "i_string_utf16LE_no_BOM", "i_structure_UTF-8_BOM_empty_object",
+}  # fmt: skip
+
+here = [pytest.param(True, id="corpora-present")] if SUITE.is_dir() and NAUGHTY.is_file() else []
+absent = [pytest.param(False, id="corpora-ABSENT", marks=pytest.mark.skip(f"no corpora in {CORPORA}"))]
+with_corpora = pytest.mark.parametrize("corpora", here or absent)
+
+GOOD = b'{"uid": "g", "title": "Good", "content": "A good row."}\n'
+
+
+def prepare(folder, content, **settings):
+    """Return the kept records and the report."""
+    (folder / "trn.json").write_bytes(content)
+    report = data.prepare(folder / "trn.json", folder / "out.json", max_damaged=1, **settings)
+    assert report.read == report.kept + sum(report.dropped.values())
+    kept = [json.loads(line) for line in (folder / "out.json").read_bytes().splitlines()]
+    assert len(kept) == report.kept
+    return kept, report
+
+
+def suite(prefix):
+    return {path.stem: path.read_bytes() for path in sorted(SUITE.glob(f"{prefix}_*.json"))}
+
+
+def as_value(content):
+    """A row in which a file of the suite is the value of a key that we do not read."""
+    return b'{"title": "t", "x": ' + content + b', "content": "c"}'
+
+
+def survives(folder, name, content, array):
+    """Tell whether the row is kept; the good rows around it must be."""
+    row = as_value(content)
+    text = b"[" + GOOD + b"," + row + b",\n" + GOOD + b"]" if array else GOOD + row + b"\n" + GOOD
+    kept, report = prepare(folder, text)
+    assert [record["input_text"] for record in kept if record["input_text"] != "t"] == ["Good", "Good"], name
+    return report.kept == 3
+
+
+@with_corpora
+def test_every_valid_file_of_the_suite_is_passed_over_and_its_row_kept(tmp_path, corpora):
+    files = suite("y")
+    assert len(files) == 95
+    assert [name for name in files if not survives(tmp_path, name, files[name], array=True)] == []
+    in_lines = {name: content.replace(b"\n", b" ") for name, content in files.items()}
+    assert [name for name in files if not survives(tmp_path, name, in_lines[name], array=False)] == []
+
+
+@with_corpora
+def test_no_row_with_an_invalid_file_of_the_suite_is_kept_as_a_line(tmp_path, corpora):
+    files = suite("n")
+    assert len(files) == 188
+    assert [name for name in files if survives(tmp_path, name, files[name], array=False)] == []
+
+
+@with_corpora
+def test_what_the_suite_leaves_open_is_as_listed(tmp_path, corpora):
+    files = suite("i")
+    assert len(files) == 35
+    assert {name for name in files if survives(tmp_path, name, files[name], array=False)} == TAKEN
+    assert set(files) - TAKEN == REFUSED
+
+
+@with_corpora
+@pytest.mark.parametrize("ascii_only", [True, False])
+def test_naughty_strings_come_through_as_strip_left_them(tmp_path, corpora, tokenizer, ascii_only):
+    strings = json.loads(NAUGHTY.read_text(encoding="utf-8"))
+    assert len(strings) == 515
+    rows = [{"uid": str(n), "title": text, "content": text} for n, text in enumerate(strings)]
+    lines = "".join(json.dumps(row, ensure_ascii=ascii_only) + "\n" for row in rows)
+    kept, report = prepare(tmp_path, lines.encode(), clean=False)
+    expected = [text.strip() for text in strings if text.strip()]
+    assert len(expected) == 513
+    assert kept == [format_record(text, text) for text in expected]
+    assert report.dropped == {"blank_both": 2}
+    for record in kept:
+        row = encode(tokenizer, record)
+        ids = [token for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True) if learned]
+        assert tokenizer.decode(ids[:-1]) == record["response"]
+
+
+def test_a_file_cut_at_any_byte_keeps_every_whole_row(tmp_path):
+    rows = [
+        {
+            "uid": "B0",
+            "title": "Café",
+            "content": 'A "pão" \\ de\nqueijo 😀.',
+            "target_ind": [1, 2],
+            "target_rel": [1.0],
+        },
+        {"uid": "B1", "title": "", "content": "x"},
+        {"uid": "B2", "title": "Mug", "content": "A mug &amp; more.", "x": {"y": [{}, None, True]}},
+    ]
+    for ascii_only in (True, False):
+        lines = [json.dumps(row, ensure_ascii=ascii_only).encode() + b"\n" for row in rows]
+        whole = b"".join(lines)
+        ends = [len(lines[0]) - 1, len(whole) - 1]  # of the two usable rows, without their newlines
+        for cut in range(1, len(whole) + 1):
+            count = sum(end <= cut for end in ends)
+            if not count:
+                with pytest.raises(Tc3Error, match="has no row with a title and a content"):
+                    prepare(tmp_path, whole[:cut])
+                continue
+            assert [record["input_text"] for record in prepare(tmp_path, whole[:cut])[0]] == ["Café", "Mug"][:count]
+
+
+def flip(draw, content):
+    """Return the bytes with one of them changed."""
+    at = draw.randrange(len(content))
+    return content[:at] + bytes([content[at] ^ draw.randrange(1, 256)]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("separator", [b"\n", b",\n", b", "], ids=["lines", "array", "array on one line"])
+def test_a_flipped_byte_costs_no_other_row(tmp_path, separator):
+    """`TC3_FUZZ` flips, 50 a file: in every other row one byte is changed; the rows between must come through."""
+    draw = random.Random(0)
+    row = {"uid": "B1", "title": "Mug", "content": 'A "mug" é 😀 &amp; so.', "x": [1, {"y": 2.5e3}, None]}
+    victims = [json.dumps(row, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)]
+    array = separator != b"\n"
+    for _ in range(max(1, FLIPS // 50 // 3)):
+        rows = []
+        for number in range(50):
+            good = json.dumps({"uid": str(number), "title": f"Good {number}", "content": "A good row."}).encode()
+            rows += [flip(draw, draw.choice(victims)), good]
+        content = separator.join(rows)
+        kept, report = prepare(tmp_path, b"[" + content + b"]" if array else content + b"\n")
+        good = [record["input_text"] for record in kept if record["input_text"].startswith("Good ")]
+        assert good == [f"Good {number}" for number in range(50)]
+        if not array:
+            assert report.read in range(100, 151)
+
+
+@pytest.mark.parametrize("kind", ["lines", "array", "gzip", "zip"])
+def test_a_byte_flipped_anywhere_in_a_file_gives_rows_or_our_error(tmp_path, kind):
+    import gzip
+    import io
+    import zipfile
+
+    draw = random.Random(1)
+    lines = [GOOD.replace(b"Good", b"Good %d" % n)[:-1] for n in range(20)]
+    content = b"[" + b",\n".join(lines) + b"]" if kind == "array" else b"\n".join(lines)
+    if kind == "gzip":
+        content = gzip.compress(content, mtime=0)
+    if kind == "zip":
+        with zipfile.ZipFile(buffer := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("trn.json", content)
+        content = buffer.getvalue()
+    told = 0
+    for _ in range(max(100, FLIPS // 40)):
+        try:
+            kept, _ = prepare(tmp_path, flip(draw, content))
+            if kind == "lines":
+                assert len(kept) >= 18
+        except Tc3Error:
+            told += 1
+    assert told or kind in ("lines", "array")

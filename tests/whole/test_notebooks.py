@@ -1,0 +1,157 @@
+"""The notebooks as files: small, without logic, the same set-up everywhere, generated from their `.py`."""
+
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from itertools import pairwise
+from pathlib import Path
+
+import jupytext
+import pytest
+
+import tc3lib
+from tc3lib.runtime import workspace as runtime
+
+ROOT = Path(__file__).parents[2]
+NAMES = sorted(runtime.STAGES)
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+LOGIC = (
+    ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.Try, ast.For, ast.While, ast.With,
+    ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+)  # fmt: skip
+
+
+def cells(name):
+    return jupytext.read(ROOT / "notebooks" / f"{name}.py").cells
+
+
+def code(name):
+    return [cell.source for cell in cells(name) if cell.cell_type == "code"]
+
+
+def test_there_are_four_sources_and_four_generated_notebooks():
+    files = {path.name for path in (ROOT / "notebooks").iterdir() if path.is_file()}
+    assert files == {f"{name}{suffix}" for name in NAMES for suffix in (".py", ".ipynb")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ipynb_is_generated_from_the_py_byte_for_byte(name, tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copy(ROOT / "notebooks" / f"{name}.py", tmp_path / "notebooks")
+    fresh = tmp_path / "notebooks" / f"{name}.ipynb"
+    for command in (
+        ["jupytext", "--quiet", "--to", "ipynb", str(fresh.with_suffix(".py"))],
+        ["nbstripout", str(fresh)],
+    ):
+        subprocess.run([Path(sys.executable).parent / command[0], *command[1:]], check=True, cwd=tmp_path)
+    assert fresh.read_bytes() == (ROOT / "notebooks" / f"{name}.ipynb").read_bytes(), "run `make notebooks`"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_ipynb_carries_no_outputs(name):
+    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())
+    made = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert made
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in made)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cells_and_notebooks_are_short(name):
+    lines = [[line for line in source.splitlines() if line.strip()] for source in code(name)]
+    assert max(len(cell) for cell in lines) <= 8
+    assert sum(len(cell) for cell in lines) <= 40
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_notebooks_hold_no_logic(name):
+    """The set-up cell's one `if`, which tells Colab from elsewhere, is the only statement that decides anything."""
+    nodes = [node for source in code(name) for node in ast.walk(ast.parse(source))]
+    assert not [ast.unparse(node) for node in nodes if isinstance(node, LOGIC)]
+    branches = [node for node in nodes if isinstance(node, (ast.If, ast.IfExp))]
+    assert [ast.unparse(node.test) for node in branches] == ["'google.colab' in sys.modules"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_heavy_is_imported_before_the_machine_is_looked_at(name):
+    """Only the standard library and tc3lib, whose modules are light: the rest may be what is missing or mismatched."""
+    before, setup, _ = "\n".join(code(name)).partition("work = runtime.setup(")
+    assert setup
+    nodes = list(ast.walk(ast.parse(before)))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom)]
+    assert {name.partition(".")[0] for name in names} <= {*sys.stdlib_module_names, "tc3lib"}
+    assert "tc3lib" in names
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_code_cell_follows_a_sentence(name):
+    kinds = [cell.cell_type for cell in cells(name)]
+    assert kinds[0] == "markdown"
+    for before, kind in pairwise(kinds):
+        assert kind == "markdown" or before == "markdown"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_header_names_what_the_stage_reads_writes_and_needs(name):
+    stage = runtime.STAGES[name]
+    table = cells(name)[0].source.splitlines()[-1]
+    reads, writes, needs = (column.strip() for column in table.strip("|").split("|"))
+    assert re.findall(r"`([^`]+)`", reads) == list(stage.reads or ("trn.json",))
+    assert re.findall(r"`([^`]+)`", writes) == list(stage.writes)
+    assert needs == ("GPU (`tiny`: CPU)" if stage.gpu else "CPU")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_badge_opens_this_notebook_at_the_released_tag(name):
+    path = f"{REPOSITORY.removeprefix('https://')}/blob/v{tc3lib.__version__}/notebooks/{name}.ipynb"
+    assert f"(https://colab.research.google.com/{path.replace('github.com', 'github', 1)})" in cells(name)[0].source
+
+
+def test_the_set_up_cell_is_the_same_everywhere_and_fetches_the_released_tag():
+    """What it does is in test_colab.py. Five lines, and the imports."""
+    found = {cell.source for name in NAMES for cell in cells(name) if "setup" in cell.metadata.get("tags", [])}
+    assert found == {code(name)[0] for name in NAMES}
+    assert len(found) == 1
+    source = found.pop()
+    assert f'--branch v{tc3lib.__version__} {REPOSITORY}"' in source
+    assert f'"tc3lib-v{tc3lib.__version__}"' in source  # the folder, so that another version's is never run
+    assert len([line for line in source.splitlines() if line and not line.startswith("import ")]) == 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_parameters_cell_picks_the_preset_by_name_and_is_open_to_changes(name):
+    source = next(cell.source for cell in cells(name) if "parameters" in cell.metadata.get("tags", []))
+    assert 'settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(' in source
+    assert f'runtime.setup(config, "{name}")' in source
+
+
+def test_an_edit_made_in_colab_comes_back_and_nothing_else_does(tmp_path):
+    for name in ("notebooks", "pyproject.toml", "Makefile", "requirements-cpu.txt"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    notebook = json.loads((ROOT / "notebooks" / "03_train.ipynb").read_text())
+    notebook["metadata"] |= {
+        "colab": {"name": "03_train.ipynb", "toc_visible": True},
+        "language_info": {"name": "python"},
+    }
+    for number, cell in enumerate(notebook["cells"]):
+        cell["metadata"] |= {"id": f"x{number}", "colab": {"base_uri": "https://localhost:8080/"}, "outputId": "y"}
+        if cell["cell_type"] == "code":
+            cell["execution_count"] = number
+            cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": ["hello"]}]
+        cell["source"] = [line.replace("# max_steps=120", "# max_steps=240") for line in cell["source"]]
+    (tmp_path / "from colab.ipynb").write_text(json.dumps(notebook))
+    ready = tmp_path / ".ready"
+    ready.touch()
+    command = ["make", "from-colab", "NB=03_train", "FROM=from colab.ipynb", f"BIN={Path(sys.executable).parent}"]
+    subprocess.run([*command, f"READY={ready}"], cwd=tmp_path, check=True, capture_output=True)
+    edited = (ROOT / "notebooks" / "03_train.py").read_text().replace("max_steps=120", "max_steps=240")
+    assert (tmp_path / "notebooks" / "03_train.py").read_text() == edited
+    regenerated = (tmp_path / "notebooks" / "03_train.ipynb").read_text()
+    original = (ROOT / "notebooks" / "03_train.ipynb").read_text()
+    assert regenerated == original.replace("max_steps=120", "max_steps=240")
