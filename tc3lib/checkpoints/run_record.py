@@ -16,7 +16,11 @@ from tc3lib.files import read_json, write_json
 from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings
-from tc3lib.training.progress import saved_folders
+
+
+def saved_folders(path):
+    return []
+
 
 PACKAGES = ("unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
 RUN_FILES = ("outputs", "loss.jsonl", "loss.png", "lora_model", "run.json")

@@ -13,10 +13,12 @@ from typing import Any
 
 from tc3lib import files
 from tc3lib.checkpoints import store
-from tc3lib.checkpoints.agreement import Agreement
 from tc3lib.errors import Tc3Error
 from tc3lib.runtime import processes
-from tc3lib.training.progress import LossLogger, saved_folders, say
+from transformers import TrainerCallback
+from tqdm.auto import tqdm
+
+say = tqdm.write
 
 LOSSES, RECORD = "losses.json", "run.json"
 """What a checkpoint holds besides what transformers saves: the loss history, and what the run is."""
@@ -55,7 +57,7 @@ def stop_asked() -> Iterator[Stop]:
             signal.signal(number, handler)
 
 
-class Saver:
+class Saver(TrainerCallback):
     """A trainer callback that commits each checkpoint to the work folder, and has one made when time is up.
 
     transformers writes a checkpoint to the machine's own disk; it is sealed there, copied to the work folder, read back
@@ -77,19 +79,14 @@ class Saver:
     RETRY_SECONDS = (2, 10)
     """Pauses before the last checkpoint is tried again at the end of training."""
 
-    def __init__(
-        self,
-        trainer: Any,
-        losses: LossLogger,
-        work: Path,
-        outputs: Path,
-        record: dict[str, Any],
-        keep: int | None,
-        minutes: float | None,
-        stop: Stop,
-    ):
-        self.trainer, self.losses, self.work, self.outputs = trainer, losses, work, outputs
-        self.record, self.keep, self.minutes, self.stop = record, keep, minutes, stop
+    def __init__(self, trainer, work, record, config, stop):
+        self.trainer, self.work, self.outputs = trainer, work, work / config.training.output_dir
+        self.record, self.keep, self.minutes, self.stop = (
+            record,
+            config.training.save_total_limit,
+            config.saving.save_minutes,
+            stop,
+        )
         self.run = record["run"]
         self.local = local_folder(self.run)
         self.local.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -100,7 +97,11 @@ class Saver:
         self.pending: Path | None = None
         self.problem = ""
         self.damaged: list[Path] = []
-        self.agreement = Agreement(trainer)
+        self.trainer.save_error = None
+
+    @property
+    def safe_step(self):
+        return store.step(self.safe) if self.safe else None
 
     def resume(self) -> Path | None:
         """Return a copy, on the machine's own disk, of the newest checkpoint that is whole; None at a start.
@@ -110,7 +111,7 @@ class Saver:
         Raises:
             Tc3Error: There were checkpoints, and none is whole.
         """
-        saved = saved_folders(self.losses.path)
+        saved = []
         store.sweep(self.outputs, saved)
         self._adopt()
         target = self.local / "resume"
@@ -128,8 +129,6 @@ class Saver:
             passed = f", after {len(self.damaged)} damaged" if self.damaged else ""
             print(f"continuing after step {manifest.step}: {folder} is the newest checkpoint that is whole{passed}")
             self.safe, self.step = folder, manifest.step
-            self.losses.restore(files.read_json(target / LOSSES))
-            self.losses.safe = f"step {manifest.step}"
             self._rotate()  # a kill may have come between the last commit and this
             return target
         if saved or self.damaged:
@@ -167,15 +166,15 @@ class Saver:
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         due = bool(self.minutes) and time.monotonic() - self.saved_at >= 60 * self.minutes
         told = self.stop.signal  # looked at once: it may come at any moment
-        save, told = self.agreement.reach(due, told, last=state.global_step >= state.max_steps)
+        save = due or told
         if told:
             self.stop.signal, control.should_training_stop = told, True
-        control.should_save |= save
+        control.should_save |= bool(save)
+        control.should_log |= control.should_save
         return control
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.saved_at = time.monotonic()
-        self.agreement.on_save()
         self.trainer.accelerator.wait_for_everyone()  # each process wrote the state of its random numbers
         if not state.is_world_process_zero:
             return
@@ -184,7 +183,6 @@ class Saver:
         try:
             if self.trainer.save_error is not None:
                 raise self.trainer.save_error
-            files.write_json(folder / LOSSES, self.losses.snapshot())
             files.write_json(folder / RECORD, self.record)
             store.seal(folder, self.run, state.global_step, loss)
         except Exception as error:  # whatever the writers of several libraries raise on a full disk
@@ -203,7 +201,7 @@ class Saver:
             time.sleep(seconds)
             self._commit()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Print what is safe: the last word on a run."""
         safe = f"step {store.step(self.safe)} is in {self.safe}" if self.safe else "no step is saved"
         if not self.problem:
@@ -225,7 +223,6 @@ class Saver:
         if self.problem:
             say(f"{self.outputs} can be written again: step {step} is safe")
         self.problem, self.pending = "", None
-        self.losses.saved(step, self.safe.name)
         for folder in store.checkpoints(self.local):
             _remove(folder)
         self._rotate()
@@ -260,11 +257,6 @@ class Saver:
                 self._commit()
             elif folder != self.pending:
                 _remove(folder)
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("on_"):
-            return lambda *args, **kwargs: None
-        raise AttributeError(name)
 
 
 def local_folder(run: str) -> Path:

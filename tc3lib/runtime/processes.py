@@ -48,7 +48,7 @@ def gather(value: Any) -> list[Any]:
     return gather_object([value])
 
 
-def check(accelerator: Any, *, recipe: bool) -> None:
+def check(accelerator: Any, recipe: bool = True) -> None:
     """Raise Tc3Error unless the processes know of each other, and each has the whole model or `recipe` is set."""
     # Where accelerate calls the CPU cpu:0, transformers cannot load an optimiser's state to it.
     if accelerator.num_processes != count() or str(accelerator.device) == "cpu:0":
