@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from IPython.display import HTML
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_callback import PrinterCallback
@@ -29,6 +28,9 @@ from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan
 from tc3lib.training.progress import LossLogger, mean_loss
 from tc3lib.training.trainer import PackedTrainer
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 
 class Run:
@@ -76,7 +78,7 @@ class Run:
     def __str__(self) -> str:
         return f"{self.plan}\n{self.checked}"
 
-    def show(self, rows: int = 3) -> HTML:
+    def show(self, rows: int = 3) -> "HTML":
         """Return the first rows as the model will meet them, with what it learns marked."""
         return check_rows.show(self.tokenizer, self.texts["train"][:rows], self.train_rows)
 
