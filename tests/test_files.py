@@ -1,11 +1,11 @@
 import errno
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from faults import mounts, on_small_disk
 
 from tc3lib import files
 from tc3lib.errors import Tc3Error
@@ -176,26 +176,17 @@ print(sorted((path.name, path.read_text()) for path in folder.iterdir()))
 """
 
 
-def may_mount():
-    command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
-    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True).returncode == 0
-
-
-@pytest.mark.parametrize("mount", ["full", "read-only"] if may_mount() else ["NO-RIGHT-TO-MOUNT"])
+@pytest.mark.parametrize("mount", mounts())
 def test_a_full_or_read_only_disk_leaves_the_old_files_and_no_litter(tmp_path, mount):
-    """A real, small file system, mounted where nobody else sees it."""
     if mount not in ("full", "read-only"):
         pytest.skip("this machine does not let a user mount a file system")
     disk = tmp_path / "disk"
     disk.mkdir()
     (tmp_path / "content").write_bytes(b"x" * (3 << 20))
     olds = ("trn_output.json", "trn_output.uid.jsonl", "quarantine.jsonl")
-    script = f"mount -t tmpfs -o size=2m tmpfs {disk}; " + "".join(f"printf old > {disk}/{name}; " for name in olds)
-    script += f"mount -o remount,ro {disk}; " if mount == "read-only" else ""
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script + 'exec "$@"', "sh"]
-    run = [sys.executable, "-c", FULL, str(disk), str(tmp_path / "content")]
-    done = subprocess.run([*command, *run], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    message, left = done.stdout.splitlines()
+    fill = f"cd {disk}; for name in {' '.join(olds)}; do printf old > $name; done; cd -"
+    done = on_small_disk(disk, "2m", fill, mount, [sys.executable, "-c", FULL, disk, tmp_path / "content"])
+    message, left = done.stdout.splitlines()[-2:]
     reason = "No space left on device. Free some space" if mount == "full" else "Read-only file system. Make its folder"
     assert f"cannot write {disk}/trn_output.json: {reason}" in message
     assert message.endswith("choose another folder with TC3_HOME. The file that was there before is unchanged.")
