@@ -110,7 +110,7 @@ def check_run(work: Path, new: dict[str, Any]) -> dict[str, Any]:
         return {}
     if old.get("layout") != LAYOUT:
         if store.checkpoints(outputs):
-            raise Tc3Error(f"the run in {work} was begun with another version of tc3lib. {_anew(work)}")
+            raise Tc3Error(f"the run in {work} was begun with an earlier version of tc3lib. {_anew(work)}")
         return {}
     lost = journal is None and not started  # the journal is begun before run.json is written
     difference = _difference(old, new)
