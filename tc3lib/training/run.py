@@ -106,7 +106,7 @@ def build_trainer(
         processing_class=tokenizer,
         data_collator=None if recipe else collate,
     )
-    processes.check(trainer.accelerator, recipe=recipe)
+    processes.check(trainer.accelerator)
     if not recipe:
         trainer.max_tokens = fit.max_tokens if fit else rows * config.model.max_seq_length
     trainer.model.train()  # all of it: a new adapter says so while the base model below is still in evaluation mode

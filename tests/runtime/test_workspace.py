@@ -8,8 +8,9 @@ import pytest
 
 from tc3lib import settings
 from tc3lib.errors import Tc3Error
-from tc3lib.runtime import preflight
-from tc3lib.runtime import workspace as runtime
+from tc3lib import runtime
+from tc3lib.runtime import preflight, workspace
+from tc3lib.runtime import drive as drive_module
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +23,7 @@ def home(tmp_path, monkeypatch):
 def drive(monkeypatch, tmp_path):
     """Colab with a Drive that is not mounted, and no TC3_HOME."""
     monkeypatch.delenv("TC3_HOME")
-    monkeypatch.setattr(runtime, "DRIVE", tmp_path / "drive")
+    monkeypatch.setattr(drive_module, "MOUNT", tmp_path / "drive")
     return fake_colab.install(monkeypatch, tmp_path / "drive", tmp_path / "cloud")
 
 
@@ -276,7 +277,7 @@ def test_a_link_to_drive_gets_it_mounted_too(drive, monkeypatch, tmp_path):
 
 
 def test_outside_colab_nothing_is_mounted(monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr(runtime, "DRIVE", tmp_path)
+    monkeypatch.setattr(drive_module, "MOUNT", tmp_path)
     work = runtime.setup(settings.tiny())
     runtime.finish(work)
     assert capsys.readouterr().out.splitlines()[-1] == f"the results are in {work}"
