@@ -51,11 +51,7 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
         "metrics": compared,
         "answers": _examples(both),
         "data": _accounting(read_json(work / "prepare_report.json")),
-        "settings": {
-            name: dataclasses.asdict(section) if dataclasses.is_dataclass(section) else section
-            for name, section in vars(config).items()
-        }
-        | run.get("settings", {}),
+        "settings": dataclasses.asdict(config) | run.get("settings", {}),
         "plan": run.get("plan", {}),
         "versions": run.get("versions", {}),
         "gpu": run.get("device"),
