@@ -19,7 +19,6 @@ from tc3lib import settings
 from tc3lib.catalogue.lookup import Catalogue
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error, show_alone
-from tc3lib.evaluation import asking
 from tc3lib.files import read_rows
 from tc3lib.runtime import workspace
 from tc3lib.settings import Settings
@@ -38,15 +37,9 @@ def page(
     catalogue: Catalogue,
     titles: Sequence[str] = (),
 ) -> "gradio.Blocks":
-    """Return the page; `launch` serves it.
+    """Return the page, with `titles` as examples; `launch` serves it."""
+    from tc3lib.evaluation import asking
 
-    Args:
-        model: From `models.load_adapter` or `models.load_base_model`.
-        tokenizer: Its tokenizer.
-        config: The generation settings are used.
-        catalogue: Where sources are looked up.
-        titles: Offered as examples.
-    """
     gradio = _gradio()
     one_at_a_time = Lock()
 
