@@ -1,6 +1,8 @@
 """The verdict: on a run that learned, and on runs that are broken in ways that happen."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 
@@ -123,3 +125,12 @@ def test_tests_of_different_questions_are_not_compared(tmp_path, change):
     files.write_rows(tmp_path / "posttest.jsonl", [rows[0] | change, *rows[1:]] if change else rows[1:])
     with pytest.raises(Tc3Error, match="did not ask the same questions: run 02_pretest and 04_posttest again"):
         comparison.compare(tmp_path, settings.tiny())
+
+
+def test_comparing_reporting_and_rendering_an_answer_import_neither_torch_nor_unsloth():
+    code = (
+        "import sys; from tc3lib.evaluation import asking, comparison, report; "
+        "print(*{'torch', 'transformers', 'unsloth'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
