@@ -49,10 +49,7 @@ def ask(
 
     Args:
         model: From `models.load_adapter`, or from `models.load_base_model`, which gives no tuned answer.
-        tokenizer: Its tokenizer.
-        question: A title, or a question that contains one.
         config: `max_new_tokens` is used.
-        catalogue: Where the source is looked up.
 
     Raises:
         Tc3Error: The question is empty, or too long for the model; or the catalogue cannot be read.

@@ -67,9 +67,9 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
 def verdict(compared: Mapping[str, Any]) -> dict[str, Any]:
     """Say in a sentence whether the answers to held-out titles are better than before.
 
-    They are if the real descriptions have become likelier (loss), the answers are closer to them (ROUGE-L and chrF: one
-    of the two rose once after training on shuffled descriptions), by more than to another product's description (own),
-    and end as often as before. Each interval must exclude 0.
+    They are if four metrics are better, with intervals that exclude 0, and the answers do not end less often: the real
+    descriptions have become likelier (loss), the answers are closer to them (ROUGE-L and chrF: one of the two rose once
+    after training on shuffled descriptions), and by more than to another product's description (own).
 
     Args:
         compared: The `metrics` of `compare`.

@@ -47,7 +47,6 @@ def generate(
 
     Args:
         model: Base or fine-tuned; `model.disable_adapter()` is respected.
-        tokenizer: Its tokenizer.
         titles: Any texts; special tokens in them are encoded as ordinary text.
         config: `max_new_tokens` and `generation_batch_size` are used.
         kept: A file for the answers of finished batches. Answers that an interrupted call with the same model, titles
@@ -60,6 +59,8 @@ def generate(
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
     answers = _resume(kept, {"answers_to": _key(model, prompts, config)}) if kept else {}
     processes.wait()  # until all have read what was kept
+    if answers and processes.is_main():
+        print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")
     count, limit = processes.count(), config.generation_batch_size or MOST_ANSWERS
     position = 0
     bar = tqdm(total=len(titles), desc="answers", initial=len(answers), disable=not processes.is_main())
@@ -113,9 +114,6 @@ def stream(
     """Print the model's greedy answer to each title while it is generated; return the answers.
 
     Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        titles: One title or several.
         config: `max_new_tokens` is used.
         sources: Rows of `questions.jsonl`. A title's heading names the `uid` of its row.
         adapter: False switches the model's adapter off.
@@ -239,8 +237,6 @@ def _resume(kept: Path, head: dict[str, str]) -> dict[int, Answer]:
     rows = lines[1:] if lines[:1] == [head] else []
     if processes.is_main():
         write_rows(kept, [head, *rows])
-        if rows:
-            print(f"{len(rows)} answers were there already, from an interrupted run")
     return {row["index"]: Answer(**row["answer"]) for row in rows}
 
 

@@ -26,8 +26,6 @@ def answer(
     After an interruption, call it again to continue: finished answers are in `<name>.partial.jsonl` until all are done.
 
     Args:
-        model: Base or fine-tuned.
-        tokenizer: Its tokenizer.
         config: `max_seq_length` and the generation settings are used.
         work: The work folder, with `questions.jsonl`.
         name: The file to write without its suffix: `pretest` or `posttest`.

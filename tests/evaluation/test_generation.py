@@ -135,7 +135,7 @@ def test_after_an_interruption_only_what_is_missing_is_asked(asked, config, batc
     settings = interrupted(asked, config, batches, tmp_path / "kept", titles)
     found = generation.generate(*asked, titles, settings, tmp_path / "kept")
     assert batches.seen == [2, 2]
-    assert "4 answers were there already" in capsys.readouterr().out
+    assert "4 of 8 answers were there already" in capsys.readouterr().out
     assert found == generation.generate(*asked, titles, settings)
 
 
