@@ -79,7 +79,7 @@ def test_two_adapters_of_one_seed_are_the_same_and_another_seed_differs(config):
 
 @pytest.fixture(scope="module")
 def trained(config, rows, tmp_path_factory):
-    """A trainer before and after a few steps: the hashes of all weights, and some answers, in between and at the end."""
+    """A model before and after a few steps: the hashes of all weights, and some answers."""
     trainer = training.build_trainer(prepared(config, rows, tmp_path_factory.mktemp("trained")))
     model, tokenizer = trainer.model, trainer.processing_class
 
