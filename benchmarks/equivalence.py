@@ -9,45 +9,50 @@ that changes from run to run. It also checks that the ids and labels that reach 
 """
 
 import argparse
-import dataclasses
 import sys
 import tempfile
 from pathlib import Path
 
 from model import ensure_model
-from train import GIB, ROWS, labels, token_rows
+from train import GIB, ROWS, labels, token_rows, token_run
 
 TOLERANCE = {"loss": 2e-3, "grad_norm": 2e-2}
 """bfloat16 keeps 8 bits: two sums of the same terms in another order differ by up to 0.4 % each; a loss is a mean over
 thousands of labels, a gradient norm is dominated by fewer, larger terms."""
 
 
-def run(model, tokenizer, rows, config, fit, share=True):
+def run(loaded, rows, config, max_tokens=None, share=True):
     """Train from the model's present adapter; return losses and gradient norms, and put the adapter back."""
+    from unittest.mock import patch
+
     import torch
 
+    from tc3lib import training
     from tc3lib.training import batches
-    from tc3lib.training import run as training
-    from tc3lib.training.progress import read_losses
 
+    model, tokenizer = loaded
     before = {name: weight.detach().clone() for name, weight in model.named_parameters() if weight.requires_grad}
     collate = batches.collate
-    if not share:
-        batches.collate = lambda rows, share_prefix: collate(rows, share_prefix=False)
     seen = []
     hook = model.base_model.register_forward_pre_hook(
         lambda _, args, kwargs: seen.append(reached(kwargs)), with_kwargs=True
     )
     try:
-        with tempfile.TemporaryDirectory() as work:
-            trainer = training.build_trainer(model, tokenizer, rows, rows[:1], config, Path(work), fit)
+        with (
+            tempfile.TemporaryDirectory() as work,
+            patch("tc3lib.models.load_base_model", lambda config: (model, tokenizer)),
+            patch("tc3lib.models.add_lora", lambda model, lora: model),
+            patch("tc3lib.runtime.card.free_gib", lambda limit: None),  # checkpointing as it is set
+            patch.object(batches, "collate", lambda rows, share_prefix: collate(rows, share_prefix and share)),
+        ):
+            trainer = training.build_trainer(token_run(config, rows, Path(work)))
+            trainer.max_tokens = max_tokens
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             trainer.train()
-            history = [row for row in read_losses(Path(work) / "loss.jsonl") if "loss" in row]
+            history = [row for row in trainer.state.log_history if "loss" in row]
     finally:
         hook.remove()
-        batches.collate = collate
     for name, weight in model.named_parameters():
         if name in before:
             weight.data = before[name].float()
@@ -80,13 +85,10 @@ def main() -> None:
     arguments = parser.parse_args()
     ensure_model(arguments.folder)
     import torch
-    import unsloth  # noqa: F401
 
     from tc3lib import models, settings
-    from tc3lib.training import run as training
 
     rows = token_rows(ROWS * arguments.steps)
-    training.encode_rows = lambda tokenizer, rows, max_length: rows
     base = settings.llama3_8b().change(
         model_name=str(arguments.folder), max_steps=arguments.steps, save_strategy="no", eval_strategy="no",
         eval_on_start=False, lr_scheduler_type="constant",
@@ -95,16 +97,11 @@ def main() -> None:
     for checkpointing in (False, "unsloth"):
         config = base.change(use_gradient_checkpointing=checkpointing)
         model, tokenizer = models.load_base_model(config.model)
-        model = models.add_lora(model, config.lora)
-        fit = training.fit(model, [len(row["input_ids"]) for row in rows], config)
-        fit = dataclasses.replace(fit, lora=config.lora, max_tokens=10**6)
+        loaded = models.add_lora(model, config.lora), tokenizer
         suffix = f", checkpointing {checkpointing!r}" if checkpointing else ""
 
-        def ours(
-            name, tokens=10**6, share=True, config=config, fit=fit, model=model, tokenizer=tokenizer, suffix=suffix
-        ):
-            changed = dataclasses.replace(fit, max_tokens=tokens)
-            results[name + suffix] = run(model, tokenizer, rows, config, changed, share)
+        def ours(name, tokens=10**6, share=True, config=config, loaded=loaded, suffix=suffix):
+            results[name + suffix] = run(loaded, rows, config, tokens, share)
 
         def short(gib, ours=ours):
             """Train on a card of `gib`, with the whole step planned for one pass."""
@@ -115,13 +112,13 @@ def main() -> None:
             torch.cuda.set_per_process_memory_fraction(1.0)
             halved.append(next(reversed(results.values()))[4] < 10**6)
 
-        def recipe(size, padding_free, config=config, model=model, tokenizer=tokenizer, suffix=suffix):
+        def recipe(size, padding_free, config=config, loaded=loaded, suffix=suffix):
             changed = config.change(
                 plan="recipe", padding_free=padding_free, per_device_train_batch_size=size,
                 gradient_accumulation_steps=ROWS // size,
             )  # fmt: skip
             kind = {True: "padding-free", False: "padded", None: "padding_free unset"}[padding_free]
-            results[f"TRL's own {size}x{ROWS // size}, {kind}{suffix}"] = run(model, tokenizer, rows, changed, None)
+            results[f"TRL's own {size}x{ROWS // size}, {kind}{suffix}"] = run(loaded, rows, changed)
 
         ours("one pass, shared prefix")
         if not checkpointing:
@@ -135,10 +132,10 @@ def main() -> None:
             recipe(8, None)
             recipe(8, False)
         if torch.cuda.is_available():
-            loaded = torch.cuda.memory_allocated() / GIB
+            weights = torch.cuda.memory_allocated() / GIB
             one_pass = results["one pass, shared prefix" + suffix][3]
-            short(loaded + 0.6 * (one_pass - loaded))
-        del model, ours, recipe, short
+            short(weights + 0.6 * (one_pass - weights))
+        del model, loaded, ours, recipe, short
         torch.cuda.empty_cache()
     reference = next(iter(results.values()))[0]
     print("| way | loss, largest and mean signed difference | gradient norm | rows seen, other than encoded | GiB |")

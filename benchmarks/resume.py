@@ -9,7 +9,6 @@ run. The same without dropout, continued in micro-batches of another size.
 """
 
 import argparse
-import dataclasses
 import gc
 import signal
 import sys
@@ -37,9 +36,8 @@ def run(
     import torch
     from transformers import TrainerCallback
 
-    from tc3lib import files, models, prompts, settings
+    from tc3lib import files, settings, training
     from tc3lib.errors import Tc3Error
-    from tc3lib.training import run as training
 
     config = settings.llama3_8b().change(
         model_name=str(folder), max_steps=steps, save_steps=100, lora_dropout=dropout, eval_steps=100,
@@ -48,12 +46,9 @@ def run(
     rows = text_rows(ROWS * steps // 2)  # two epochs
     for name, part in (("train", rows), ("eval", rows[:8])):
         files.write_rows(work / f"{name}.jsonl", part)
-    model, tokenizer = models.load_base_model(config.model)
-    fit = training.fit(model, prompts.token_lengths(tokenizer, rows), config)
-    if max_tokens:
-        fit = dataclasses.replace(fit, max_tokens=max_tokens)
-    model = models.add_lora(model, fit.lora)
-    trainer = training.build_trainer(model, tokenizer, rows, rows[:8], config, work, fit)
+    made = training.Run(config, work)
+    trainer = training.build_trainer(made)
+    trainer.max_tokens = max_tokens or trainer.max_tokens
 
     class Stop(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -63,13 +58,13 @@ def run(
     trainer.add_callback(Stop())
     begin = time.monotonic()
     try:
-        training.train(trainer, config, work)
+        training.train(trainer, made)
     except Tc3Error as error:
         print(error)
-    history = [row for row in trainer.losses.rows if "loss" in row]
-    weights = {name: weight.detach().cpu() for name, weight in model.named_parameters() if weight.requires_grad}
+    history = [row for row in trainer.state.log_history if "loss" in row]
+    weights = {name: weight.detach().cpu() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     found = {"history": history, "adapter": weights, "seconds": time.monotonic() - begin, "tokens": trainer.max_tokens}
-    del trainer, model
+    del trainer
     gc.collect()
     torch.cuda.empty_cache()
     return found
@@ -88,7 +83,8 @@ def main() -> None:
     arguments = parser.parse_args()
     ensure_model(arguments.folder)
     import torch
-    import unsloth  # noqa: F401
+
+    from tc3lib import models  # noqa: F401  (first: it imports unsloth)
 
     folder, steps, middle = arguments.folder, arguments.steps, arguments.steps // 2 + 1
     with tempfile.TemporaryDirectory() as name:

@@ -41,17 +41,10 @@ def step_seconds(trainer: object) -> list[float]:
     return seconds
 
 
-def kept(trainer: object, answers: list) -> dict:
+def kept(trainer: object, history: list, answers: list) -> dict:
     """Return what a run is compared by, on the CPU: losses, gradient norms, adapter and the answers' ids."""
-    from tc3lib.training.progress import read_losses
-
-    history = [row for row in read_losses(trainer.losses.path) if "loss" in row]
-
-    def whole(weight: object) -> object:
-        return (weight.full_tensor() if hasattr(weight, "full_tensor") else weight).detach().cpu()
-
-    adapter = {name: whole(weight) for name, weight in trainer.model.named_parameters() if weight.requires_grad}
-    told = {name: [row[name] for row in history] for name in TOLERANCE}
+    adapter = {name: weight.detach().cpu() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
+    told = {name: [row[name] for row in history if "loss" in row] for name in TOLERANCE}
     return told | {"adapter": adapter, "answers": [answer.ids for answer in answers]}
 
 
@@ -84,12 +77,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--titles", type=int, default=1024, help="0: none, since a sharded model cannot answer")
+    parser.add_argument("--titles", type=int, default=1024, help="0: none")
     parser.add_argument("--tokens", type=int, default=128, help="new tokens of each answer")
     parser.add_argument("--plan", default="auto", choices=("auto", "recipe"))
     parser.add_argument("--padded", action="store_true", help="with --plan recipe: pad, as the recipe did")
     parser.add_argument("--preset", default="llama3_8b", help="whose settings to take, but for the model")
-    parser.add_argument("--bf16", action="store_true", help="FOLDER is of `model.py --bf16`: train on it as it is")
     parser.add_argument("--memory-gib", type=float, help="plan for less memory than there is")
     parser.add_argument("--keep", type=Path, help="a folder for what a later run is compared with")
     parser.add_argument("--against", type=Path, help="what an earlier run has kept")
@@ -99,14 +91,12 @@ def main() -> None:
         parser.error("--steps must be 3 or more: the first two are not counted")
     from tc3lib.runtime import processes
 
-    processes.hush()
+    processes.silence()
     import torch
-    import unsloth  # noqa: F401  # isort: skip
     from train import GIB, text_rows
 
-    from tc3lib import files, models, prompts, settings
+    from tc3lib import files, settings, training
     from tc3lib.evaluation import generation
-    from tc3lib.training import run as training
 
     if arguments.share_gpu and processes.count() > 1:
         from accelerate import PartialState
@@ -116,44 +106,36 @@ def main() -> None:
     config = settings.get(arguments.preset).change(
         model_name=str(arguments.folder), max_new_tokens=arguments.tokens, max_steps=arguments.steps,
         save_strategy="no", eval_strategy="no", eval_on_start=False, memory_gib=arguments.memory_gib,
-        plan=arguments.plan, padding_free=False if arguments.padded else None, load_in_4bit=not arguments.bf16,
+        plan=arguments.plan, padding_free=False if arguments.padded else None,
     )  # fmt: skip
-    batch = config.training.per_device_train_batch_size * config.training.gradient_accumulation_steps
+    batch = settings.rows_per_step(config.training)
     rows = text_rows(arguments.steps * batch)
     work = Path(processes.gather(tempfile.mkdtemp())[0])  # the main process's, in all
-    for name in ("train", "eval"):
-        files.write_rows(work / f"{name}.jsonl", rows)
-    model, tokenizer = models.load_base_model(config.model)
-    lengths = prompts.token_lengths(tokenizer, rows)
-    fit = training.fit(model, lengths, config)
-    print(fit)
-    model = models.add_lora(model, fit.lora)
-    trainer = training.build_trainer(model, tokenizer, rows, rows[:8], config, work, fit)
+    if processes.is_main():
+        for name in ("train", "eval"):
+            files.write_rows(work / f"{name}.jsonl", rows)
+    processes.wait()
+    run = training.Run(config, work)
+    trainer = training.build_trainer(run)
     seconds = step_seconds(trainer)
-    training.train(trainer, config, work)
-    training.save_adapter(model, tokenizer, work / "lora_model")
-    shards = sum(hasattr(weight, "full_tensor") for weight in trainer.model.parameters())
-    if shards:
-        allocated = torch.cuda.memory_allocated() / GIB
-        print(f"{shards} of {len(list(trainer.model.parameters()))} weights sharded, {allocated:.2f} GiB allocated")
+    training.train(trainer, run)
+    training.save_adapter(trainer, run)
     late = seconds[arguments.steps // 3 :]
     times = statistics.median(late), statistics.fmean(late), statistics.fmean(seconds[1:])
-    trained = batch * statistics.fmean(lengths) / times[1]
-    if trainer.graphs:
-        print(f"CUDA graphs: {len(trainer.graphs.recorded)} shapes, {trainer.graphs.replays} replays")
+    trained = batch * run.plan.tokens_per_row / times[1]
     peak = torch.cuda.max_memory_reserved() / GIB if torch.cuda.is_available() else float("nan")
     answers, answered = [], float("nan")
     if arguments.titles:
         titles = [row["input_text"] for row in text_rows(arguments.titles)]
-        generation.generate(model, tokenizer, titles[:8], config.generation)  # kernels are compiled
+        generation.generate(trainer.model, run.tokenizer, titles[:8], config.generation)  # kernels are compiled
         start = time.monotonic()
-        answers = generation.generate(model, tokenizer, titles, config.generation)
+        answers = generation.generate(trainer.model, run.tokenizer, titles, config.generation)
         answered = len(titles) / (time.monotonic() - start)
     print("| processes | s a step: median | mean | mean of all | training, tokens/s | answers/s | GiB |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
     steps = " | ".join(f"{value:.3f}" for value in times)
     print(f"| {processes.count()} | {steps} | {trained:,.0f} | {answered:.1f} | {peak:.1f} |")
-    found, held = kept(trainer, answers), True
+    found, held = kept(trainer, trainer.state.log_history, answers), True
     if arguments.keep and processes.is_main():
         arguments.keep.mkdir(parents=True, exist_ok=True)
         torch.save(found, arguments.keep / "run.pt")

@@ -4,7 +4,7 @@
 
 For each size a catalogue is made up (`catalogue.py`), prepared and sampled as notebook 01 does with the default preset;
 62 % of its lines are usable. Then the cells of notebook 03 are timed on the embedded base model, on the CPU: reading,
-tokenising and checking the rows, and building the trainer.
+tokenising and checking the rows, then loading the model and building the trainer.
 """
 
 import argparse
@@ -21,38 +21,26 @@ def main() -> None:
     parser.add_argument("--rows", type=int, nargs="+", default=[3_235, 2_248_619])
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "tc3lib-start")
     arguments = parser.parse_args()
-    import unsloth  # noqa: F401
-
-    from tc3lib import files, models, prompts, settings
-    from tc3lib.catalogue import prepare as data
-    from tc3lib.catalogue import sampling
-    from tc3lib.training import check_rows as labels
-    from tc3lib.training import run as training
+    from tc3lib import catalogue, settings, training
 
     config = settings.llama3_8b().change(model_name=settings.tiny().model.model_name, load_in_4bit=False)
-    model, tokenizer = models.load_base_model(config.model)
-    model = models.add_lora(model, config.lora)
     lines = [
-        "| lines | usable | rows trained on | read, tokenised, checked, s | trainer built, s |",
+        "| lines | usable | rows trained on | read, tokenised, checked, s | model loaded, trainer built, s |",
         "| ---: " * 5 + "|",
     ]
     for rows in arguments.rows:
         work = arguments.folder / str(rows)
         work.mkdir(parents=True, exist_ok=True)
         write_catalogue(work / "trn.json", rows)
-        report = data.prepare(work / "trn.json", work / "trn_output.json")
-        needed = settings.rows_needed(config.training)
-        sampling.select(work / "trn_output.json", work, config.data, train_rows=needed, demo_titles=())
+        report = catalogue.prepare(config, work)
+        catalogue.select(config, work)
         start = time.monotonic()
-        train_rows, eval_rows = (files.read_rows(work / f"{part}.jsonl") for part in ("train", "eval"))
-        lengths = prompts.token_lengths(tokenizer, train_rows)
-        training.plan_run(lengths, config, work)
-        labels.check(tokenizer, train_rows, config.model.max_seq_length)
+        run = training.Run(config, work)
         checked = time.monotonic()
-        training.build_trainer(model, tokenizer, train_rows, eval_rows, config, work)
+        training.build_trainer(run)
         built = time.monotonic()
         lines.append(
-            f"| {rows:,} | {report.kept:,} | {len(train_rows):,} | {checked - start:.2f} | {built - checked:.2f} |"
+            f"| {rows:,} | {report.kept:,} | {len(run.train_rows):,} | {checked - start:.2f} | {built - checked:.2f} |"
         )
         shutil.rmtree(work)
     print("\n".join(lines))

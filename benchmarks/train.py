@@ -154,14 +154,30 @@ def labels(row: dict[str, list[int]]) -> list[int]:
     return [token if on else -100 for token, on in zip(row["input_ids"], row["completion_mask"], strict=True)]
 
 
+def token_run(config: object, rows: list, work: Path) -> object:
+    """Return the run of rows that are ids already: they are neither read, nor tokenised, nor checked."""
+    from unittest.mock import patch
+
+    from tc3lib import training
+
+    for name in ("train", "eval"):
+        (work / f"{name}.jsonl").touch()
+    module = "tc3lib.training.run"
+    with (
+        patch(f"{module}.read_rows", lambda path: rows if "train" in path.name else rows[:ROWS]),
+        patch(f"{module}.encode_rows", lambda tokenizer, rows, max_length: rows),
+        patch(f"{module}.check_rows.check", lambda *_: ""),
+    ):
+        return training.Run(config, work)
+
+
 def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, object]:
     """Run one recipe in this process."""
-    from tc3lib import models, settings
-    from tc3lib.training import run as training
-
     if recipe != "a":
-        import unsloth  # noqa: F401
+        from tc3lib import training
     import torch
+
+    from tc3lib import settings
 
     start = time.monotonic()
     memory = RECIPES[recipe][1]
@@ -169,26 +185,21 @@ def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, objec
     if memory:  # a smaller card's memory, the driver's own share of it taken off
         torch.cuda.set_per_process_memory_fraction((memory * GIB - (total - free)) / total)
     rows = token_rows(rows)
-    training.encode_rows = lambda tokenizer, rows, max_length: rows  # the rows are ids already
     config = settings.llama3_8b().change(
         model_name=str(folder), max_steps=steps, save_strategy="no", eval_strategy="no", eval_on_start=False,
         plan="recipe" if recipe in "ab" else "auto", memory_gib=memory, padding_free=False,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as work:
         if recipe == "a":
-            trainer, fit = peft_trainer(folder, config, rows, Path(work)), "padded 8x4"
+            trainer = peft_trainer(folder, config, rows, Path(work))
         else:
-            model, tokenizer = models.load_base_model(config.model)
-            fit = training.fit(model, [len(row["input_ids"]) for row in rows], config)
-            print(fit, flush=True)
-            model = models.add_lora(model, fit.lora)
-            trainer = training.build_trainer(model, tokenizer, rows, rows[:ROWS], config, Path(work), fit)
+            trainer = training.build_trainer(token_run(config, rows, Path(work)))
         torch.cuda.reset_peak_memory_stats()
         found = timed(trainer)
     return {
         "recipe": recipe,
-        "plan": str(fit),
         "max_tokens": getattr(trainer, "max_tokens", None),
+        "checkpointing": trainer.args.gradient_checkpointing,
         "peak_gib": torch.cuda.max_memory_reserved() / GIB,
         "device": torch.cuda.get_device_name(),
         "all": time.monotonic() - start,
@@ -199,11 +210,7 @@ def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, objec
 def whole(folder: Path, steps: int) -> dict[str, object]:
     """Do what 03_train does from rows on the disk to a saved adapter, and time its parts."""
     begin = time.monotonic()
-    import unsloth  # noqa: F401
-    import trl  # noqa: F401  # isort: skip
-    from tc3lib import files, models, prompts, settings
-    from tc3lib.training import check_rows as labels
-    from tc3lib.training import run as training
+    from tc3lib import files, settings, training
 
     imported = time.monotonic()
     import torch
@@ -213,7 +220,6 @@ def whole(folder: Path, steps: int) -> dict[str, object]:
     config = settings.llama3_8b().change(model_name=str(folder), max_steps=steps)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        tokenizer = models.load_tokenizer(config.model, before_model=True)
         made = text_rows(ROWS * steps + 128)
         files.write_rows(work / "train.jsonl", made[:-128])
         files.write_rows(work / "eval.jsonl", made[-128:])
@@ -224,19 +230,11 @@ def whole(folder: Path, steps: int) -> dict[str, object]:
             torch.cuda.synchronize()
             marks[part], clock = time.monotonic() - clock, time.monotonic()
 
-        train_rows, eval_rows = (files.read_rows(work / f"{part}.jsonl") for part in ("train", "eval"))
-        lengths = prompts.token_lengths(tokenizer, train_rows)
-        print(training.plan_run(lengths, config, work), flush=True)
-        print(labels.check(tokenizer, train_rows, config.model.max_seq_length), flush=True)
+        run = training.Run(config, work)
+        print(run, flush=True)
         mark("rows read, tokenised, checked")
-        model, tokenizer = models.load_base_model(config.model)
-        mark("model loaded")
-        fit = training.fit(model, lengths, config)
-        print(fit, flush=True)
-        model = models.add_lora(model, fit.lora)
-        mark("adapter added")
-        trainer = training.build_trainer(model, tokenizer, train_rows, eval_rows, config, work, fit)
-        mark("trainer built")
+        trainer = training.build_trainer(run)
+        mark("model loaded, adapter added, trainer built")
 
         class Marks(TrainerCallback):
             def on_step_begin(self, args, state, control, **_):
@@ -248,12 +246,11 @@ def whole(folder: Path, steps: int) -> dict[str, object]:
                     mark("first step")
 
         trainer.add_callback(Marks())
-        training.train(trainer, config, work)
+        training.train(trainer, run)
         mark(f"steps 2 to {steps}, with evaluations and checkpoints")
-        training.save_adapter(model, tokenizer, work / "lora_model")
+        training.save_adapter(trainer, run)
         mark("adapter saved")
-    parts = ("rows read, tokenised, checked", "trainer built", "first evaluation", "first step")
-    return {"marks": marks, "to_first_step": sum(marks[part] for part in parts)}
+    return {"marks": marks}
 
 
 def report(results: dict[str, dict], steps: int) -> str:
@@ -280,13 +277,16 @@ def report(results: dict[str, dict], steps: int) -> str:
         losses = ", ".join(f"{loss:.4f}" for loss in found["losses"][:3])
         cells = f"{seconds:.3f} | {speed:,.0f} | {base} | {found['peak_gib']:.1f} | {losses}"
         lines.append(f"| ({name}) {RECIPES[name][0]} | {cells} |")
-    lines += [f"({name}): {found['plan']}" for name, found in results.items() if "plan" in found]
+    lines += [
+        f"({name}): micro-batches of at most {found['max_tokens']} tokens, checkpointing {found['checkpointing']}"
+        for name, found in results.items()
+        if "max_tokens" in found
+    ]
     if "whole" in results and "marks" in results["whole"]:
         found = results["whole"]
         lines += ["", f"| the whole of 03_train, {steps} steps | s |", "| --- | ---: |"]
         lines += [f"| {part} | {seconds:.1f} |" for part, seconds in found["marks"].items()]
         lines += [f"| all | {sum(found['marks'].values()):.1f} |"]
-        lines += [f"from train.jsonl to the end of the first step, without loading: {found['to_first_step']:.1f} s"]
     lines += [f"({name}) failed: {found['error']}" for name, found in results.items() if "error" in found]
     return "\n".join(lines)
 
@@ -322,7 +322,11 @@ def main() -> None:
         output = done.stdout.splitlines()
         last = [line for line in output if line.startswith("RESULT ")]
         results[name] = json.loads(last[0].removeprefix("RESULT ")) if last else {"error": done.stdout[-1500:]}
-        print(f"{name} done", {k: v for k, v in results[name].items() if k in ("plan", "peak_gib", "all")}, flush=True)
+        print(
+            f"{name} done",
+            {k: v for k, v in results[name].items() if k in ("max_tokens", "peak_gib", "all")},
+            flush=True,
+        )
         if arguments.output:
             arguments.output.write_text(json.dumps(results, indent=1))
     print(report(results, arguments.whole))

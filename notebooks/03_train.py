@@ -29,16 +29,14 @@
 # !test -d /content && pip install -q --no-deps -r https://raw.githubusercontent.com/tc3lib/tc3lib/v0.1.0/requirements-colab.txt
 
 # %% [markdown]
-# The library loads, checks, trains and plots.
+# `training` does the work of this notebook; its steps are in `tc3lib/training/run.py`.
 
 # %%
 import os
 
-from tc3lib import files, models, prompts, settings
-from tc3lib.runtime import workspace as runtime
-from tc3lib.training import check_rows as labels
-from tc3lib.training import run as training
+from tc3lib import runtime, settings, training
 
+# %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
 
 # %% tags=["parameters"]
@@ -48,37 +46,31 @@ config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
 work = runtime.setup(config, "03_train")
 
 # %% [markdown]
-# What will be trained on, and for how long.
+# Read the rows and turn them into tokens, and see for how long the model will be trained.
 
 # %%
-train_rows = files.read_rows(work / "train.jsonl")
-eval_rows = files.read_rows(work / "eval.jsonl")
-tokenizer = models.load_tokenizer(config.model, before_model=True)
-lengths = prompts.token_lengths(tokenizer, train_rows)
-print(training.plan_run(lengths, config, work))
+run = training.Run(config, work)
+print(run)
 
 # %% [markdown]
 # Three of the rows as the model will meet them. Only what is marked is learned: the response, and where it ends.
 
 # %%
-print(labels.check(tokenizer, train_rows, config.model.max_seq_length))
-labels.show(tokenizer, train_rows[:3], config.model.max_seq_length)
+run.show(3)
 
 # %% [markdown]
-# Load the base model in 4 bit, and see how a step's rows fit the memory that it leaves. `plan="recipe"` takes
-# micro-batches and checkpointing as they are set.
+# The recipe: how the base model is loaded, what LoRA adds to it, and how it is trained.
 
 # %%
-model, tokenizer = models.load_base_model(config.model)
-fit = training.fit(model, lengths, config)
-print(fit)
+vars(config.model) | vars(config.lora) | vars(config.training)
 
 # %% [markdown]
-# Put a new adapter on it: only the adapter's weights will change.
+# Load the base model in 4 bit and put a new adapter on it: only the adapter's weights will change. The first line says
+# how a step's rows pass through the card; `plan="recipe"` takes them as they are set.
 
 # %%
-model = models.add_lora(model, fit.lora)
-model.print_trainable_parameters()
+trainer = training.build_trainer(run)
+trainer.model.print_trainable_parameters()
 
 # %% [markdown]
 # Train. The stop button ends the step and saves it. Run the notebook again after any interruption: it continues from
@@ -86,18 +78,17 @@ model.print_trainable_parameters()
 # the model learns rows by heart.
 
 # %%
-trainer = training.build_trainer(model, tokenizer, train_rows, eval_rows, config, work, fit)
-training.train(trainer, config, work)
+training.train(trainer, run)
 
 # %% [markdown]
 # Save the adapter, with the tokenizer beside it.
 
 # %%
-training.save_adapter(model, tokenizer, work / "lora_model")
-sorted((work / "lora_model").iterdir())
+adapter = training.save_adapter(trainer, run)
+sorted(adapter.iterdir())
 
 # %% [markdown]
-# In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.
+# In Colab this waits until Drive has every file, and then unmounts it. Outside Colab it says where the results are.
 
 # %%
 runtime.finish(work)

@@ -41,6 +41,7 @@ from tc3lib.evaluation import asking, comparison, generation, report
 from tc3lib.evaluation import questions as evaluation
 from tc3lib.runtime import workspace as runtime
 
+# %% [markdown]
 # Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
 
 # %% tags=["parameters"]

@@ -1,10 +1,13 @@
-"""The prompt template and how a record becomes token ids; no other module knows either."""
+"""The prompt template, and how a record becomes token ids. No other module knows either."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 from tc3lib.errors import Tc3Error
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 INSTRUCTION = "Describe the product [input]"
 PROMPT = """Below is an instruction that describes a task, paired with an input that provides further context. \
@@ -31,10 +34,27 @@ def description(record: Mapping[str, str]) -> str:
     return record["response"].removeprefix(RESPONSE.format(record["input_text"], ""))
 
 
-def encode_prompt(tokenizer: Any, title: str, instruction: str = INSTRUCTION) -> list[int]:
+def load_tokenizer(model_name: str) -> "PreTrainedTokenizerBase":
+    """Return a base model's tokenizer, without the model: no GPU is needed.
+
+    Raises:
+        Tc3Error: It cannot be found or fetched.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(model_name)
+    except (OSError, ValueError) as error:
+        raise Tc3Error(
+            f"cannot load the tokenizer of {model_name!r} (model_name): {str(error).splitlines()[0]} Expected a local "
+            "folder or a Hugging Face repository; a gated one needs HF_TOKEN."
+        ) from error
+
+
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str, instruction: str = INSTRUCTION) -> list[int]:
     """Return bos and the ids of the whole prompt, encoded as one piece.
 
-    Whatever the title holds is ordinary text: `<|end_of_text|>` in it becomes several ids, never the special one.
+    A title is ordinary text: `<|end_of_text|>` in it becomes several ids, never the special one.
 
     Raises:
         Tc3Error: The tokenizer has no bos or no eos token.
@@ -42,25 +62,27 @@ def encode_prompt(tokenizer: Any, title: str, instruction: str = INSTRUCTION) ->
     return encode_prompts(tokenizer, [format_record(title, "") | {"instruction": instruction}])[0]
 
 
-def encode_prompts(tokenizer: Any, records: Sequence[Mapping[str, str]]) -> list[list[int]]:
-    """Return the `encode_prompt` of each record, all in one call, which uses every core."""
+def encode_prompts(tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]]) -> list[list[int]]:
+    """Return the `encode_prompt` of each record; one call for many uses every core."""
     if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
         raise Tc3Error(f"the tokenizer {tokenizer.name_or_path!r} needs a bos and an eos token; it lacks one")
     texts = [PROMPT.format(record.get("instruction", INSTRUCTION), record["input_text"]) for record in records]
     return [[tokenizer.bos_token_id, *ids] for ids in _ids(tokenizer, texts)]
 
 
-def encode(tokenizer: Any, record: Mapping[str, str], max_length: int | None = None) -> dict[str, list[int]]:
-    """Return a record's ids and which of them the model learns to write.
+def encode(
+    tokenizer: "PreTrainedTokenizerBase", record: Mapping[str, str], max_length: int | None = None
+) -> dict[str, list[int]]:
+    """Return a record's ids, and which of them the model learns to write.
 
     The prompt is encoded as in `encode_prompt`, the response as a piece of its own, then eos. The mask goes by
-    position, so no text in a title or a description can move it.
+    position, so no text in a title or a description can shift it.
 
     Args:
         tokenizer: The base model's own.
-        record: `input_text` (the title), `response` and, if it is not the usual one, `instruction`.
-        max_length: Longest row in tokens. A longer response loses its end, eos with it: the model must not learn
-            to stop in the middle of a sentence. The prompt is never cut.
+        record: `input_text` (the title), `response` and, if it differs from `INSTRUCTION`, `instruction`.
+        max_length: Most tokens of a row. A longer response loses its end, and with it eos: the model must not learn to
+            stop in the middle of a sentence. The prompt is never cut.
 
     Returns:
         `input_ids` and `completion_mask`, two lists of one length; the mask is 0 over bos and prompt, 1 over
@@ -73,9 +95,9 @@ def encode(tokenizer: Any, record: Mapping[str, str], max_length: int | None = N
 
 
 def encode_rows(
-    tokenizer: Any, records: Sequence[Mapping[str, str]], max_length: int | None = None
+    tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], max_length: int | None = None
 ) -> list[dict[str, list[int]]]:
-    """Return the `encode` of each record, many in one call, which uses every core. A long list shows a progress bar."""
+    """Return the `encode` of each record. A long list shows a progress bar."""
     from tqdm.auto import tqdm
 
     rows, size = [], 1000
@@ -84,7 +106,9 @@ def encode_rows(
     return rows
 
 
-def _encode(tokenizer: Any, records: Sequence[Mapping[str, str]], max_length: int | None) -> list[dict[str, list[int]]]:
+def _encode(
+    tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], max_length: int | None
+) -> list[dict[str, list[int]]]:
     rows = []
     prompts, responses = encode_prompts(tokenizer, records), _ids(tokenizer, [record["response"] for record in records])
     for record, prompt, response in zip(records, prompts, responses, strict=True):
@@ -100,7 +124,7 @@ def _encode(tokenizer: Any, records: Sequence[Mapping[str, str]], max_length: in
 
 
 def preview(records: Iterable[Mapping[str, str]]) -> str:
-    """Return records as the model meets them: the prompt, then what it learns to write."""
+    """Return records as text: the prompt, then what the model learns to write."""
     texts = [
         PROMPT.format(record.get("instruction", INSTRUCTION), record["input_text"]) + record["response"]
         for record in records
@@ -108,16 +132,24 @@ def preview(records: Iterable[Mapping[str, str]]) -> str:
     return f"\n\n{'-' * 80}\n\n".join(texts)
 
 
-def token_lengths(tokenizer: Any | None, records: Sequence[Mapping[str, str]]) -> list[int]:
-    """Return the tokens of each record, uncut: prompt, response, bos and eos. No tokenizer: no lengths."""
-    return [len(row["input_ids"]) for row in encode_rows(tokenizer, records)] if tokenizer else []
+def token_lengths(model_name: str, records: Sequence[Mapping[str, str]]) -> list[int]:
+    """Return the tokens of each record, uncut: prompt, response, bos and eos.
+
+    An empty list, with a line that says why, if the tokenizer is not available: counting is not worth an error.
+    """
+    try:
+        tokenizer = load_tokenizer(model_name)
+    except Tc3Error as error:
+        print(f"tokens are not counted: {error}")
+        return []
+    return [len(row["input_ids"]) for row in encode_rows(tokenizer, records)]
 
 
-def _ids(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
-    """Return the ids of plain texts: no special token is added, none is read out of them."""
+def _ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
+    """Return the ids of plain texts: no special token is added, and none is recognised in them."""
     if not texts:
         return []
-    # unsloth turns the tokenizer's threads off as it is imported.
+    # Importing unsloth turns the tokenizer's threads off.
     threads = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     try:

@@ -1,25 +1,42 @@
-"""A look at what the model will learn, before it is loaded."""
+"""Check what the model will learn, and show it, before it is loaded."""
 
 import html
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedTokenizerBase
 
 from tc3lib.errors import Tc3Error
-from tc3lib.prompts import INSTRUCTION, PROMPT, encode, encode_prompts, encode_rows
+from tc3lib.prompts import INSTRUCTION, PROMPT, encode_prompts
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
+
+Encoded = Mapping[str, list[int]]
+"""`input_ids` and `completion_mask`, as `prompts.encode` returns them."""
 
 
-def check(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) -> str:
+def check(
+    tokenizer: PreTrainedTokenizerBase,
+    path: Path,
+    rows: Sequence[Mapping[str, str]],
+    encoded: Sequence[Encoded],
+    max_length: int,
+) -> str:
     """Check each row's tokens as training and generation will use them; return what was found in a sentence.
 
     Args:
         tokenizer: The base model's own.
-        rows: As `select` writes them.
+        path: Where the rows were read, for errors.
+        rows: The rows as text.
+        encoded: The same rows as tokens.
         max_length: `max_seq_length`.
 
     Raises:
         Tc3Error: pad is eos; or a row has not exactly one bos, at its start; learns nothing; holds a special token
-            where none belongs; ends, uncut, in anything but a learned eos; or its prompt is not, id for id and read
-            back as text, what generation sends.
+            in its text; ends, uncut, in anything but a learned eos; or its prompt is not, id for id and read back as
+            text, what generation sends.
     """
     eos, special = tokenizer.eos_token_id, set(tokenizer.all_special_ids)
     if tokenizer.pad_token_id == eos:
@@ -28,7 +45,7 @@ def check(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) ->
             "lost with the padding: choose a base model with a pad token of its own."
         )
     cut = 0
-    encoded, sent = encode_rows(tokenizer, rows, max_length), encode_prompts(tokenizer, rows)
+    sent = encode_prompts(tokenizer, rows)
     for number, row in enumerate(rows, 1):
         ids, learned = encoded[number - 1].values()
         prompt = ids[: learned.index(1)] if 1 in learned else ids
@@ -45,8 +62,8 @@ def check(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) ->
         }
         for fault in (name for name, found in faults.items() if found):
             raise Tc3Error(
-                f"row {number} ({row['input_text'][:60]!r}) {fault}: the tokenizer {tokenizer.name_or_path!r} does not "
-                "suit this training, or the row must be taken out of the catalogue."
+                f"{path}, row {number} ({row['input_text'][:60]!r}) {fault}: the tokenizer {tokenizer.name_or_path!r} "
+                "does not suit this training, or the row must be removed from the catalogue."
             )
     return (
         f"{len(rows):,} rows: each has one bos and the prompt that generation sends; {len(rows) - cut:,} end in a "
@@ -54,21 +71,23 @@ def check(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) ->
     )
 
 
-def show(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int) -> Any:
-    """Return rows as the model meets them, token by token text: prompt, what it learns to write, and eos apart.
+def show(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, str]], encoded: Sequence[Encoded]) -> "HTML":
+    """Return rows as the model will meet them: the prompt, what it learns to write, and eos, each marked.
 
-    Returns:
-        An `IPython.display.HTML`; titles and texts are escaped.
+    Args:
+        tokenizer: The base model's own.
+        rows: The rows as text, for their uid.
+        encoded: The same rows as tokens, and perhaps more.
     """
-    from IPython.display import HTML
+    from IPython.display import HTML  # only notebooks have it
 
     blocks = []
-    for row in rows:
-        ids, learned = encode(tokenizer, row, max_length).values()
+    for row, tokens in zip(rows, encoded, strict=False):
+        ids, learned = tokens.values()
         start = learned.index(1)
         ended = ids[-1] == tokenizer.eos_token_id
         completion = _decode(tokenizer, ids[start : -1 if ended else None])
-        end = _span("eos", tokenizer.eos_token) if ended else _span("cut", f"cut at {max_length} tokens")
+        end = _span("eos", tokenizer.eos_token) if ended else _span("cut", f"cut at {len(ids)} tokens")
         counts = f"uid {row.get('uid', '?')}: {start} tokens of prompt, {len(ids) - start} learned"
         prompt = _span("prompt", _decode(tokenizer, ids[:start]))
         blocks.append(f"<b>{html.escape(counts)}</b><pre>{prompt}{_span('learned', completion)}{end}</pre>")
@@ -91,5 +110,5 @@ def _span(kind: str, text: str) -> str:
     return f"<span class='{kind}'>{html.escape(text)}</span>"
 
 
-def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return tokenizer.decode(ids, clean_up_tokenization_spaces=False)

@@ -1,31 +1,34 @@
 """Attention over a line of rows that share a prefix (`batches.collate`): a row sees the prefix and itself."""
 
-import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
+
+import numpy
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import PreTrainedModel
+
+from tc3lib import models
+from tc3lib.errors import Tc3Error
 
 NAME = "tc3lib_shared_prefix"
 _segments: "Segments | None" = None
 
 
 class Segments:
-    """Where the keys of each segment lie in a line of tokens.
+    """Where the keys of each segment are in a line of tokens.
 
     The first segment is the prefix and sees itself; each other one is a row's rest and sees the prefix and itself.
-    Flash attention is given the keys of each segment one after another, the prefix's as often as they are seen.
+    Flash attention is given the keys of each segment one after another, with a copy of the prefix's for each.
 
     Args:
         lengths: Tokens of each segment; the first may have none.
         device: Of the index tensors.
-        longest: What no segment's keys are longer than. None: as long as they are.
     """
 
-    def __init__(self, lengths: Sequence[int], device: Any, longest: int | None = None):
-        import numpy
-        import torch
-
+    def __init__(self, lengths: Sequence[int], device: torch.device):
         self.lengths, self.prefix = tuple(lengths), lengths[0]
         self.calls = 0  # of `attend`
         starts = numpy.cumsum([0, *lengths])
@@ -37,7 +40,7 @@ class Segments:
         key_starts = numpy.cumsum([0, *key_lengths])
         copies = (key_starts[:-1, None] + prefix).ravel()
 
-        def index(values: Any, dtype: Any) -> Any:
+        def index(values: numpy.ndarray, dtype: torch.dtype) -> torch.Tensor:
             tensor = torch.from_numpy(values).to(dtype)
             return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
@@ -46,30 +49,35 @@ class Segments:
         self.own = index(numpy.setdiff1d(numpy.arange(key_starts[-1]), copies), torch.int64)
         self.query_starts = index(starts, torch.int32)
         self.key_starts = index(key_starts, torch.int32)
-        self.longest_query, self.longest_key = longest or max(lengths), longest or max(key_lengths)
-
-    def load(self, other: "Segments") -> None:
-        """Become another line with as many tokens, segments and tokens in the prefix, in the same memory."""
-        for name in ("keys", "copies", "own", "query_starts", "key_starts"):
-            getattr(self, name).copy_(getattr(other, name), non_blocking=True)
+        self.longest_query, self.longest_key = max(lengths), max(key_lengths)
 
 
 @contextmanager
-def segments(line: Segments) -> Iterator[Segments]:
-    """Say how the line is cut whose forward and backward passes are made within."""
+def shared_prefix(model: PreTrainedModel, lengths: Sequence[int], device: torch.device) -> Iterator[None]:
+    """Let the model read a line of `batches.collate` within, forward and backward.
+
+    Raises:
+        Tc3Error: The model used another attention, as models other than Llama may; what it computed is wrong.
+    """
     global _segments
-    _segments = line
+    _segments = line = Segments(lengths, device)
     try:
-        yield _segments
+        with models.replaced_attention(model, NAME, attend, attend_in_transformers):
+            yield
     finally:
         _segments = None
+    if line.calls < model.config.num_hidden_layers:
+        raise Tc3Error(
+            f"plan='auto' does not know the attention of {model.config.model_type!r} models (model_name): set "
+            "plan='recipe'."
+        )
 
 
-def attend(query: Any, key: Any, value: Any, *_: Any, **settings: Any) -> Any:
+def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **settings: Any) -> torch.Tensor:
     """Return the attention of a line, shape (tokens, heads, width), called as flash_attn's `varlen` function is.
 
-    A call that asks for more than Llama does (a window, a soft cap, another scale) is answered without that and is not
-    counted, by which `models.shared_prefix` sees it.
+    A call that asks for more than Llama does (a window, a soft cap, another scale) is answered without that and not
+    counted, which `shared_prefix` then reports.
 
     Args:
         query: Shape (tokens, heads, width).
@@ -77,49 +85,38 @@ def attend(query: Any, key: Any, value: Any, *_: Any, **settings: Any) -> Any:
         value: As `key`.
 
     Raises:
-        RuntimeError: Outside `segments`.
+        RuntimeError: Outside `shared_prefix`.
     """
     if _segments is None:
-        raise RuntimeError("attend was called outside segments()")
+        raise RuntimeError("attend was called outside shared_prefix()")
     scale = settings.get("softmax_scale")
     window = settings.get("window_size") not in (None, (-1, -1))
     if scale in (None, query.shape[-1] ** -0.5) and not window and not settings.get("softcap"):
         _segments.calls += 1
-    if is_flash(query.dtype, query.device):
-        return _flash_function().apply(query, key, value, _segments)
+    if _has_flash(query.dtype, query.device):
+        return _SharedPrefixFlash.apply(query, key, value, _segments)
     return _attend_by_segment(query, key, value, _segments)
 
 
-def is_flash(dtype: Any, device: Any) -> bool:
-    """Tell whether `attend` goes by tensors on the device, as a CUDA graph must, and not by lengths on the host."""
-    import torch
-
-    half = dtype in (torch.float16, torch.bfloat16)
-    return half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-
-
 def attend_in_transformers(
-    module: Any,
-    query: Any,
-    key: Any,
-    value: Any,
-    attention_mask: Any,
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     **_: Any,
-) -> tuple[Any, None]:
-    """Return the same to a transformers model, whose tensors have the shape (1, heads, tokens, width)."""
+) -> tuple[torch.Tensor, None]:
+    """Return `attend` for a transformers model, whose tensors have the shape (1, heads, tokens, width)."""
     line = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
     window = None if sliding_window is None else (sliding_window, 0)
     return attend(*line, softmax_scale=scaling, window_size=window, softcap=softcap)[None], None
 
 
-def _attend_by_segment(query: Any, key: Any, value: Any, line: Segments) -> Any:
-    """Return the attention of one segment after another, by PyTorch's own: for CPUs, float32, old cards."""
-    import torch
-    from torch.nn.functional import scaled_dot_product_attention
-
+def _attend_by_segment(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, line: Segments) -> torch.Tensor:
+    """Return the attention of one segment after another, with PyTorch's own function: for CPUs, float32, old cards."""
     groups = query.shape[1] // key.shape[1]
     outputs, start = [], 0
     for number, length in enumerate(line.lengths):
@@ -135,39 +132,41 @@ def _attend_by_segment(query: Any, key: Any, value: Any, line: Segments) -> Any:
     return torch.cat(outputs)
 
 
-@functools.cache
-def _flash_function() -> Any:
-    """Return the autograd function over PyTorch's flash attention, which is there without any package."""
-    import torch
-
-    class SharedPrefixFlash(torch.autograd.Function):
-        @staticmethod
-        def forward(ctx: Any, query: Any, key: Any, value: Any, line: Segments) -> Any:
-            keys, values = key.index_select(0, line.keys), value.index_select(0, line.keys)
-            lengths = (line.query_starts, line.key_starts, line.longest_query, line.longest_key)
-            output, *statistics = torch.ops.aten._flash_attention_forward(
-                query, keys, values, *lengths, 0.0, True, return_debug_mask=False
-            )
-            ctx.line, ctx.lengths = line, lengths
-            ctx.save_for_backward(query, key, value, output, *statistics[:3])
-            return output
-
-        @staticmethod
-        def backward(ctx: Any, gradient: Any) -> Any:
-            query, key, value, output, log_sum, seed, offset = ctx.saved_tensors
-            keys, values = key.index_select(0, ctx.line.keys), value.index_select(0, ctx.line.keys)
-            by_query, by_key, by_value = torch.ops.aten._flash_attention_backward(
-                gradient.contiguous(), query, keys, values, output, log_sum, *ctx.lengths, 0.0, True, seed, offset
-            )
-            return by_query, _fold(by_key, ctx.line), _fold(by_value, ctx.line), None
-
-    return SharedPrefixFlash
+def _has_flash(dtype: torch.dtype, device: torch.device) -> bool:
+    half = dtype in (torch.float16, torch.bfloat16)
+    return half and device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
 
 
-def _fold(gradient: Any, line: Segments) -> Any:
-    """Return the gradient of the line's keys from that of the segments' keys; the prefix's copies add up."""
-    import torch
+class _SharedPrefixFlash(torch.autograd.Function):
+    """PyTorch's flash attention, which needs no package.
 
+    The public `torch.nn.attention.varlen.varlen_attn` (torch 2.11) has no grouped heads, and the prefix's gradient must
+    be summed in float32; so this calls the operators below it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, line: Segments) -> torch.Tensor:
+        keys, values = key.index_select(0, line.keys), value.index_select(0, line.keys)
+        lengths = (line.query_starts, line.key_starts, line.longest_query, line.longest_key)
+        output, *statistics = torch.ops.aten._flash_attention_forward(
+            query, keys, values, *lengths, 0.0, True, return_debug_mask=False
+        )
+        ctx.line, ctx.lengths = line, lengths
+        ctx.save_for_backward(query, key, value, output, *statistics[:3])
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query, key, value, output, log_sum, seed, offset = ctx.saved_tensors
+        keys, values = key.index_select(0, ctx.line.keys), value.index_select(0, ctx.line.keys)
+        by_query, by_key, by_value = torch.ops.aten._flash_attention_backward(
+            gradient.contiguous(), query, keys, values, output, log_sum, *ctx.lengths, 0.0, True, seed, offset
+        )
+        return by_query, _fold(by_key, ctx.line), _fold(by_value, ctx.line), None
+
+
+def _fold(gradient: torch.Tensor, line: Segments) -> torch.Tensor:
+    """Return the gradient of the line's keys from that of the segments' keys; the prefix's copies add up in float32."""
     copies = gradient.index_select(0, line.copies).view(len(line.lengths), line.prefix, *gradient.shape[1:])
     own = gradient.index_select(0, line.own)
     return torch.cat([copies.sum(0, dtype=torch.float32).to(gradient.dtype), own])

@@ -1,223 +1,247 @@
-"""Train the adapter on tokenised rows with TRL's SFTTrainer, evaluate it on held-out rows, save it."""
+"""Notebook 03 from top to bottom: read and check the rows, load the model, train, save the adapter."""
 
 import dataclasses
 import gc
 import shutil
-import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from tc3lib import plotting
-from tc3lib.checkpoints import run_record as checkpoints
-from tc3lib.checkpoints.saver import Saver, check_work, stop_asked
+import torch
+from datasets import Dataset
+from safetensors import SafetensorError
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
+from transformers.trainer_callback import PrinterCallback
+from trl import SFTConfig, SFTTrainer
+
+from tc3lib import models
+from tc3lib.checkpoints import run_record
+from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
-from tc3lib.files import alone, read_json, write_json
-from tc3lib.prompts import encode_rows
-from tc3lib.runtime import processes
+from tc3lib.files import alone, read_json, read_rows, write_json
+from tc3lib.prompts import encode_rows, load_tokenizer
+from tc3lib.runtime import card, processes
 from tc3lib.settings import Settings, rows_per_step
-from tc3lib.training import batches
-from tc3lib.training import packed_attention as attention
-from tc3lib.training import plan as planning
-from tc3lib.training.graphs import Graphs
-from tc3lib.training.plan import Fit, Plan
-from tc3lib.training.progress import LossLogger
-from tc3lib.training.trainer import trainer_class
+from tc3lib.training import batches, check_rows, plan
+from tc3lib.training.progress import LossLogger, mean_loss
+from tc3lib.training.trainer import PackedTrainer
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 
-def plan_run(lengths: Sequence[int], config: Settings, work: Path) -> Plan:
-    """Return what training on rows of these lengths will be, after checking that `work` does not hold another run.
+class Run:
+    """What is about to be trained: the rows, their tokens, and how long it will take.
+
+    Attributes:
+        config, work: As given.
+        tokenizer: The base model's own.
+        train_rows, eval_rows: `input_ids` and `completion_mask` of each row, as `prompts.encode` returns them.
+        plan: Rows, steps, epochs and tokens.
+        record: What identifies the run, and what merely describes it: `run.json`.
+
+    Args:
+        config: The settings.
+        work: The work folder, with `train.jsonl` and `eval.jsonl`.
 
     Raises:
-        Tc3Error: It does (see `checkpoints.open_run`), or the model is sharded and the plan has it whole: better
-            told before the model is loaded than after.
+        Tc3Error: A row does not suit the tokenizer (see `check_rows.check`), or `work` holds another run (see
+            `run_record.check_run`): better reported before the model is loaded than after.
     """
-    processes.check_whole(recipe=config.planning.plan == "recipe")
-    if config.training.resume_from_checkpoint:
-        checkpoints.check_run(work, checkpoints.manifest(config, work))
-    return planning.plan([min(length, config.model.max_seq_length) for length in lengths], config.training)
+
+    def __init__(self, config: Settings, work: Path):
+        self.config, self.work = config, work
+        self.record = run_record.manifest(config, work)
+        if config.training.resume_from_checkpoint:
+            run_record.check_run(work, self.record)
+        self.texts = {name: read_rows(work / f"{name}.jsonl") for name in ("train", "eval")}
+        self.tokenize(load_tokenizer(config.model.model_name))
+        self.plan = plan.plan(self.lengths(), config.training)
+
+    def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        """Encode all rows and check them, as training and generation will use them."""
+        self.tokenizer, longest = tokenizer, self.config.model.max_seq_length
+        self.train_rows, self.eval_rows = (encode_rows(tokenizer, rows, longest) for rows in self.texts.values())
+        encoded = {"train": self.train_rows, "eval": self.eval_rows}
+        self.checked, _ = (
+            check_rows.check(tokenizer, self.work / f"{name}.jsonl", rows, encoded[name], longest)
+            for name, rows in self.texts.items()
+        )
+
+    def lengths(self) -> list[int]:
+        """Return the tokens of each training row."""
+        return [len(row["input_ids"]) for row in self.train_rows]
+
+    def __str__(self) -> str:
+        return f"{self.plan}\n{self.checked}"
+
+    def show(self, rows: int = 3) -> "HTML":
+        """Return the first rows as the model will meet them, with what it learns marked."""
+        return check_rows.show(self.tokenizer, self.texts["train"][:rows], self.train_rows)
 
 
-def fit(model: Any, lengths: Sequence[int], config: Settings) -> Fit:
-    """Choose micro-batches and checkpointing for the memory that the loaded model leaves (see `planning.fit`)."""
-    lengths = [min(length, config.model.max_seq_length) for length in lengths]
-    weight = model.get_input_embeddings().weight
-    card = planning.card(config.planning.memory_gib, weight.dtype)
-    flash = attention.is_flash(weight.dtype, weight.device)
-    return planning.fit(lengths, config, model.config, *card, processes.count(), flash)
+def build_trainer(run: Run) -> SFTTrainer:
+    """Load the base model, add LoRA, and return the trainer of the run.
 
-
-def build_trainer(
-    model: Any,
-    tokenizer: Any,
-    train_rows: Sequence[Mapping[str, str]],
-    eval_rows: Sequence[Mapping[str, str]],
-    config: Settings,
-    work: Path,
-    fit: Fit | None = None,
-) -> Any:
-    """Return an `SFTTrainer` over rows that are tokenised here, so that no library adds, drops or masks a token.
-
-    The losses go to `loss.jsonl` and `loss.png` in `work`, the checkpoints to `output_dir` below it. Precision follows
-    the loaded model: bf16 or fp16 where it computes in that, else neither. `fit` None makes each step in one pass,
-    or as the recipe has it.
+    With `plan="recipe"` that is TRL's `SFTTrainer` itself, with padded micro-batches. With "auto" it is our
+    `PackedTrainer`. Either gets rows that are tokenised here, so that no library adds, drops or masks a token.
+    Precision follows the loaded model: bf16 or fp16 where it computes in that.
     """
-    import torch
-    from transformers.trainer_callback import PrinterCallback
-    from trl import SFTConfig
-
-    rows = rows_per_step(config.training)
-    recipe = config.planning.plan == "recipe"
-    dtype = model.get_input_embeddings().weight.dtype
-    lora = fit.lora if fit else config.lora
-    settings = dataclasses.asdict(config.training) | {
-        "output_dir": str(work / config.training.output_dir),
-        "save_total_limit": None,  # `store` removes old checkpoints
-        "bf16": dtype == torch.bfloat16,
-        "fp16": dtype == torch.float16,
-        "gradient_checkpointing": bool(lora.use_gradient_checkpointing),
-        "max_length": config.model.max_seq_length,
-        "completion_only_loss": True,
-        # LossLogger shows progress and logs, without making the card wait for the host.
-        "disable_tqdm": True,
-        "logging_strategy": "no",
-        "logging_nan_inf_filter": False,
-    }
-    if settings["padding_free"] is None or not recipe:
-        del settings["padding_free"]
-    size, passes = planning.recipe_passes(config.training, processes.count()) if recipe else (rows, 1)
-    settings |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": passes}
-    if not recipe:
-        settings |= {
-            "remove_unused_columns": False,
-            "dataset_kwargs": {"skip_prepare_dataset": True},
-        }
-
-    def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-        return batches.collate(rows, share_prefix=not lora.lora_dropout)
-
-    trainer = trainer_class()(
-        model=model,
-        args=SFTConfig(**settings),
-        train_dataset=_dataset(tokenizer, train_rows, config.model.max_seq_length, recipe),
-        eval_dataset=_dataset(tokenizer, eval_rows, config.model.max_seq_length, recipe),
-        processing_class=tokenizer,
-        data_collator=None if recipe else collate,
-    )
+    config = run.config
+    model, tokenizer = models.load_base_model(config.model)
+    if tokenizer.backend_tokenizer.to_str() != run.tokenizer.backend_tokenizer.to_str():
+        run.tokenize(tokenizer)  # unsloth repairs some
+    run.tokenizer = tokenizer
+    free = card.free_gib(config.planning.memory_gib)
+    fit = plan.fit(run.lengths(), config, model.config, free, processes.count())
+    print(fit)
+    model = models.add_lora(model, fit.lora)
+    arguments = _arguments(model, run, checkpointing=bool(fit.lora.use_gradient_checkpointing))
+    common = {"model": model, "processing_class": tokenizer}
+    if config.planning.plan == "recipe":
+        train_rows, eval_rows = map(Dataset.from_list, (run.train_rows, run.eval_rows))
+        trainer = SFTTrainer(args=SFTConfig(**arguments), train_dataset=train_rows, eval_dataset=eval_rows, **common)
+    else:
+        # A step's rows are one batch, which the trainer splits itself.
+        arguments |= {"per_device_train_batch_size": rows_per_step(config.training), "gradient_accumulation_steps": 1}
+        arguments |= {"remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
+        trainer = PackedTrainer(
+            args=SFTConfig(**arguments),
+            train_dataset=_labelled(run.train_rows),
+            eval_dataset=_labelled(run.eval_rows),
+            data_collator=partial(batches.collate, share_prefix=not config.lora.lora_dropout),
+            max_tokens=fit.max_tokens,
+            **common,
+        )
     processes.check(trainer.accelerator)
-    if not recipe:
-        trainer.max_tokens = fit.max_tokens if fit else rows * config.model.max_seq_length
-    trainer.model.train()  # all of it: a new adapter says so while the base model below is still in evaluation mode
     trainer.remove_callback(PrinterCallback)
-    trainer.losses = LossLogger(work / "loss.jsonl", trainer, plotting.live_loss(work / "loss.png"))
-    trainer.add_callback(trainer.losses)
+    trainer.model.train()  # all of it: a new adapter says so while the base model below is still in evaluation mode
     # TRL makes a new adapter bfloat16 on a 4-bit base, but a resumed one is read back as float32. Always float32, as
     # unsloth has it on a GPU: only then does a resumed run continue exactly.
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
-    if fit and fit.graphs:
-        trainer.graphs = Graphs(trainer.model, trainer.args.device)
+    run.record |= run_record.fingerprint(trainer)
+    run.record["plan"] = dataclasses.asdict(run.plan) | {
+        "max_tokens": fit.max_tokens,
+        "gradient_checkpointing": trainer.args.gradient_checkpointing,
+    }
     return trainer
 
 
-def train(trainer: Any, config: Settings, work: Path) -> None:
-    """Train to the end of the plan, from the newest checkpoint in `work` that is whole if there is one.
+def _arguments(model: PreTrainedModel, run: Run, checkpointing: bool) -> dict[str, Any]:
+    """Return the arguments of `SFTConfig`: the training settings, and what follows from the model and the machine."""
+    config, dtype = run.config, model.get_input_embeddings().weight.dtype
+    arguments = dataclasses.asdict(config.training) | {
+        "output_dir": str(run.work / config.training.output_dir),
+        "save_total_limit": None,  # checkpoints.store removes old ones
+        "bf16": dtype == torch.bfloat16,
+        "fp16": dtype == torch.float16,
+        "gradient_checkpointing": checkpointing,
+        "max_length": config.model.max_seq_length,
+        "completion_only_loss": True,
+        "disable_tqdm": True,  # LossLogger has the bar
+        "logging_nan_inf_filter": False,
+    }
+    if config.planning.plan == "recipe":
+        arguments["gradient_accumulation_steps"] = plan.recipe_passes(config.training, processes.count())
+    if config.training.padding_free is None or config.planning.plan != "recipe":
+        del arguments["padding_free"]
+    return arguments
 
-    Keeps `run.json` up to date: what the run is and its plan when it starts, its losses when it ends. The last line it
-    prints tells which step is safe.
+
+def _labelled(rows: Sequence[dict[str, list[int]]]) -> Dataset:
+    """Return rows with `labels` in the place of the mask: -100 where nothing is learned."""
+    labelled = [
+        {
+            "input_ids": row["input_ids"],
+            "labels": [
+                token if learned else -100
+                for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True)
+            ],
+        }
+        for row in rows
+    ]
+    return Dataset.from_list(labelled).with_format("numpy")
+
+
+def train(trainer: SFTTrainer, run: Run) -> None:
+    """Train to the end of the plan, from the newest checkpoint in the work folder that is whole if there is one.
+
+    Keeps `run.json` up to date: what the run is and its plan when it starts, its losses when it ends. The last line
+    printed says which step is safe.
 
     Raises:
-        Tc3Error: The work folder holds another run (see `checkpoints.open_run`), or checkpoints none of which is whole;
-            another process trains there; or it was told to stop (SIGINT, SIGTERM, a notebook's stop button), after
-            the step was saved.
+        Tc3Error: The work folder holds another run (see `run_record.open_run`), or checkpoints none of which is whole;
+            another process trains there; or the run was stopped (SIGINT, SIGTERM, a notebook's stop button), after the
+            step was saved.
     """
-    main, accelerator = trainer.is_world_process_zero(), trainer.accelerator
+    config, work, main = run.config, run.work, trainer.is_world_process_zero()
     with alone(work) if main else nullcontext(), stop_asked() as stop:
-        run = checkpoints.manifest(config, work) | checkpoints.fingerprint(trainer)
-        lengths = [len(ids) for ids in trainer.train_dataset.with_format(None)["input_ids"]]
-        size = planning.plan(lengths, config.training)
-        run["plan"] = dataclasses.asdict(size) | {
-            "max_tokens": trainer.max_tokens,
-            "gradient_checkpointing": trainer.args.gradient_checkpointing,
-        }
         if main:
-            differences = checkpoints.open_run(work, run, resume=config.training.resume_from_checkpoint)
-        accelerator.wait_for_everyone()
-        run = read_json(work / "run.json")
-        losses, settings = trainer.losses, config.training
-        saver = Saver(
-            trainer,
-            losses,
-            work,
-            work / settings.output_dir,
-            run,
-            settings.save_total_limit,
-            config.saving.save_minutes,
-            stop,
-        )
-        try:
-            if main:
-                saver.resume()
-        except OSError as error:
-            raise Tc3Error(
-                f"cannot read the checkpoints in {saver.outputs}: {error}. Mount or mend the folder and try again."
-            ) from None
-        accelerator.wait_for_everyone()
+            differences = run_record.open_run(work, run.record, resume=config.training.resume_from_checkpoint)
+        processes.wait()
+        record = read_json(work / "run.json")
+        saver = Saver(trainer, work, record, config, stop)
+        progress = LossLogger(work, run.plan.tokens_per_row * run.plan.rows_per_step, lambda: saver.safe_step)
+        if main:
+            saver.resume()
+        processes.wait()
         last = saver.resumed()
         if last and main and differences:
-            print(f"other than before, which may be: {', '.join(differences)}")
+            print(f"changed since it began, which is allowed: {', '.join(differences)}")
         start = time.monotonic()
         gc.freeze()  # several libraries collect garbage as training begins; what is imported need not be searched
         try:
-            if last and saver.step >= size.steps:  # Trainer would make one more step of a run that ended in an epoch
+            if last and saver.step >= run.plan.steps:  # Trainer would make one more step of a run that ended an epoch
                 print("training is finished: loading its last checkpoint")
-                if processes.is_sharded(trainer.model):
-                    trainer._load_from_checkpoint(str(last))
-                else:
-                    trainer.model.load_adapter(str(last), "default", is_trainable=True)
-                trainer.state.global_step = saver.step
+                trainer.model.load_adapter(str(last), "default", is_trainable=True)
+                trainer.state = TrainerState.load_from_json(str(last / "trainer_state.json"))
+                trainer.state.is_world_process_zero = main
                 if main:
-                    losses.begin(saver.step)
-                    losses.on_train_end(trainer.args, trainer.state, trainer.control)  # the curve may not be kept yet
+                    progress.begin(trainer.state)
+                    progress.on_train_end(trainer.args, trainer.state, trainer.control)
             else:
                 if not last:
                     _check_untrained(trainer.model, config)
                 trainer.args.output_dir = str(saver.local)
                 trainer.args.eval_on_start &= not last
                 trainer.add_callback(saver)
+                trainer.add_callback(progress)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 saver.finish()
-            accelerator.wait_for_everyone()
-            result = _result(trainer, losses.rows)
+            processes.wait()
+            result = _result(trainer.state, progress.rows)
             if main and result["train_loss"] is not None:
+                held_out = "" if result["eval_loss"] is None else f", held-out {result['eval_loss']:.4f}"
                 print(
                     f"loss of step {result['steps']} {result['train_loss']:.4f}, mean of all steps "
-                    f"{result['mean_train_loss']:.4f}, held-out {result['eval_loss'] or float('nan'):.4f}"
+                    f"{result['mean_train_loss']:.4f}{held_out}"
                 )
         finally:
             gc.unfreeze()
             if main:
-                saver.tell()
+                saver.report()
         if main:
-            run["result"] = result | {
+            record["result"] = result | {
                 "seconds_of_last_call": round(time.monotonic() - start, 1),
-                "memory": planning.peak_memory(),
+                "memory": card.peak_memory(),
             }
             try:
-                check_work(work, run["run"])
-                write_json(work / "run.json", run)
+                run_record.check_work(work, record["run"])
+                write_json(work / "run.json", record)
             except Tc3Error as error:
                 print(f"the result could not be noted in run.json: {error}")
     if stop.signal:
         raise Tc3Error(
-            f"stopped by {stop.signal} after step {trainer.state.global_step} of {size.steps}: run it again."
+            f"stopped by {stop.signal} after step {trainer.state.global_step} of {run.plan.steps}: run it again."
         )
 
 
-def _check_untrained(model: Any, config: Settings) -> None:
+def _check_untrained(model: torch.nn.Module, config: Settings) -> None:
     """Raise Tc3Error if a start would begin from an adapter that an earlier call in this process has changed."""
     if config.lora.loftq_config is None and any(
         bool(weight.any()) for name, weight in model.named_parameters() if "lora_B" in name
@@ -228,39 +252,35 @@ def _check_untrained(model: Any, config: Settings) -> None:
         )
 
 
-def _result(trainer: Any, losses: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Return a run's steps and losses, nats a token; the mean is over all of its steps, whoever made them."""
-    train = [row["loss"] for row in losses if "loss" in row]
-    held_out = [row["eval_loss"] for row in losses if "eval_loss" in row]
+def _result(state: TrainerState, rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return a run's steps and losses, nats a token; the mean is over all of its steps, resumed or not."""
+    train = [row["loss"] for row in rows if "loss" in row]
+    held_out = [row["eval_loss"] for row in rows if "eval_loss" in row and row["step"]]
     return {
-        "steps": trainer.state.global_step,
+        "steps": state.global_step,
         "train_loss": train[-1] if train else None,
-        "mean_train_loss": statistics.fmean(train) if train else None,
+        "mean_train_loss": mean_loss(rows),
         "eval_loss": held_out[-1] if held_out else None,
     }
 
 
-def save_adapter(model: Any, tokenizer: Any, folder: Path | str) -> None:
-    """Save adapter and tokenizer as safetensors and JSON; an adapter saved earlier stays until this one is whole.
+def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
+    """Save adapter and tokenizer to `lora_model` in the work folder, and return that folder.
 
-    Of several processes the main one writes. Where each holds a part of the weights (FSDP2), it gets them from all.
+    An adapter saved earlier stays until this one is whole. Of several processes the main one writes.
 
     Raises:
         Tc3Error: The folder cannot be written.
     """
-    folder = Path(folder)
-    new = folder.with_name(f".{folder.name}.new")
+    folder = run.work / "lora_model"
     if processes.is_main():
-        _save_adapter(model, tokenizer, folder, new)
-    elif processes.is_sharded(model):
-        model.save_pretrained(new, safe_serialization=True)
+        _save(trainer.model, trainer.processing_class, folder)
     processes.wait()
+    return folder
 
 
-def _save_adapter(model: Any, tokenizer: Any, folder: Path, new: Path) -> None:
-    from safetensors import SafetensorError
-
-    old = folder.with_name(f".{folder.name}.old")
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     try:
         if old.exists() and not folder.exists():  # an earlier call was broken off between its two renames
             old.rename(folder)
@@ -274,27 +294,7 @@ def _save_adapter(model: Any, tokenizer: Any, folder: Path, new: Path) -> None:
         new.rename(folder)
     except (OSError, SafetensorError) as error:
         raise Tc3Error(
-            f"cannot write {folder}: {error}. The adapter of the last saved step is in the checkpoints too: mend the "
-            "folder, and run 03_train again; it goes on from there."
+            f"cannot write {folder}: {error}. The adapter of the last saved step is in the checkpoints too: free or "
+            "repair the folder and run 03_train again; it continues from there."
         ) from None
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _dataset(tokenizer: Any, rows: Sequence[Mapping[str, str]], max_length: int, recipe: bool) -> Any:
-    """Return rows of `input_ids` and `labels`, or of what TRL makes labels from itself."""
-    from datasets import Dataset
-
-    encoded = encode_rows(tokenizer, rows, max_length)
-    if recipe:
-        return Dataset.from_list(encoded)
-    labelled = [
-        {
-            "input_ids": row["input_ids"],
-            "labels": [
-                token if learned else -100
-                for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True)
-            ],
-        }
-        for row in encoded
-    ]
-    return Dataset.from_list(labelled).with_format("numpy")

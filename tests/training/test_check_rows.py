@@ -1,14 +1,15 @@
 """What is learned of a row, and what is not, whatever its title and description hold."""
 
 import html
+from pathlib import Path
 
 import pytest
+from runs import prepared
 
-from tc3lib import files, models, prompts
+from tc3lib import prompts, training
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode, format_record
-from tc3lib.training import check_rows as labels
-from tc3lib.training import run as training
+from tc3lib.training import check_rows
 
 PLACES = {"start": "{}steel mug", "middle": "steel {} mug", "inside a word": "st{}eel mug", "end": "steel mug{}"}
 LOOKALIKES = ["### Response:", "### Response:\n", "\n\n### Response:\n", "### Instruction:\n", "\n\n### Input:\n"]
@@ -103,23 +104,33 @@ def test_every_length_from_the_prompt_on_keeps_the_prompt_and_a_label(tokenizer)
 
 
 @pytest.mark.parametrize("plan", ["auto", "recipe"])
-def test_the_trainer_learns_exactly_that(base, config, tmp_path, plan):
+def test_the_trainer_learns_exactly_that(tokenizer, config, tmp_path, plan):
     """Neither TRL's preparation nor a collator moves a label, drops a row or cuts what is not too long."""
-    model, tokenizer = base
     config, most = config.change(plan=plan), config.model.max_seq_length
     records = [record for place in PLACES.values() for record in hostile_records(tokenizer, place)]
     records += [format_record("steel mug", "very " * number) for number in range(400, 460)]
-    whole = prompts.token_lengths(tokenizer, records)
+    whole = [len(row["input_ids"]) for row in prompts.encode_rows(tokenizer, records)]
     assert {most - 1, most, most + 1} <= set(whole)
-    files.write_rows(tmp_path / "train.jsonl", records)
-    model = models.add_lora(model, config.lora)
-    trainer = training.build_trainer(model, tokenizer, records, records[-60:], config, tmp_path)
+    trainer = training.build_trainer(prepared(config, records[-60:] + records[:-60], tmp_path, held_out=60))
     expected = [expected_labels(tokenizer, record, most) for record in records]
-    assert [(list(row["input_ids"]), list(row["labels"])) for row in trainer.train_dataset] == expected
+    learned_rows = [(list(row["input_ids"]), labels_of(row)) for row in trainer.train_dataset]
+    assert learned_rows == expected[-60:] + expected[:-60]
     assert [labels[-1] == tokenizer.eos_token_id for _, labels in expected] == [length <= most for length in whole]
     batch = trainer.data_collator([trainer.eval_dataset[number] for number in range(60)])
     learned = [label for line in batch["labels"].tolist() for label in line if label != -100]
     assert learned == [label for _, labels in expected[-60:] for label in labels if label != -100]
+
+
+def labels_of(row):
+    """A row has labels, or what TRL makes them from."""
+    if "labels" in row:
+        return list(row["labels"])
+    return [token if on else -100 for token, on in zip(row["input_ids"], row["completion_mask"], strict=True)]
+
+
+def check(tokenizer, rows, max_length, encoded=None):
+    encoded = encoded or prompts.encode_rows(tokenizer, rows, max_length)
+    return check_rows.check(tokenizer, Path("train.jsonl"), rows, encoded, max_length)
 
 
 class Changed:
@@ -137,7 +148,7 @@ class Changed:
 
 def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
     long = prompts.format_record("Mug", "very " * 500)
-    found = labels.check(tokenizer, [*rows, long], 200)
+    found = check(tokenizer, [*rows, long], 200)
     assert found == (
         "33 rows: each has one bos and the prompt that generation sends; 32 end in a learned eos, "
         "1 were cut at 200 tokens"
@@ -146,7 +157,7 @@ def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
 
 def test_a_pad_that_is_eos_is_refused(tokenizer, rows):
     with pytest.raises(Tc3Error, match=r"pads with its eos '<\|end_of_text\|>'"):
-        labels.check(Changed(tokenizer, pad_token_id=tokenizer.eos_token_id), rows, 512)
+        check(Changed(tokenizer, pad_token_id=tokenizer.eos_token_id), rows, 512)
 
 
 def test_a_second_bos_is_found(tokenizer, rows):
@@ -155,8 +166,8 @@ def test_a_second_bos_is_found(tokenizer, rows):
         found["input_ids"] = [[tokenizer.bos_token_id, *ids] for ids in found["input_ids"]]
         return found
 
-    with pytest.raises(Tc3Error, match=r"row 1 \('Steel Mug No\. 1'\) does not begin with one bos"):
-        labels.check(Changed(tokenizer, call=with_bos), rows, 512)
+    with pytest.raises(Tc3Error, match=r"train\.jsonl, row 1 \('Steel Mug No\. 1'\) does not begin with one bos"):
+        check(Changed(tokenizer, call=with_bos), rows, 512)
 
 
 def test_a_special_token_read_out_of_the_text_is_found(tokenizer):
@@ -164,9 +175,9 @@ def test_a_special_token_read_out_of_the_text_is_found(tokenizer):
         return tokenizer(texts, **named | {"split_special_tokens": False})
 
     row = prompts.format_record("Mug", "A mug.<|end_of_text|> More.")
-    labels.check(tokenizer, [row], 512)
+    check(tokenizer, [row], 512)
     with pytest.raises(Tc3Error, match="has a special token in its text"):
-        labels.check(Changed(tokenizer, call=parsing), [row], 512)
+        check(Changed(tokenizer, call=parsing), [row], 512)
 
 
 def test_a_prompt_that_does_not_read_back_is_found(tokenizer, rows):
@@ -174,41 +185,31 @@ def test_a_prompt_that_does_not_read_back_is_found(tokenizer, rows):
         return tokenizer([text.lower() for text in texts], **named)
 
     with pytest.raises(Tc3Error, match="has a prompt that does not read back as it was written"):
-        labels.check(Changed(tokenizer, call=lower), rows, 512)
+        check(Changed(tokenizer, call=lower), rows, 512)
 
 
 def test_training_and_generation_that_disagree_are_found(tokenizer, rows, monkeypatch):
-    monkeypatch.setattr(labels, "encode_prompts", lambda tokenizer, rows: [[1, 2, 3]] * len(rows))
+    monkeypatch.setattr(check_rows, "encode_prompts", lambda tokenizer, rows: [[1, 2, 3]] * len(rows))
     with pytest.raises(Tc3Error, match="has another prompt than generation sends"):
-        labels.check(tokenizer, rows, 512)
+        check(tokenizer, rows, 512)
 
 
-def test_a_missing_eos_or_label_is_found(tokenizer, rows, monkeypatch):
-    encode_rows = prompts.encode_rows
-
-    def cut(tokenizer, rows, max_length):
-        encoded = encode_rows(tokenizer, rows, max_length)
-        return [{name: values[:-1] for name, values in row.items()} for row in encoded]
-
-    monkeypatch.setattr(labels, "encode_rows", cut)
+def test_a_missing_eos_or_label_is_found(tokenizer, rows):
+    encoded = prompts.encode_rows(tokenizer, rows, 512)
+    cut = [{name: values[:-1] for name, values in row.items()} for row in encoded]
     with pytest.raises(Tc3Error, match="does not end in a learned eos"):
-        labels.check(tokenizer, rows, 512)
-
-    def unlearned(tokenizer, rows, max_length):
-        encoded = encode_rows(tokenizer, rows, max_length)
-        return [row | {"completion_mask": [0] * len(row["input_ids"])} for row in encoded]
-
-    monkeypatch.setattr(labels, "encode_rows", unlearned)
+        check(tokenizer, rows, 512, cut)
+    unlearned = [row | {"completion_mask": [0] * len(row["input_ids"])} for row in encoded]
     with pytest.raises(Tc3Error, match="has no label"):
-        labels.check(tokenizer, rows, 512)
+        check(tokenizer, rows, 512, unlearned)
 
 
-def test_the_inspector_tells_prompt_completion_and_end_apart_and_escapes_text(tokenizer):
+def test_what_is_shown_marks_prompt_completion_and_end_and_escapes_text(tokenizer):
     rows = [
         {"uid": "B1", **prompts.format_record("<b>Mug</b>", "A <i>mug</i> & more.")},
         {"uid": "B2", **prompts.format_record("Pan", "very " * 500)},
     ]
-    page = labels.show(tokenizer, rows, 200).data
+    page = check_rows.show(tokenizer, rows, prompts.encode_rows(tokenizer, rows, 200)).data
     first, second = page.split("<pre>")[1:]
     prompt = prompts.PROMPT.format(prompts.INSTRUCTION, "<b>Mug</b>")
     assert f"<span class='prompt'>{html.escape(tokenizer.bos_token + prompt)}</span>" in first

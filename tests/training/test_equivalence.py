@@ -1,19 +1,15 @@
 """Every way to make a step is the same mathematics: in float32, on the embedded model, step by step."""
 
-import dataclasses
-import random
-import types
-
 import numpy
 import pytest
+import torch
+from steps import DISTURBED, ROWS, STEPS, build, changed, memory_for, rows_of, small, train
 
-from tc3lib import files, models, prompts, settings
+from tc3lib import models, prompts, settings
 from tc3lib.errors import Tc3Error
 from tc3lib.training import batches
-from tc3lib.training import run as training
-from tc3lib.training.progress import read_losses
+from tc3lib.training.packed_attention import shared_prefix
 
-STEPS = 50
 TOLERANCE = 1e-5
 RECIPE = {"plan": "recipe"}
 # Settings, tokens of a micro-batch (None: as planned), whether the prefix is shared, passes a step (None: several).
@@ -26,93 +22,6 @@ VARIANTS = {
     "auto, prefix repeated": ({}, 700, False, None),
     "auto, checkpointing": ({"use_gradient_checkpointing": True}, None, True, 1),
 }
-WORDS = ["a", "small", "steel", "glass", "cup", "of", "the", "and", "with", "a red lid", "(12 oz)", "né"]
-
-
-def make_rows(number, seed=0):
-    draw = random.Random(seed)
-
-    def words(most):
-        return " ".join(draw.choices(WORDS, k=draw.randint(1, most)))
-
-    return [{"uid": f"B{n:09d}", "part": "train", **prompts.format_record(words(2), words(9))} for n in range(number)]
-
-
-# A last step of an epoch has 26 rows, not 32.
-ROWS = make_rows(250)
-
-
-def changed(**changes):
-    """The recipe's batch, in float32 and without what only costs time."""
-    plain = settings.tiny().change(
-        load_in_4bit=False, dtype="float32", max_seq_length=512, save_strategy="no", eval_strategy="no",
-        eval_on_start=False, per_device_train_batch_size=8, gradient_accumulation_steps=4, max_steps=STEPS,
-        lr_scheduler_type="constant", learning_rate=3e-4,
-    )  # fmt: skip
-    return plain.change(**changes)
-
-
-def small(**changes):
-    """Four steps of eight rows."""
-    return changed(gradient_accumulation_steps=1, max_steps=4, **changes)
-
-
-def build(config, rows, work, max_tokens=None):
-    """Return the trainer of 03_train."""
-    work.mkdir(exist_ok=True)
-    for name in ("train", "eval"):
-        files.write_rows(work / f"{name}.jsonl", rows if name == "train" else rows[:8])
-    model, tokenizer = models.load_base_model(config.model)
-    fit = training.fit(model, prompts.token_lengths(tokenizer, rows), config)
-    fit = dataclasses.replace(fit, max_tokens=max_tokens) if max_tokens else fit
-    model = models.add_lora(model, fit.lora)
-    return training.build_trainer(model, tokenizer, rows, rows[:8], config, work, fit)
-
-
-def train(config, rows, work, max_tokens=None, prepare=None):
-    """Train, and return what was logged and seen; `prepare` is called with the trainer before it starts."""
-    trainer = build(config, rows, work, max_tokens)
-    run = types.SimpleNamespace(trainer=trainer, seen={}, prefixes=set(), passes=0, layer_passes=0)
-    step = trainer.training_step
-
-    def watch(model, inputs, *arguments):
-        run.seen.setdefault(trainer.state.global_step + 1, []).extend(rows_of(inputs))
-        run.prefixes.add(inputs["lengths"][0] if "lengths" in inputs else 0)
-        return step(model, inputs, *arguments)
-
-    def count(name):
-        return lambda *_: setattr(run, name, getattr(run, name) + 1)
-
-    trainer.training_step = watch
-    trainer.model.register_forward_pre_hook(count("passes"))
-    layers(trainer.model)[0].register_forward_pre_hook(count("layer_passes"))
-    if prepare:
-        prepare(trainer)
-    training.train(trainer, config, work)
-    run.history = read_losses(work / "loss.jsonl")
-    run.losses = numpy.array([row["loss"] for row in run.history if "loss" in row])
-    run.norms = numpy.array([row["grad_norm"] for row in run.history if "loss" in row])
-    run.eval_losses = numpy.array([row["eval_loss"] for row in run.history if "eval_loss" in row])
-    run.adapter = {name: p.detach().clone() for name, p in trainer.model.named_parameters() if p.requires_grad}
-    return run
-
-
-def layers(model):
-    return model.get_base_model().model.layers
-
-
-def rows_of(inputs):
-    """Return ids and labels of each row of a batch, padded or collated."""
-    ids, labels = inputs["input_ids"], inputs["labels"]
-    if "lengths" not in inputs:
-        whole = inputs["attention_mask"].bool()
-        return [(i[w].tolist(), label[w].tolist()) for i, label, w in zip(ids, labels, whole, strict=True)]
-    (ids,), (labels,), (prefix, *lengths) = ids.tolist(), labels.tolist(), inputs["lengths"]
-    ends = prefix + numpy.cumsum(lengths)
-    return [
-        tuple(line[:prefix] + line[end - length : end] for line in (ids, labels))
-        for end, length in zip(ends, lengths, strict=True)
-    ]
 
 
 def differences(run, other):
@@ -192,9 +101,7 @@ def encoded(tokenizer, records):
 
 def logits(model, batch):
     """Return the logits of each row of a collated batch, the prefix's with each."""
-    import torch
-
-    with torch.no_grad(), models.shared_prefix(model, batch["lengths"], torch.device("cpu")):
+    with torch.no_grad(), shared_prefix(model, batch["lengths"], torch.device("cpu")):
         line = model(input_ids=batch["input_ids"], position_ids=batch["position_ids"], use_cache=False).logits[0]
     prefix, *rests = line.split(batch["lengths"])
     return [torch.cat([prefix, rest]) for rest in rests]
@@ -207,8 +114,6 @@ def assert_same_logits(found, expected):
 
 
 def logits_alone(model, row):
-    import torch
-
     with torch.no_grad():
         return model(input_ids=torch.as_tensor(row["input_ids"])[None], use_cache=False).logits[0]
 
@@ -216,8 +121,6 @@ def logits_alone(model, row):
 @pytest.fixture(scope="module")
 def model():
     """An adapter that does something: B is not zero."""
-    import torch
-
     config = changed()
     model, tokenizer = models.load_base_model(config.model)
     model = models.add_lora(model, config.lora).eval()
@@ -238,18 +141,18 @@ def test_a_document_in_a_micro_batch_has_the_logits_it_has_alone(model, share_pr
         assert_same_logits(together, logits_alone(model, row))
 
 
-@pytest.mark.parametrize("changed", [0, 3, 7])
+@pytest.mark.parametrize("number_changed", [0, 3, 7])
 @pytest.mark.parametrize("share_prefix", [True, False])
-def test_a_changed_document_leaves_every_other_ones_logits_alone(model, share_prefix, changed):
+def test_a_changed_document_leaves_every_other_ones_logits_alone(model, share_prefix, number_changed):
     model, tokenizer = model
     rows = encoded(tokenizer, ROWS[:8])
     other = [*rows]
-    [other[changed]] = encoded(tokenizer, [prompts.format_record("1,000 Ways to Fry Eggs", "Butter. " * 12)])
+    [other[number_changed]] = encoded(tokenizer, [prompts.format_record("1,000 Ways to Fry Eggs", "Butter. " * 12)])
     before, after = (logits(model, batches.collate(rows, share_prefix)) for rows in (rows, other))
     for number in range(8):
-        if number != changed:
+        if number != number_changed:
             assert_same_logits(after[number], before[number])
-    assert len(after[changed]) != len(before[changed])
+    assert len(after[number_changed]) != len(before[number_changed])
 
 
 def random_rows(seed):
@@ -272,7 +175,6 @@ def test_a_batch_and_its_micro_batches_keep_rows_order_labels_and_prefix(seed, s
     batch = batches.collate(rows, share_prefix)
     prefix = batch["lengths"][0]
     assert rows_of(batch) == expected
-    assert batches.count_tokens(batch) == sum(len(ids) for ids, _ in expected)
     for most in (1, 40, 100, 250, 10_000):
         parts = list(batches.split(batch, most))
         assert [row for part in parts for row in rows_of(part)] == expected
@@ -317,49 +219,6 @@ def test_dropout_takes_the_shared_prefix_away_and_changes_the_losses(tmp_path):
     assert with_dropout.prefixes == {0}
     assert abs(differences(with_dropout, without)[0]).max() > 1e-4
     assert abs(differences(with_dropout, without)[0]).max() < 0.1
-
-
-# AdamW divides a gradient by its own size, so it makes a whole step of one that is nothing but rounding; with SGD an
-# adapter differs only as much as the gradients do.
-DISTURBED = {
-    "optim": "sgd", "learning_rate": 1e-2, "eval_strategy": "steps", "eval_steps": 2, "eval_on_start": True,
-}  # fmt: skip
-
-
-def memory_for(tokens, where, passes_before=0, times=1):
-    """Let micro-batches of more than `tokens` run out of memory, half-way through the model or back.
-
-    Args:
-        tokens: What the memory holds.
-        where: "forward", "backward" or "evaluation".
-        passes_before: So many of the larger ones pass.
-        times: How often it happens.
-    """
-    import torch
-
-    def prepare(trainer):
-        state = types.SimpleNamespace(now=0, larger=0, times=0)
-        trainer.refused = []
-
-        def enter(_, args, kwargs):
-            state.now = kwargs["input_ids"].shape[1]
-            state.larger += state.now > tokens and torch.is_grad_enabled() == (where != "evaluation")
-
-        def refuse(*_):
-            wanted = torch.is_grad_enabled() if where == "forward" else not torch.is_grad_enabled()
-            if wanted and state.now > tokens and state.larger > passes_before and len(trainer.refused) < times:
-                learned = any(parameter.grad is not None for parameter in trainer.model.parameters())
-                trainer.refused.append((trainer.state.global_step + 1, state.now, learned))
-                raise torch.OutOfMemoryError("CUDA out of memory")
-
-        trainer.model.register_forward_pre_hook(enter, with_kwargs=True)
-        if where == "backward":
-            weight = layers(trainer.model)[1].self_attn.q_proj.lora_B["default"].weight
-            weight.register_post_accumulate_grad_hook(refuse)
-        else:
-            layers(trainer.model)[-1].register_forward_pre_hook(refuse)
-
-    return prepare
 
 
 @pytest.fixture(scope="module")
@@ -411,7 +270,7 @@ def test_a_step_made_again_draws_the_same_dropout(tmp_path):
 
 
 @pytest.mark.parametrize("where", ["forward", "backward", "evaluation"])
-def test_a_single_row_that_does_not_fit_is_told_with_the_setting_to_lower(tmp_path, where):
+def test_a_single_row_that_does_not_fit_names_the_setting_to_lower(tmp_path, where):
     with pytest.raises(
         Tc3Error, match=r"does not hold one row of \d+ tokens: set memory_gib lower .* or a lower max_seq_length"
     ):
@@ -427,9 +286,7 @@ def test_a_single_row_is_tried_again_before_it_is_given_up(tmp_path, undisturbed
 
 
 def test_the_held_out_loss_is_the_mean_over_all_labels_however_batched(tmp_path):
-    import torch
-
-    trainer = build(small(), ROWS[:24], tmp_path)
+    trainer, _ = build(small(), ROWS[:24], tmp_path)
     rows = [trainer.eval_dataset[number] for number in range(8)]
     expected = [
         torch.nn.functional.cross_entropy(

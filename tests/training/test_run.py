@@ -1,61 +1,24 @@
 import json
 import re
-import signal
 from pathlib import Path
 
 import pytest
+import torch
+from runs import adapter, losses, prepared, run
 
-from tc3lib import files, models
+from tc3lib import models, training
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode
-from tc3lib.runtime import processes
 from tc3lib.settings import rows_per_step
-from tc3lib.training import run as training
 from tc3lib.training.progress import read_losses
-
-
-def run(config, rows, work, stop_after=None):
-    """What 03_train does, from loading to saving; `stop_after` breaks off after that step's checkpoint."""
-    work.mkdir(exist_ok=True)
-    for name in ("train", "eval"):
-        files.write_rows(work / f"{name}.jsonl", rows if name == "train" else rows[:4])
-    model, tokenizer = models.load_base_model(config.model)
-    model = models.add_lora(model, config.lora)
-    trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, work)
-    if stop_after:
-        trainer.add_callback(at_step(stop_after, lambda: signal.raise_signal(signal.SIGINT)))
-        with pytest.raises(Tc3Error, match=f"stopped by SIGINT after step {stop_after} of"):
-            training.train(trainer, config, work)
-        return trainer
-    training.train(trainer, config, work)
-    training.save_adapter(model, tokenizer, work / "lora_model")
-    return trainer
-
-
-def at_step(step, act):
-    """Return a callback that acts when a step ends."""
-    from transformers import TrainerCallback
-
-    class At(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            if state.global_step == step:
-                act()
-
-    return At()
-
-
-def adapter(work):
-    return (work / "lora_model" / "adapter_model.safetensors").read_bytes()
 
 
 def labels_of(row):
     return [token if on else -100 for token, on in zip(row["input_ids"], row["completion_mask"], strict=True)]
 
 
-def test_the_trainer_gets_our_ids_and_labels_untouched(base, config, rows, tmp_path):
-    model, tokenizer = base
-    model = models.add_lora(model, config.lora)
-    trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
+def test_the_trainer_gets_our_ids_and_labels_untouched(tokenizer, config, rows, tmp_path):
+    trainer = training.build_trainer(prepared(config, rows, tmp_path))
     batch = next(iter(trainer.get_train_dataloader()))
     prefix, *rests = batch["lengths"]
     encoded = [encode(tokenizer, row) for row in rows]
@@ -72,11 +35,11 @@ def test_the_trainer_gets_our_ids_and_labels_untouched(base, config, rows, tmp_p
     assert all(row["input_ids"][:prefix] == encoded[0]["input_ids"][:prefix] for row in encoded)
 
 
-def test_the_recipes_own_way_gets_them_padded(base, config, rows, tmp_path):
-    model, tokenizer = base
-    model = models.add_lora(model, config.lora)
-    config = config.change(plan="recipe")
-    trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
+def test_the_recipe_is_trls_own_trainer_and_gets_them_padded(tokenizer, config, rows, tmp_path):
+    import trl
+
+    trainer = training.build_trainer(prepared(config.change(plan="recipe"), rows, tmp_path))
+    assert type(trainer) is trl.SFTTrainer
     batch = trainer.data_collator([trainer.eval_dataset[index] for index in range(4)])
     for line, row in enumerate(rows[:4]):
         expected = encode(tokenizer, row)
@@ -86,10 +49,8 @@ def test_the_recipes_own_way_gets_them_padded(base, config, rows, tmp_path):
         assert set(batch["labels"][line, len(ids) :].tolist()) <= {-100}
 
 
-def test_the_settings_arrive_in_the_trainer(base, config, rows, tmp_path):
-    model, tokenizer = base
-    model = models.add_lora(model, config.lora)
-    trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
+def test_the_settings_arrive_in_the_trainer(config, rows, tmp_path):
+    trainer = training.build_trainer(prepared(config, rows, tmp_path))
     arguments = trainer.args
     assert (arguments.max_steps, arguments.learning_rate) == (4, 3e-3)
     assert (arguments.per_device_train_batch_size, arguments.gradient_accumulation_steps) == (8, 1)
@@ -104,14 +65,13 @@ def test_a_run_writes_these_files_and_no_others(config, rows, tmp_path):
     identity = json.loads((tmp_path / "run.json").read_text())["run"]
     checkpoint = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "rng_state.pth",
-        "scheduler.pt", "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "losses.json", "manifest.json",
-        "run.json",
+        "scheduler.pt", "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "manifest.json", "run.json",
     }  # fmt: skip
     adapter_files = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
     }  # fmt: skip
     assert found == {
-        "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json",
+        "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json", "outputs/committed.jsonl",
         *(f"outputs/checkpoint-{step}-{identity}/{name}" for step in (2, 4) for name in checkpoint),
         *(f"lora_model/{name}" for name in adapter_files),
     }  # fmt: skip
@@ -141,8 +101,6 @@ def test_the_held_out_loss_is_measured_at_the_end_too(config, rows, tmp_path):
 )
 def test_precision_follows_the_model(base, config, rows, tmp_path, monkeypatch, dtype, bf16, fp16):
     """A T4 has no bfloat16, so unsloth loads the model in float16 there."""
-    import torch
-    import trl
 
     class Settings(Exception):
         pass
@@ -152,9 +110,10 @@ def test_precision_follows_the_model(base, config, rows, tmp_path, monkeypatch, 
 
     model, tokenizer = base
     model.get_input_embeddings().to(getattr(torch, dtype))
-    monkeypatch.setattr(trl, "SFTConfig", stop)
+    monkeypatch.setattr(models, "load_base_model", lambda config: (model, tokenizer))
+    monkeypatch.setattr("tc3lib.training.run.SFTConfig", stop)
     with pytest.raises(Settings) as raised:
-        training.build_trainer(model, tokenizer, rows, rows[:4], config, tmp_path)
+        training.build_trainer(prepared(config, rows, tmp_path))
     assert (raised.value.args[0]["bf16"], raised.value.args[0]["fp16"]) == (bf16, fp16)
 
 
@@ -168,7 +127,7 @@ def uninterrupted(config, rows, tmp_path_factory):
 def test_two_runs_of_one_seed_are_the_same(config, rows, tmp_path, uninterrupted):
     run(config, rows, tmp_path)
     assert adapter(tmp_path) == adapter(uninterrupted)
-    assert read_losses(tmp_path / "loss.jsonl") == read_losses(uninterrupted / "loss.jsonl")
+    assert losses(read_losses(tmp_path / "loss.jsonl")) == losses(read_losses(uninterrupted / "loss.jsonl"))
 
 
 def test_another_seed_is_another_run(config, rows, tmp_path, uninterrupted):
@@ -181,20 +140,12 @@ def test_an_interrupted_run_continues_to_the_same_adapter(config, rows, tmp_path
     run(config, rows, tmp_path)
     assert re.search(r"continuing after step 2: .*/checkpoint-2-\w{8} is the newest", capsys.readouterr().out)
     assert adapter(tmp_path) == adapter(uninterrupted)
-    assert read_losses(tmp_path / "loss.jsonl") == read_losses(uninterrupted / "loss.jsonl")
+    assert losses(read_losses(tmp_path / "loss.jsonl")) == losses(read_losses(uninterrupted / "loss.jsonl"))
 
 
-@pytest.mark.parametrize(("number", "sharded"), [(32, False), (14, False), (14, True)])
-def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, number, sharded, monkeypatch, capsys):
-    """With 32 rows the steps end with an epoch, with 14 inside one.
-
-    A sharded model is loaded by the trainer, which knows where each process's shard goes.
-    """
-    from transformers import Trainer
-
-    loaded, load = [], Trainer._load_from_checkpoint
-    monkeypatch.setattr(Trainer, "_load_from_checkpoint", lambda *given: loaded.append(given) or load(*given))
-    monkeypatch.setattr(processes, "is_sharded", lambda model: sharded)
+@pytest.mark.parametrize("number", [32, 14])
+def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, number, capsys):
+    """With 32 rows the steps end with an epoch, with 14 inside one."""
     config = config.change(lr_scheduler_type="constant")
 
     def state():
@@ -206,36 +157,45 @@ def test_a_finished_run_called_again_changes_nothing(config, rows, tmp_path, num
     run(config, rows[:number], tmp_path)
     assert "training is finished: loading its last checkpoint" in capsys.readouterr().out
     assert state() == before
-    assert len(loaded) == sharded
-    assert sorted(path.name[:-9] for path in (tmp_path / "outputs").iterdir()) == ["checkpoint-2", "checkpoint-4"]
+    found = sorted(path.name[:-9] for path in (tmp_path / "outputs").glob("checkpoint-*"))
+    assert found == ["checkpoint-2", "checkpoint-4"]
 
 
-def test_an_old_adapter_stays_until_the_new_one_is_whole(base, config, tmp_path):
-    model, tokenizer = base
-    model = models.add_lora(model, config.lora)
-    training.save_adapter(model, tokenizer, tmp_path / "lora_model")
-    before = adapter(tmp_path)
+@pytest.fixture
+def trained(config, rows, tmp_path):
+    """A trainer and its run, in a folder of its own; nothing is trained."""
+    made = prepared(config, rows, tmp_path / "work")
+    return training.build_trainer(made), made
+
+
+def test_an_old_adapter_stays_until_the_new_one_is_whole(trained, monkeypatch):
+    trainer, made = trained
+    training.save_adapter(trainer, made)
+    before = adapter(made.work)
 
     class Failing:
         def save_pretrained(self, folder):
             raise OSError("disk full")
 
-    with pytest.raises(Tc3Error, match=r"cannot write .*/lora_model: disk full\. The adapter of the last saved step"):
-        training.save_adapter(model, Failing(), tmp_path / "lora_model")
-    assert adapter(tmp_path) == before
-    training.save_adapter(model, tokenizer, tmp_path / "lora_model")
-    assert [path.name for path in tmp_path.iterdir()] == ["lora_model"]
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "processing_class", Failing())
+        with pytest.raises(
+            Tc3Error, match=r"cannot write .*/lora_model: disk full\. The adapter of the last saved step"
+        ):
+            training.save_adapter(trainer, made)
+    assert adapter(made.work) == before
+    training.save_adapter(trainer, made)
+    assert [path.name for path in made.work.iterdir() if "lora" in path.name] == ["lora_model"]
+    made.work = made.work / "lost"
     with pytest.raises(Tc3Error, match=r"cannot write .*lost/lora_model: "):
-        training.save_adapter(model, tokenizer, tmp_path / "lost" / "lora_model")
-    assert not (tmp_path / "lost").exists()
+        training.save_adapter(trainer, made)
+    assert not made.work.exists()
 
 
-def test_an_adapter_survives_a_break_between_the_two_renames(base, config, tmp_path, monkeypatch):
-    model, tokenizer = base
-    model = models.add_lora(model, config.lora)
-    folder = tmp_path / "lora_model"
-    training.save_adapter(model, tokenizer, folder)
-    before = adapter(tmp_path)
+def test_an_adapter_survives_a_break_between_the_two_renames(trained, monkeypatch):
+    trainer, made = trained
+    training.save_adapter(trainer, made)
+    before = adapter(made.work)
     rename = Path.rename
 
     def breaks(path, target):
@@ -246,19 +206,19 @@ def test_an_adapter_survives_a_break_between_the_two_renames(base, config, tmp_p
     monkeypatch.setattr(Path, "rename", breaks)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
-            training.save_adapter(model, tokenizer, folder)
-        assert (tmp_path / ".lora_model.old" / "adapter_model.safetensors").read_bytes() == before
+            training.save_adapter(trainer, made)
+        assert (made.work / ".lora_model.old" / "adapter_model.safetensors").read_bytes() == before
     monkeypatch.undo()
-    training.save_adapter(model, tokenizer, folder)
-    assert [path.name for path in tmp_path.iterdir()] == ["lora_model"]
+    training.save_adapter(trainer, made)
+    assert [path.name for path in made.work.iterdir() if "lora" in path.name] == ["lora_model"]
 
 
-def test_another_run_in_the_folder_is_told_before_the_model_is_loaded(config, rows, tmp_path):
+def test_another_run_in_the_folder_is_reported_before_the_model_is_loaded(config, rows, tmp_path):
     run(config, rows, tmp_path)
-    assert training.plan_run([100] * 32, config, tmp_path).steps == 4
+    assert training.Run(config, tmp_path).plan.steps == 4
     with pytest.raises(Tc3Error, match="r was 16 and is now 8"):
-        training.plan_run([100] * 32, config.change(r=8), tmp_path)
-    assert training.plan_run([100] * 32, config.change(r=8, resume_from_checkpoint=False), tmp_path).steps == 4
+        training.Run(config.change(r=8), tmp_path)
+    assert training.Run(config.change(r=8, resume_from_checkpoint=False), tmp_path).plan.steps == 4
 
 
 def test_other_settings_do_not_continue_an_old_run(config, rows, tmp_path):
@@ -268,3 +228,35 @@ def test_other_settings_do_not_continue_an_old_run(config, rows, tmp_path):
         run(config.change(learning_rate=1e-3), rows, tmp_path)
     run(config.change(learning_rate=1e-3, resume_from_checkpoint=False), rows, tmp_path)
     assert adapter(tmp_path / "run-1") == before != adapter(tmp_path)
+
+
+def test_a_mean_over_steps_that_were_not_saved_is_logged_before_each_checkpoint(config, rows, tmp_path):
+    """Else the steps between the last line and the checkpoint would be lost to a resumed run's losses."""
+    run(config.change(logging_steps=3), rows, tmp_path)
+    history = read_losses(tmp_path / "loss.jsonl")
+    assert [row["step"] for row in history if "loss" in row] == [2, 3, 4]
+
+
+def test_held_out_losses_are_not_claimed_where_none_was_measured(config, rows, tmp_path, capsys):
+    run(config.change(eval_strategy="no"), rows, tmp_path)
+    assert json.loads((tmp_path / "run.json").read_text())["result"]["eval_loss"] is None
+    assert "held-out" not in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_rows_are_encoded_again_where_the_loaded_tokenizer_differs(config, rows, tmp_path, monkeypatch):
+    """unsloth repairs some tokenizers as it loads a model; generation will use the repaired one."""
+    from tokenizers.normalizers import Lowercase
+
+    load = models.load_base_model
+
+    def load_repaired(config):
+        model, tokenizer = load(config)
+        tokenizer.backend_tokenizer.normalizer = Lowercase()
+        return model, tokenizer
+
+    made = prepared(config, [{**row, "response": row["response"].upper()} for row in rows], tmp_path)
+    before = made.train_rows
+    monkeypatch.setattr(models, "load_base_model", load_repaired)
+    with pytest.raises(Tc3Error, match="has a prompt that does not read back as it was written"):
+        training.build_trainer(made)
+    assert made.train_rows != before
