@@ -18,15 +18,16 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+import runs
 import torch
 import unsloth  # noqa: F401  (before transformers, trl and peft, which it patches)
-from runs import at_step
 from steps import ROWS, changed, memory_for, train
 
 from tc3lib import models
 from tc3lib.checkpoints.saver import Saver
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.evaluation import generation
+from tc3lib.files import write_rows
 from tc3lib.runtime import processes
 
 FOLDER = Path(sys.argv[1])
@@ -38,8 +39,19 @@ CONFIG = changed(
 )  # fmt: skip
 
 
-def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None):
-    found = train(config, ROWS[:25], FOLDER / (work or name), max_tokens, prepare)
+# What TRL and accelerate share out by themselves: without that last step, for which they would repeat rows.
+RECIPE = CONFIG.change(plan="recipe", per_device_train_batch_size=4, gradient_accumulation_steps=2)
+
+
+def write_once(path, rows):
+    """Write the rows of a run, which in a notebook are there, in the main process alone."""
+    if processes.is_main():
+        write_rows(path, rows)
+    processes.wait()
+
+
+def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None, rows=25):
+    found = train(config, ROWS[:rows], FOLDER / (work or name), max_tokens, prepare)
     digest = hashlib.sha256(b"".join(weights.numpy().tobytes() for _, weights in sorted(found.adapter.items())))
     seen = {step: [row for row in rows if any(label != -100 for label in row[1])] for step, rows in found.seen.items()}
     result = {
@@ -116,19 +128,21 @@ def fail(trainer):
         raise Tc3Error("there is something wrong here.")
 
     if LAST:
-        trainer.add_callback(at_step(2, act))
+        trainer.add_callback(runs.at_step(2, act))
 
 
 RUNS = {
     "whole": lambda: run("whole"),
     "cut": lambda: run("cut", max_tokens=100 if LAST else None),
     "memory": lambda: run("memory", prepare=memory_for(150, "backward") if LAST else None),
+    "recipe": lambda: run("recipe", RECIPE, rows=24),
     "resumed": stop_and_resume,
     # One of them finds that it is time to save, at every step.
     "minutes": lambda: run("minutes", CONFIG.change(save_minutes=1e-9 if LAST else None, save_total_limit=None)),
     "answers": answers,
     "failed": lambda: run("failed", prepare=fail),
 }
+runs.write_rows = write_once
 show_alone()
 for name in sys.argv[2:]:
     RUNS[name]()

@@ -53,8 +53,8 @@ def folder(tmp_path_factory):
     """What `process_runs` leaves: in `one` of one process, in `two` of two."""
     folder = tmp_path_factory.mktemp("runs")
     for name, before, runs in (
-        ("one", [], ["whole", "answers"]),
-        ("two", LAUNCH, ["whole", "cut", "memory", "resumed", "minutes", "answers"]),
+        ("one", [], ["whole", "recipe", "answers"]),
+        ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed", "minutes", "answers"]),
     ):
         (folder / name).mkdir()
         status, out, err = end(start([*before, RUNS, folder / name, *runs]))
@@ -94,6 +94,17 @@ def test_two_processes_make_the_steps_of_one(folder, alone, name):
     assert found["adapter"] == other["adapter"]
     assert not found["refused"]
     assert bool(other["refused"]) == (name == "memory")
+
+
+def test_with_the_recipe_two_processes_make_the_steps_of_one_too(folder):
+    """TRL's own trainer; micro-batches are dealt out by accelerate."""
+    alone, *both = read(folder / "one", "recipe"), *(read(folder / "two", "recipe", process) for process in (0, 1))
+    assert len(alone["losses"]) == 6
+    for found in both:
+        for what in ("losses", "norms", "eval_losses"):
+            assert found[what] == pytest.approx(alone[what], rel=TOLERANCE), what
+    for step, rows in alone["seen"].items():
+        assert Counter(map(str, rows)) == Counter(map(str, both[0]["seen"][step] + both[1]["seen"][step]))
 
 
 @pytest.mark.parametrize("name", ["whole", "cut", "memory"])
@@ -237,8 +248,6 @@ def test_rows_are_dealt_out_evenly_and_a_process_without_any_gets_one_without_la
     assert set(none["labels"].flatten().tolist()) == {-100}
     assert none["lengths"] == batches.collate(rows[:1])["lengths"]
     assert none["labelled"] == 9 + 5 - 2 * 2
-    trls = {"labels": none["labels"]}  # gets nothing that a model may refuse
-    assert batches.share(lambda rows: trls, rows, 0, 3) == trls
 
 
 def test_one_long_row_does_not_make_a_process_wait_for_the_other():
