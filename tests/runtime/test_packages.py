@@ -7,44 +7,23 @@ import shutil
 import subprocess
 import sys
 import sysconfig
-import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
-import jupytext
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from release import CELL, REPOSITORY, URL, pack
 
 import tc3lib
 from tc3lib.runtime import packages
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-REPOSITORY = PROJECT["project"]["urls"]["Repository"]
-CELL = next(
-    cell.source for cell in jupytext.read(ROOT / "notebooks" / "01_prepare.py").cells if cell.cell_type == "code"
-)
-URL = f"{REPOSITORY.replace('github.com', 'raw.githubusercontent.com')}/v{tc3lib.__version__}/requirements-colab.txt"
 SETUP = "from tc3lib import runtime, settings; runtime.setup(settings.tiny(), {stage!r})"
-
-
-def pack(folder, version=tc3lib.__version__):
-    """Return the library as GitHub packs a release: a .tar.gz with one folder."""
-    source = folder / f"tc3lib-{version}"
-    source.mkdir()
-    for name in ("tc3lib", "data"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for path in [*ROOT.glob("requirements-*.txt"), *map(ROOT.joinpath, ("pyproject.toml", "README.md", "LICENSE"))]:
-        shutil.copy(path, source)
-    face = source / "tc3lib" / "__init__.py"
-    face.write_text(face.read_text().replace(f'"{tc3lib.__version__}"', f'"{version}"'))
-    with tarfile.open(folder / f"v{version}.tar.gz", "w:gz") as archive:
-        archive.add(source, source.name)
-    return folder / f"v{version}.tar.gz"
 
 
 def distribution(folder, name, version, size=0):
