@@ -179,7 +179,7 @@ def test_what_a_killed_process_left_goes_and_what_a_live_one_writes_stays(tmp_pa
 FULL = """
 import os, sys
 from pathlib import Path
-from tc3lib.catalogue import prepare as data
+from tc3lib import catalogue, settings
 from tc3lib.errors import Tc3Error
 
 folder, source, workers, named = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4] == "named"
@@ -191,7 +191,7 @@ if named:
         return real(path, flags, mode, **options)
     os.open = open_
 try:
-    data.prepare(source, folder / "trn_output.json", workers=workers)
+    catalogue.prepare(settings.tiny().change(source=source, workers=workers), folder)
 except Tc3Error as error:
     print(error)
 print(sorted((path.name, path.read_text()) for path in folder.iterdir()))
@@ -220,7 +220,7 @@ def test_a_full_or_read_only_disk_leaves_the_old_files_and_no_litter(tmp_path, m
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script + 'exec "$@"', "sh"]
     run = [sys.executable, "-c", FULL, str(disk), str(tmp_path / "trn.json"), workers, names]
     done = subprocess.run([*command, *run], capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
-    message, left = done.stdout.splitlines()
+    _, message, left = done.stdout.splitlines()
     reason = "No space left on device. Free some space" if mount == "full" else "Read-only file system. Make its folder"
     assert f"cannot write {disk}/trn_output.json: {reason}" in message
     assert message.endswith("choose another folder with TC3_HOME. The file that was there before is unchanged.")
@@ -234,6 +234,6 @@ def test_a_file_that_outgrows_its_limit_is_told(tmp_path):
     (tmp_path / "out").mkdir()
     limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))\n"
     run = [sys.executable, "-c", limit + FULL, str(tmp_path / "out"), str(tmp_path / "trn.json"), "1", "unnamed"]
-    message, left = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+    _, message, left = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "out/trn_output.json: File too large." in message
     assert left == "[]"
