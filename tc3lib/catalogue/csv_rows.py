@@ -35,7 +35,7 @@ def csv_rows(source: "Source") -> Iterator[Rows]:
     A line that `csv` refuses costs itself alone.
 
     Raises:
-        Tc3Error: `csv` refuses a row of several lines: where its quote should have closed is anybody's guess.
+        Tc3Error: `csv` refuses a row of several lines, so that it is unclear where a quote should have been closed.
     """
     return batches(_csv_rows(source))
 
@@ -95,8 +95,8 @@ def _csv_rows(source: "Source") -> Iterator[Row]:
                 raise Tc3Error(f"{source.path}, line {number}: the header is damaged: {reason}.") from None
             if len(row) > 1:
                 raise Tc3Error(
-                    f"{source.path}, line {number}: a row begins there that goes on to line {row[-1][0]} and cannot be "
-                    f"read: {reason}. Correct its quotes."
+                    f"{source.path}, line {number}: the row that begins here cannot be read (read on to line "
+                    f"{row[-1][0]}): {reason}. Correct its quotes."
                 ) from None
             yield Row(number, offset, (), reason)
             after_damage = True

@@ -154,30 +154,23 @@ def _convert(rows: Rows, clean: bool) -> _Part:
     """Tidy products and encode their records."""
     tidy = clean_text if clean else str.strip
     records, uids = [], []
-    no_title = no_content = neither = emptied = 0
+    counts = Counter({"empty_line": rows.empty, "damaged": len(rows.damaged)})
     for product in rows.products:
         title, content = product.title, product.content
-        if title and content:
-            tidy_title, tidy_content = tidy(title), tidy(content)
-            if tidy_title and tidy_content:
-                records.append(_Record(tidy_title, f"{_BEFORE}{tidy_title}{_BETWEEN}{tidy_content}{_AFTER}"))
-                uids.append(product.uid)
-                continue
-            title, content = title.strip(), content.strip()
-        if title and title.strip():
-            if content and content.strip():
-                emptied += 1
-            else:
-                no_content += 1
-        elif content and content.strip():
-            no_title += 1
+        if title and content and (tidy_title := tidy(title)) and (tidy_content := tidy(content)):
+            records.append(_Record(tidy_title, f"{_BEFORE}{tidy_title}{_BETWEEN}{tidy_content}{_AFTER}"))
+            uids.append(product.uid)
         else:
-            neither += 1
-    counts = {
-        "kept": len(records), "blank_title": no_title, "blank_content": no_content, "blank_both": neither,
-        "blank_after_cleaning": emptied, "empty_line": rows.empty, "damaged": len(rows.damaged),
-    }  # fmt: skip
-    return _Part(_encode_lines(records), _encode_lines(uids), rows.damaged, Counter(counts))
+            counts[_why_dropped(title, content)] += 1
+    counts["kept"] = len(records)
+    return _Part(_encode_lines(records), _encode_lines(uids), rows.damaged, counts)
+
+
+def _why_dropped(title: str | None, content: str | None) -> str:
+    no_title, no_content = not (title and title.strip()), not (content and content.strip())
+    if no_title:
+        return "blank_both" if no_content else "blank_title"
+    return "blank_content" if no_content else "blank_after_cleaning"
 
 
 def _write(part: _Part, files: Files, lines_before: int = 0) -> list[str]:
@@ -319,7 +312,7 @@ def _check(source: Source, total: Counter[str], first: list[str], max_damaged: f
     if damaged > max_damaged * read:
         raise Tc3Error(
             f"{path}: {damaged:,} of {read:,} lines are damaged, {damaged / read:.1%}; at most {max_damaged:.1%} "
-            f"(max_damaged) may be. Copy or download it again, or fix them.{shown}"
+            f"(max_damaged) are allowed. Copy or download it again, or fix it.{shown}"
         )
 
 

@@ -40,6 +40,7 @@ _SHEETS = {"xl/workbook.bin": "a binary Excel file (.xlsb)", "content.xml": "an 
 _LINES = (".json", ".jsonl", ".csv", ".tsv")
 _PACKED = (b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"\x1f\x8b")
 _OBJECT_AFTER_OBJECT, _OBJECT_AFTER_COMMA = re.compile(rb"\}\s*\n\s*\{"), re.compile(rb"\}\s*,\s*\{")
+_READERS = {"JSON array": elements, "CSV": csv_rows, "Excel": excel_rows, "Parquet": parquet_rows}
 
 
 @dataclass
@@ -69,11 +70,10 @@ class Source:
             Tc3Error: The file cannot be read, or not as the kind of file that it is.
         """
         with _naming(self.path, self.packing or (self.kind if self.kind in ("Excel", "Parquet") else "")):
-            if self.kind == "JSON Lines":
-                yield from lines(self, start, end)
+            if self.kind in _READERS:
+                yield from _READERS[self.kind](self)
             else:
-                readers = {"JSON array": elements, "CSV": csv_rows, "Excel": excel_rows, "Parquet": parquet_rows}
-                yield from readers[self.kind](self)
+                yield from lines(self, start, end)
 
     def position(self) -> int:
         """Return how many bytes of the file on disk have been read."""
