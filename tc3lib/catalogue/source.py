@@ -85,7 +85,7 @@ def _naming(path: Path, kind: str) -> Iterator[None]:
     """Raise a `Tc3Error` that names the file if it cannot be read; with `kind`, whatever a library raises."""
     try:
         yield
-    except Tc3Error:
+    except (Tc3Error, MemoryError):
         raise
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
