@@ -35,9 +35,7 @@
 import os
 from dataclasses import asdict
 
-from tc3lib import files, models, plotting, prompts, settings
-from tc3lib.catalogue import prepare as data
-from tc3lib.catalogue import sampling
+from tc3lib import catalogue, files, models, plotting, prompts, settings
 from tc3lib.runtime import workspace as runtime
 
 # %% [markdown]
@@ -56,10 +54,7 @@ work = runtime.setup(config, "01_prepare")
 # %%
 import pandas as pd
 
-source, rules = runtime.catalogue(config, work), config.data
-columns, options = data.columns(rules), {"clean": rules.clean, "max_damaged": rules.max_damaged}
-report = data.prepare(source, work / "trn_output.json", columns=columns, **options)
-print(report.remark)
+report = catalogue.prepare(config, work)
 pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="lines").to_frame()
 
 # %% [markdown]
@@ -67,7 +62,7 @@ pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="li
 # edition notes that were glued to the end go.
 
 # %%
-plotting.table(data.before_and_after(source, columns=columns), ["uid", "before", "after"])
+plotting.table(catalogue.before_and_after(config, work), ["uid", "before", "after"])
 
 # %% [markdown]
 # Draw the rows that the planned steps will see. The hash of a description decides whether it may be trained on or is
@@ -75,9 +70,7 @@ plotting.table(data.before_and_after(source, columns=columns), ["uid", "before",
 # drawn here too, once: the demo titles, held-out rows, and rows to train on.
 
 # %%
-needed, demo = settings.rows_needed(config.training), config.generation.demo_titles
-sample = sampling.select(work / "trn_output.json", work, rules, train_rows=needed, demo_titles=demo)
-files.write_json(work / "prepare_report.json", {**asdict(report), "selected": asdict(sample)})
+sample = catalogue.select(config, work)
 pd.Series(asdict(sample), name="rows").to_frame()
 
 # %% [markdown]
