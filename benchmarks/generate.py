@@ -3,8 +3,8 @@
     python benchmarks/generate.py FOLDER [--titles 256] [--tokens 128]
 
 FOLDER holds a model of Llama-3-8B's shape (`model.py`; it is made if it is not there). Its weights are random, so it
-never ends an answer itself: each has as many tokens as asked for. Batched answers are then compared with single ones
-over their first 16 tokens; where one differs, the two ways' logits at that place tell whether it was a tie to rounding.
+never ends an answer itself: each has `--tokens` tokens. Batched answers are then compared with single ones over their
+first 16 tokens; where one differs, the logits of both tokens at that place show whether it was a tie up to rounding.
 """
 
 import argparse
@@ -28,13 +28,11 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default=None)
     arguments = parser.parse_args()
     ensure_model(arguments.folder)
-    import unsloth  # noqa: F401  # isort: skip
+    from tc3lib import models, settings  # isort: skip  (models first: unsloth patches transformers)
     import torch
     from train import text_rows
 
-    from tc3lib import models, settings
     from tc3lib.evaluation import generation
-    from tc3lib.training import plan as planning
 
     config = settings.llama3_8b().change(
         model_name=str(arguments.folder), dtype=arguments.dtype, max_new_tokens=arguments.tokens
@@ -56,7 +54,7 @@ def main() -> None:
     alone, speed = None, None
     for size in [1, *arguments.batches, None]:
         torch.cuda.empty_cache()
-        # As many batches as two hundred titles make, two at least; the last line is the plan's own.
+        # At least two batches; the last line is the size that `answers_at_once` chooses.
         count = arguments.single if size == 1 else min(len(titles), max(2 * size, 64)) if size else len(titles)
         answers, seconds, peak = ask(count, size)
         tokens = sum(answer.tokens for answer in answers) / seconds
@@ -64,7 +62,7 @@ def main() -> None:
         if size is None:
             prompts = generation.encode_prompts(tokenizer, [{"input_text": title} for title in titles])
             widths = sorted(map(len, prompts))
-            size = f"planned: {planning.answers_at_once(widths, config.generation, *generation._memory(model))}"
+            size = f"chosen: {generation.answers_at_once(widths, config.generation, *generation._memory(model))}"
         table.append(f"| {size} | {count} | {seconds:.1f} | {tokens:,.0f} | {tokens / speed:.1f} | {peak:.1f} |")
         print(table[-1], flush=True)
     print("\n".join(table))
@@ -73,7 +71,7 @@ def main() -> None:
 
 
 def compare(model: object, tokenizer: object, alone: list, together: list) -> str:
-    """Say how many batched answers begin with the tokens of the single ones, and how close the others are."""
+    """Return how many batched answers begin with the tokens of the single ones, and how close the others are."""
     import torch
 
     from tc3lib.evaluation.generation import evaluating

@@ -22,19 +22,11 @@
 # | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `pretest.jsonl` | `posttest.jsonl`, `report.json`, `report.html` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
-# In Colab this cell fetches the library and installs its pinned packages. Elsewhere it does nothing: they are
-# installed as README says.
+# In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README
+# says how to install them.
 
 # %% tags=["setup"]
-import runpy
-import subprocess
-import sys
-
-if "google.colab" in sys.modules:
-    home, clone = "tc3lib-v0.1.0", "git clone -q --depth 1 --branch v0.1.0 https://github.com/tc3lib/tc3lib"
-    failed, said = subprocess.getstatusoutput(f"cd /content; test -f {home}/.git/index || (rm -rf {home}; {clone} {home}) || ! rm -rf {home}")  # fmt: skip
-    failed and exec("from IPython.core.error import UsageError; raise UsageError('tc3lib was not fetched, mend this and run the cell again: ' + ' '.join(said.split()))")  # fmt: skip
-    runpy.run_path(f"/content/{home}/tc3lib/runtime/packages.py", run_name="__main__")
+# !test -d /content && pip install -q --no-deps -r https://raw.githubusercontent.com/tc3lib/tc3lib/v0.1.0/requirements-colab.txt
 
 # %% [markdown]
 # The library loads the adapter, asks and compares.

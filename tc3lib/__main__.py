@@ -1,20 +1,19 @@
-"""`python -m tc3lib FOLDER`: say what a run left in its work folder, and how it came out."""
+"""`python -m tc3lib FOLDER`: list the files of a run and its scores."""
 
 import argparse
-import json
 from pathlib import Path
 
+from tc3lib.files import read_json
 from tc3lib.runtime.workspace import STAGES
 
 
 def summary(work: Path) -> str:
-    """Return a short text: each stage's files with their sizes, then the scores before and after training."""
+    """Return each stage's files with their sizes, then the scores before and after training."""
     lines = [f"Results in {work}:"]
     for name, stage in STAGES.items():
         files = [f"{path} ({_size(work / path)})" for path in stage.writes if (work / path).exists()]
         lines.append(f"  {name:<12} {', '.join(files) or 'not run yet'}")
-    if (work / "report.json").exists():
-        report = json.loads((work / "report.json").read_text())
+    if report := read_json(work / "report.json"):
         lines.append(report["verdict"]["sentence"])
         lines.append(f"Before and after training, on {report['rows']['eval']} held-out titles:")
         for name, metric in report["metrics"].items():

@@ -1,8 +1,8 @@
 """`python -m tc3lib.demo [FOLDER]`: a page on this machine that asks the base model and the tuned one, with sources.
 
-In Colab, run it as `!python -m tc3lib.demo /content/drive/MyDrive/tc3 &` once the settings cell has mounted Drive, and
+In Colab, run it as `!python -m tc3lib.demo /content/drive/MyDrive/tc3 &` after the settings cell has mounted Drive, and
 open the page with `google.colab.output.serve_kernel_port_as_window(7860)`. There is no public link: Gradio's would
-fetch a program and send every question through another host.
+download a program and send every question through another host.
 """
 
 import argparse
@@ -12,30 +12,34 @@ from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from tc3lib import models, settings
+from tc3lib import settings
 from tc3lib.catalogue.lookup import Catalogue
-from tc3lib.checkpoints import run_record as checkpoints
+from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error, show_alone
-from tc3lib.evaluation import asking
 from tc3lib.files import read_rows
-from tc3lib.runtime import workspace as runtime
+from tc3lib.runtime import workspace
 from tc3lib.settings import Settings
+
+if TYPE_CHECKING:
+    import gradio
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LOOPBACK = "127.0.0.1"
 
 
-def page(model: Any, tokenizer: Any, config: Settings, catalogue: Catalogue, titles: Sequence[str] = ()) -> Any:
-    """Return the page as a `gradio.Blocks`; `launch` serves it.
+def page(
+    model: "PreTrainedModel",
+    tokenizer: "PreTrainedTokenizerBase",
+    config: Settings,
+    catalogue: Catalogue,
+    titles: Sequence[str] = (),
+) -> "gradio.Blocks":
+    """Return the page, with `titles` as examples; `launch` serves it."""
+    from tc3lib.evaluation import asking
 
-    Args:
-        model: From `models.load_adapter` or `models.load_base_model`.
-        tokenizer: Its tokenizer.
-        config: The generation settings are used.
-        catalogue: Where sources are looked up.
-        titles: Offered as examples.
-    """
     gradio = _gradio()
     one_at_a_time = Lock()
 
@@ -43,7 +47,7 @@ def page(model: Any, tokenizer: Any, config: Settings, catalogue: Catalogue, tit
         try:
             with one_at_a_time:  # the adapter is switched off and on in the one model
                 return asking.render(asking.ask(model, tokenizer, question, config.generation, catalogue))
-        except RuntimeError as error:  # a Tc3Error, or what torch says of the card and its memory
+        except RuntimeError as error:  # a Tc3Error, or an error of torch such as too little memory
             line = str(error).strip().splitlines()[0]
             return f"<p role='alert' class='tc3-error'>{html.escape(line[:1].upper() + line[1:])}</p>"
 
@@ -60,11 +64,11 @@ def page(model: Any, tokenizer: Any, config: Settings, catalogue: Catalogue, tit
     return blocks.queue(max_size=64)
 
 
-def launch(blocks: Any, host: str = LOOPBACK, port: int = 7860) -> str:
-    """Serve the page in the background and return its address. It asks no other host for anything.
+def launch(blocks: "gradio.Blocks", host: str = LOOPBACK, port: int = 7860) -> str:
+    """Serve the page in the background and return its address. It loads nothing from other hosts.
 
     Raises:
-        Tc3Error: The port is taken, or `host` is none of this machine's addresses.
+        Tc3Error: The port is taken, or `host` is not an address of this machine.
     """
     gradio = _gradio()
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
@@ -74,41 +78,43 @@ def launch(blocks: Any, host: str = LOOPBACK, port: int = 7860) -> str:
             pwa=False, footer_links=[], mcp_server=False, inbrowser=False, inline=False, prevent_thread_lock=True,
         )  # fmt: skip
     except OSError as error:
-        raise Tc3Error(f"cannot serve the page at {host}, port {port}: {error}. Give another --port.") from None
+        raise Tc3Error(f"cannot serve the page at {host}, port {port}: {error}. Choose another --port.") from None
     return address
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Load the model and the catalogue of a work folder and serve the page until interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m tc3lib.demo", description="A page that asks both models.")
+    parser = argparse.ArgumentParser(prog="python -m tc3lib.demo", description="Serve a page that asks both models.")
     parser.add_argument("folder", nargs="?", type=Path, help="the work folder with lora_model/; default: TC3_HOME")
     parser.add_argument("--port", type=int, default=7860)
-    parser.add_argument("--host", default=LOOPBACK, help="0.0.0.0: any machine that reaches this one may ask")
+    parser.add_argument("--host", default=LOOPBACK, help="0.0.0.0 lets other machines use the page")
     options = parser.parse_args(arguments)
     show_alone()
     _gradio()
     config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b"))
     if options.folder is not None:
         if not options.folder.is_dir():
-            raise Tc3Error(f"there is no folder {options.folder}: give the work folder that 03_train wrote to.")
+            raise Tc3Error(f"there is no folder {options.folder}: expected the work folder that 03_train wrote to.")
         os.environ["TC3_HOME"] = str(options.folder)
-    work = runtime.setup(config)
+    work = workspace.setup(config)
     _check(config, work)
-    config, catalogue = checkpoints.as_trained(config, work), Catalogue(work)
+    config, catalogue = run_record.as_trained(config, work), Catalogue(work)
+    from tc3lib import models  # half a minute, so after all that can be wrong
+
     model, tokenizer = models.load_adapter(work / "lora_model", config.model)
     blocks = page(model, tokenizer, config, catalogue, _examples(work))
-    print(f"The page is at {launch(blocks, options.host, options.port)} (Ctrl-C ends it)", flush=True)
+    print(f"The page is at {launch(blocks, options.host, options.port)} (Ctrl-C stops it)", flush=True)
     blocks.block_thread()
 
 
-def _gradio() -> Any:
-    """Import Gradio, which asks its makers' server for news as it starts unless told not to."""
+def _gradio() -> ModuleType:
+    """Import Gradio with its analytics off."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
         import gradio
     except ImportError as error:
         raise Tc3Error(
-            f"the page needs gradio, which is not all there ({error}): pip install --no-deps -r requirements-demo.txt"
+            f"the page needs gradio, which cannot be imported ({error}): pip install --no-deps -r requirements-demo.txt"
         ) from None
     return gradio
 
@@ -116,8 +122,8 @@ def _gradio() -> Any:
 def _check(config: Settings, work: Path) -> None:
     """Raise Tc3Error if there is no adapter, if it was trained on other rows, or if there is no GPU for it."""
     if not (work / "lora_model").is_dir():
-        raise Tc3Error(f"no lora_model in {work}: run 03_train first, or give the work folder that has it.")
-    checkpoints.check_adapter(work)
+        raise Tc3Error(f"no lora_model in {work}: run 03_train first, or choose the work folder that has it.")
+    run_record.check_adapter(work)
     if config.requires_gpu:
         import torch
 

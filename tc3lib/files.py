@@ -1,4 +1,4 @@
-"""Read and write JSON Lines; what is written appears whole or not at all."""
+"""Read and write files; what is written appears whole or not at all."""
 
 import errno
 import fcntl
@@ -21,7 +21,6 @@ _ADVICE = {
     errno.ENOENT: "Make that folder",
     errno.ENAMETOOLONG: "Give it a shorter name",
 }
-_NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
 
 
 def read_rows(path: Path | str) -> list[dict[str, Any]]:
@@ -65,14 +64,12 @@ def write_json(path: Path | str, value: Any) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """Open a new file for bytes that takes `path`'s place when the block ends well, and is gone when it does not.
+    """Open a new file that replaces `path` when the block ends, and is removed if the block fails.
 
-    While it is written it has no name where the file system can do that (Linux's `O_TMPFILE`), so that a process that
-    is killed leaves nothing. Elsewhere its name is hidden and begins with `path`'s; what a killed process left there
-    goes when the next one writes the same file.
+    Its name is hidden and begins with `path`'s. What a killed process left is removed by the next write of `path`.
 
     Raises:
-        Tc3Error: The file cannot be written; `path` is as it was.
+        Tc3Error: The file cannot be written; `path` is unchanged.
     """
     with blaming(path), replacing_all(path) as (file,):
         yield file
@@ -80,18 +77,12 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[bytes]]]:
-    """Do what `replacing` does for several files of one folder that belong together.
+    """Replace several files that belong together: none before all are whole and on the disk.
 
-    None takes its place before all are whole and on the disk. With `keep_empty=False` the last one, if nothing was
-    written to it, takes the old file away instead.
+    With `keep_empty=False` the last one, if nothing was written to it, is removed instead.
     """
     with ExitStack() as stack:
-        files: list[IO[bytes]] = []
-        names: list[str] = []
-        for path in paths:
-            with blaming(path):
-                _sweep(path)
-                files.append(stack.enter_context(_unnamed(path, names)))
+        files = [stack.enter_context(_new_file(path)) for path in paths]
         yield files
         for path, file in zip(paths, files, strict=True):
             with blaming(path):
@@ -99,24 +90,41 @@ def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[byt
                 os.fsync(file.fileno())
                 if path.is_dir():
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        # From here to the end takes microseconds: only a kill in between can leave a hidden name, for `_sweep`.
-        for index, (path, file) in enumerate(zip(paths, files, strict=True)):
-            with blaming(path):
-                names[index] = names[index] or _link(path, file, stack)
-        for path, file, name in reversed([*zip(paths, files, names, strict=True)]):
+        for path, file in reversed([*zip(paths, files, strict=True)]):
             with blaming(path):
                 if keep_empty or path != paths[-1] or os.fstat(file.fileno()).st_size:
-                    os.replace(name, path)
+                    os.replace(file.name, path)
                 else:
                     path.unlink(missing_ok=True)
 
 
 @contextmanager
+def _new_file(path: Path) -> Iterator[IO[bytes]]:
+    """Open a new file with a hidden name in `path`'s folder, which is removed unless it was renamed."""
+    with blaming(path):
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
+            with suppress(OSError), open(leftover, "rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while another process writes it
+                leftover.unlink()
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        file = open(name, "xb", buffering=1 << 20)  # noqa: SIM115  (an error on closing must not hide the first)
+    try:
+        with suppress(OSError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield file
+    finally:
+        with suppress(OSError):
+            file.close()
+        with suppress(OSError):
+            name.unlink()
+
+
+@contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep a second process from writing into the same folder; where the file system knows no locks, do nothing.
+    """Lock a folder against a second process that would write to it; do nothing where locks are not supported.
 
     Raises:
-        Tc3Error: Another one is at work there; its process is named where the system tells it.
+        Tc3Error: Another process holds the lock; its number is given where the system has it.
     """
     handle = None
     with suppress(OSError):
@@ -136,7 +144,7 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def _holder(handle: int) -> str:
-    """Return who holds the lock of an open folder."""
+    """Describe the process that holds the lock of an open folder."""
     with suppress(OSError, IndexError):
         for fields in map(str.split, Path("/proc/locks").read_text().splitlines()):
             if fields[1] == "FLOCK" and fields[5].endswith(f":{os.fstat(handle).st_ino}") and int(fields[4]) > 0:
@@ -146,7 +154,7 @@ def _holder(handle: int) -> str:
 
 @contextmanager
 def blaming(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write into a `Tc3Error` that names `path` and what to do."""
+    """Turn an `OSError` while writing into a `Tc3Error` that names `path` and says what to do."""
     try:
         yield
     except OSError as error:
@@ -155,56 +163,3 @@ def blaming(path: Path) -> Iterator[None]:
         raise Tc3Error(
             f"cannot write {path}: {error.strerror or error}. {advice}, or choose another folder with TC3_HOME.{old}"
         ) from None
-
-
-@contextmanager
-def _unnamed(path: Path, names: list[str]) -> Iterator[IO[bytes]]:
-    """Open a new file beside `path`, without a name or, where that cannot be, with one, which is added to `names`."""
-    name = ""
-    try:
-        handle = os.open(path.parent, os.O_TMPFILE | os.O_RDWR, 0o666)
-    except OSError as error:
-        if error.errno not in _NO_TMPFILE or not path.parent.is_dir():
-            raise
-        name = _new_name(path)
-        handle = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)
-    names.append(name)
-    file = open(handle, "wb", buffering=1 << 20)  # noqa: SIM115  (closing it must not hide why it is closed)
-    try:
-        with suppress(OSError):
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # tells `_sweep` that somebody is at work
-        yield file
-    finally:
-        with suppress(OSError):
-            file.close()
-        if name:
-            _discard(name)
-
-
-def _new_name(path: Path) -> str:
-    return str(path.with_name(f".{path.name}.{secrets.token_hex(4)}"))
-
-
-def _link(path: Path, file: IO[bytes], stack: ExitStack) -> str:
-    """Give a file without a name one beside `path`, which goes with the stack, and return it."""
-    name = _new_name(path)
-    folder = os.open(path.parent, os.O_DIRECTORY)
-    try:
-        os.link(f"/proc/self/fd/{file.fileno()}", os.path.basename(name), dst_dir_fd=folder)
-        stack.callback(_discard, name)
-    finally:
-        os.close(folder)
-    return name
-
-
-def _discard(name: str) -> None:
-    with suppress(OSError):
-        os.unlink(name)
-
-
-def _sweep(path: Path) -> None:
-    """Remove what a killed process left of an earlier attempt to write `path`."""
-    for name in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 8}"):
-        with suppress(OSError), open(name, "rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            name.unlink()

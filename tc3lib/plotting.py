@@ -1,9 +1,17 @@
-"""Pictures and tables of a run: functions that return a matplotlib `Figure` or a table and show nothing themselves."""
+"""Pictures and tables of a run: functions that return a figure or a table, which a notebook then shows."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy
+import pandas
+from IPython import get_ipython
+from IPython.display import display
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from pandas.io.formats.style import Styler
 
 from tc3lib.files import replacing
 from tc3lib.prompts import description
@@ -11,15 +19,20 @@ from tc3lib.prompts import description
 TRAIN_COLOUR, EVAL_COLOUR, MUTED = "#4C78A8", "#E45756", "#9AA5B1"
 
 
-def plot_loss(history: Sequence[Mapping[str, float]]) -> Any:
-    """Return the curves of train and eval loss (nats a token) over the steps, from rows of `read_losses`."""
+def plot_loss(history: Sequence[Mapping[str, float]]) -> Figure:
+    """Return the curves of train and held-out loss (nats a token) over the steps.
+
+    Args:
+        history: Rows with `step` and `loss` or `eval_loss`, such as a trainer's `log_history`; other rows are skipped.
+    """
     figure, axes = _figure("optimiser step", "loss (nats a token)")
     train = [(row["step"], row["loss"]) for row in history if "loss" in row]
     held_out = [(row["step"], row["eval_loss"]) for row in history if "eval_loss" in row]
     if train:
         steps, losses = zip(*train, strict=True)
+        mean = pandas.Series(losses, dtype=float).rolling(10, min_periods=1).mean()
         axes.plot(steps, losses, color=TRAIN_COLOUR, alpha=0.3, linewidth=1)
-        axes.plot(steps, _smooth(losses), color=TRAIN_COLOUR, label="train (mean of the last 10 logged)")
+        axes.plot(steps, mean, color=TRAIN_COLOUR, label="train (mean of the last 10 logged)")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color=EVAL_COLOUR, marker="o", markersize=4, label="held out")
     if train or held_out:
@@ -29,16 +42,14 @@ def plot_loss(history: Sequence[Mapping[str, float]]) -> Any:
 
 
 def live_loss(path: Path) -> Callable[..., None]:
-    """Return a function that shows the loss curves in a notebook while they grow, and keeps them as a picture.
+    """Return a function `draw(history, keep=...)` that shows the growing loss curves in a notebook.
 
-    It takes rows of `read_losses` and `keep`: whether to write the picture file as well. Outside a notebook it does
-    nothing else.
+    `history` is that of `plot_loss`; with `keep=True` the picture is also written to `path`, outside a notebook too.
     """
     shown: list[Any] = []
 
     def draw(history: Sequence[Mapping[str, float]], *, keep: bool) -> None:
-        ipython = sys.modules.get("IPython")  # there in a notebook
-        live = ipython is not None and ipython.get_ipython() is not None
+        live = get_ipython() is not None
         if not (live or keep):
             return
         figure = plot_loss(history)
@@ -48,15 +59,13 @@ def live_loss(path: Path) -> Callable[..., None]:
         if shown:
             shown[0].update(figure)
         elif live:
-            shown.append(ipython.display.display(figure, display_id=True))
+            shown.append(display(figure, display_id=True))
 
     return draw
 
 
-def plot_lengths(rows: Sequence[Mapping[str, str]]) -> Any:
+def plot_lengths(rows: Sequence[Mapping[str, str]]) -> Figure:
     """Return histograms of the lengths of titles and contents, in characters on a log scale."""
-    import numpy
-
     figure, axes = _figure("characters", "rows")
     titles, contents = [len(row["input_text"]) for row in rows], [len(description(row)) for row in rows]
     for lengths, label, colour in ((titles, "title", MUTED), (contents, "content", TRAIN_COLOUR)):
@@ -66,10 +75,8 @@ def plot_lengths(rows: Sequence[Mapping[str, str]]) -> Any:
     return figure
 
 
-def plot_tokens(lengths: Sequence[int], max_seq_length: int) -> Any:
+def plot_tokens(lengths: Sequence[int], max_seq_length: int) -> Figure:
     """Return a histogram of the rows' lengths in tokens, with percentiles and the share over `max_seq_length`."""
-    import numpy
-
     figure, axes = _figure("tokens a row", "rows")
     if not lengths:
         axes.set_title("no tokenizer at hand")
@@ -87,8 +94,8 @@ def plot_tokens(lengths: Sequence[int], max_seq_length: int) -> Any:
     return figure
 
 
-def plot_comparison(report: Mapping[str, Any]) -> Any:
-    """Return the main metrics before and after on held-out and on trained rows, from `comparison.compare`."""
+def plot_comparison(report: Mapping[str, Any]) -> Figure:
+    """Return bars of the main metrics before and after training, from the result of `comparison.compare`."""
     names = ("loss", "rougeL", "chrf", "eos_rate")
     titles = {"loss": "loss", "rougeL": "ROUGE-L", "chrf": "chrF", "eos_rate": "ended by itself"}
     figure, subplots = _subplots(9, 2.8, 1, len(names))
@@ -109,9 +116,8 @@ def plot_comparison(report: Mapping[str, Any]) -> Any:
     return figure
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int = 300) -> Any:
-    """Return a pandas `Styler` that shows some columns as escaped, left-aligned text, cut after `width` characters."""
-    import pandas
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int = 300) -> Styler:
+    """Return some columns as a table of escaped, left-aligned text, cut after `width` characters."""
 
     def cut(value: Any) -> str:
         text = "" if value is None else str(value)
@@ -122,7 +128,7 @@ def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int 
     return frame.style.format(escape="html").set_table_styles(left).hide(axis="index")
 
 
-def _figure(xlabel: str, ylabel: str) -> Any:
+def _figure(xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
     figure, axes = _subplots(8, 4)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     axes.grid(alpha=0.25)
@@ -130,15 +136,8 @@ def _figure(xlabel: str, ylabel: str) -> Any:
     return figure, axes
 
 
-def _subplots(width: float, height: float, *shape: int) -> Any:
-    """Return a figure and its axes. pyplot lets notebooks show it, closing it keeps them from showing it twice."""
-    from matplotlib import pyplot
-
+def _subplots(width: float, height: float, *shape: int) -> tuple[Figure, Any]:
+    """Return a figure and its axes. pyplot lets notebooks show it; closing it keeps them from showing it twice."""
     figure, axes = pyplot.subplots(*shape, figsize=(width, height), layout="constrained")
     pyplot.close(figure)
     return figure, axes
-
-
-def _smooth(values: Sequence[float], window: int = 10) -> list[float]:
-    """Return the mean of each value and those before it, `window` at most."""
-    return [sum(values[max(0, i + 1 - window) : i + 1]) / min(i + 1, window) for i in range(len(values))]

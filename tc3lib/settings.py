@@ -205,7 +205,10 @@ def nearest(name: str, known: Any) -> str:
     return f"Did you mean {close[0]!r}?" if close else f"There are: {', '.join(sorted(known))}."
 
 
-EMBEDDED = Path(__file__).resolve().parents[1] / "data"
+_PACKAGE = Path(__file__).resolve().parent
+ROOT = _PACKAGE / "root" if (_PACKAGE / "root").is_dir() else _PACKAGE.parent
+"""The checkout; where the library was installed as a wheel, the folder in it that holds what it needs of one."""
+EMBEDDED = ROOT / "data"
 """The embedded base model and catalogue."""
 
 

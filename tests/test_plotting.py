@@ -1,11 +1,18 @@
+from types import SimpleNamespace
+
+import pytest
+from matplotlib import pyplot
+
 from tc3lib import plotting
 from tc3lib.prompts import format_record
 
+NAN, INF = float("nan"), float("inf")
 HISTORY = [
-    {"step": 0, "eval_loss": 3.0},
-    {"step": 1, "loss": 2.0},
-    {"step": 2, "loss": 1.0},
-    {"step": 2, "eval_loss": 1.5},
+    {"step": 0, "eval_loss": 3.0, "eval_runtime": 0.5},
+    {"step": 1, "loss": 2.0, "grad_norm": 0.3, "learning_rate": 3e-5, "epoch": 0.1},
+    {"step": 2, "loss": 1.0, "grad_norm": 0.3, "learning_rate": 2e-5, "epoch": 0.2},
+    {"step": 2, "eval_loss": 1.5, "eval_runtime": 0.5},
+    {"step": 2, "train_runtime": 9.0, "train_loss": 1.5},
 ]
 
 
@@ -20,8 +27,23 @@ def test_both_curves_stand_on_the_same_step_axis(tmp_path):
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_an_empty_history_is_an_empty_plot():
-    assert plotting.plot_loss([]).axes[0].get_lines()[:] == []
+@pytest.mark.parametrize(
+    "history",
+    [
+        [], [{"step": 0, "eval_loss": 3.0}], [{"step": 1, "loss": 2.0}], [{"step": 1, "loss": NAN}],
+        [{"step": 0, "eval_loss": NAN}, {"step": 1, "loss": INF}], [{"step": 1, "loss": 0.0}],
+        [{"step": 1, "loss": 1e300}],
+    ],
+)  # fmt: skip
+def test_a_history_of_little_or_of_no_numbers_is_drawn(tmp_path, history):
+    plotting.live_loss(tmp_path / "loss.png")(history, keep=True)
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_loss_that_is_no_number_leaves_a_gap_in_the_curves_alone():
+    losses = [2.0, NAN, INF, 1.0]
+    figure = plotting.plot_loss([{"step": step, "loss": loss} for step, loss in enumerate(losses, 1)])
+    assert figure.axes[0].get_lines()[1].get_ydata().tolist() == [2.0, 2.0, 2.0, 1.5]
 
 
 def test_lengths_are_counted_once_each():
@@ -63,22 +85,15 @@ def test_a_table_escapes_and_cuts_its_text():
 
 
 def test_no_figure_stays_open():
-    from matplotlib import pyplot
-
     plotting.plot_loss(HISTORY)
     assert pyplot.get_fignums() == []
 
 
 def test_the_live_curve_is_kept_as_a_picture_and_shown_only_in_a_notebook(tmp_path, monkeypatch):
-    from types import SimpleNamespace
-
-    shown, updated = [], []
+    shown, updated, shell = [], [], []
     handle = SimpleNamespace(update=updated.append)
-    display = SimpleNamespace(display=lambda figure, display_id: shown.append(figure) or handle)
-    shell = []
-    monkeypatch.setitem(
-        __import__("sys").modules, "IPython", SimpleNamespace(get_ipython=lambda: shell or None, display=display)
-    )
+    monkeypatch.setattr(plotting, "get_ipython", lambda: shell or None)
+    monkeypatch.setattr(plotting, "display", lambda figure, display_id: shown.append(figure) or handle)
     draw = plotting.live_loss(tmp_path / "loss.png")
     draw(HISTORY, keep=False)
     assert not (tmp_path / "loss.png").exists()

@@ -8,20 +8,20 @@ import platform
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tc3lib.checkpoints import store
 from tc3lib.errors import Tc3Error
-from tc3lib.files import read_json, write_json
+from tc3lib.files import blaming, read_json, write_json
 from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings
 
+if TYPE_CHECKING:
+    from transformers import Trainer
 
-def saved_folders(path):
-    return []
-
-
+LAYOUT = 2
+"""Of a run's files. Layout 1 noted in `loss.jsonl` which checkpoints were committed."""
 PACKAGES = ("unsloth", "unsloth_zoo", "torch", "transformers", "trl", "peft", "datasets", "accelerate", "bitsandbytes")
 RUN_FILES = ("outputs", "loss.jsonl", "loss.png", "lora_model", "run.json")
 
@@ -37,10 +37,15 @@ _PLANNED = {
 _BATCH = "effective batch (per_device_train_batch_size x gradient_accumulation_steps)"
 
 
-def manifest(config: Settings, work: Path) -> dict[str, Any]:
-    """Return what identifies a run: settings, data, template; and what merely describes it: versions and machine."""
+def describe(config: Settings, work: Path) -> dict[str, Any]:
+    """Return what identifies a run: settings, data, template; and what merely documents it: versions and machine.
+
+    Raises:
+        Tc3Error: The rows cannot be read.
+    """
     settings = {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training", "planning")}
     return {
+        "layout": LAYOUT,
         "preset": config.preset,
         "settings": settings,
         "data": _data(work),
@@ -48,40 +53,41 @@ def manifest(config: Settings, work: Path) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
         "device": _device(),
         "processes": processes.count(),
-        "sharding": processes.sharding(),
     }
 
 
-def fingerprint(trainer: Any) -> dict[str, str]:
-    """Return what identifies a run besides its `manifest`, once it is loaded: tokenizer and order of the rows."""
+def fingerprint(trainer: "Trainer") -> dict[str, str]:
+    """Return what else identifies a run, known once its trainer is built: tokenizer and order of the rows."""
     import torch
 
     with torch.random.fork_rng(devices=[]):
-        sampler = trainer.get_train_dataloader().batch_sampler.sampler
-        order = list(sampler)
+        batches = trainer.get_train_dataloader().batch_sampler
+        batches = getattr(batches, "batch_sampler", batches)  # of several processes each has a shard of the batches
+        order = list(batches.sampler)
     tokenizer = trainer.processing_class.backend_tokenizer.to_str()
     return {"tokenizer": _sha256(tokenizer.encode()), "order": _sha256(json.dumps(order).encode())}
 
 
 def open_run(work: Path, new: dict[str, Any], *, resume: bool) -> list[str]:
-    """Record the run that is about to train in `work`; return what differs, and may, from how it began.
+    """Record the run that is about to train in `work`; return what differs from its beginning and may.
 
     Sets `new["run"]`, the run's identity: that of the run that it continues, or a new one.
 
     Args:
         work: The work folder.
-        new: The run's `manifest`.
-        resume: False sets an earlier run aside, whole, in `run-1` (or the next free number) and starts anew.
+        new: The run, from `describe`.
+        resume: False moves an earlier run as a whole to `run-1` (or the next free number) and starts a new one.
 
     Raises:
-        Tc3Error: The folder holds another run's checkpoints; the first difference is named.
+        Tc3Error: The folder holds another run's checkpoints; the first difference is named. Or it cannot be written.
     """
     outputs = new["settings"]["training"]["output_dir"]
     if not resume:
         _set_aside(work, outputs)
     old = check_run(work, new)
     new["run"] = old.get("run") or secrets.token_hex(4)
-    (work / outputs).mkdir(exist_ok=True)
+    with blaming(work / outputs):
+        store.begin(work / outputs)
     write_json(work / "run.json", new)
     return list(_free_differences(old, new)) if old else []
 
@@ -95,32 +101,46 @@ def check_run(work: Path, new: dict[str, Any]) -> dict[str, Any]:
         Tc3Error: As `open_run`.
     """
     outputs = work / new["settings"]["training"]["output_dir"]
-    started = store.committed(outputs)
-    old = read_json(work / "run.json")
-    copies = (read_json(folder / "run.json") for folder in started)
-    if not _is_record(old):
-        old = next((copy for copy in copies if _is_record(copy)), {})
-    if not _is_record(old):
-        if started or saved_folders(work / "loss.jsonl"):
+    started, journal = store.committed(outputs), store.journal(outputs)
+    records = (read_json(folder / "run.json") for folder in (work, *started))
+    old = next(filter(_is_record, records), None)
+    if old is None:
+        if started or journal:
             raise Tc3Error(f"{outputs} holds checkpoints, but run.json is missing or damaged. {_anew(work)}")
         return {}
+    if old.get("layout") != LAYOUT:
+        if store.checkpoints(outputs):
+            raise Tc3Error(f"the run in {work} was begun with an earlier version of tc3lib. {_anew(work)}")
+        return {}
+    lost = journal is None and not started  # the journal is begun before run.json is written
     difference = _difference(old, new)
+    if difference is None and lost:
+        raise Tc3Error(
+            f"{outputs} is missing or empty, although a run was begun there. If it is only unavailable for now, bring "
+            f"it back. {_anew(work)}"
+        )
     if difference is None:
         return old
-    if started or saved_folders(work / "loss.jsonl"):
+    if started or journal or lost:
         raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {_anew(work)}")
     return {}
 
 
+def check_work(work: Path, run: str) -> None:
+    """Raise Tc3Error unless `work` is still the run's folder, and not an empty one in the place of a lost mount."""
+    if read_json(work / "run.json").get("run") != run:
+        raise Tc3Error(f"{work} is not the folder that the run began in: its run.json is missing or another run's")
+
+
 def check_adapter(work: Path) -> None:
-    """Raise Tc3Error if the rows of `work` are not those that its adapter was trained and held out with."""
+    """Raise Tc3Error if the rows in `work` are not those that its adapter was trained and evaluated on."""
     data = read_json(work / "run.json").get("data")
     if data != _data(work):
         raise Tc3Error(f"the rows in {work} have changed since the adapter was trained: run 03_train again.")
 
 
 def as_trained(config: Settings, work: Path) -> Settings:
-    """Return `config` with the model's settings of the run in `work`: its adapter fits the model as it was loaded."""
+    """Return `config` with the model settings that the adapter in `work` was trained with."""
     run = read_json(work / "run.json")
     recorded = run["settings"].get("model") if _is_record(run) else None
     recorded = recorded if isinstance(recorded, dict) else {}
@@ -149,13 +169,11 @@ def _is_record(value: dict[str, Any]) -> bool:
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     """Return the first difference that makes the two another run, as one readable phrase."""
     before, now = _identity(old["settings"]), _identity(new["settings"])
-    for name in sorted(now, key=lambda name: name != "plan"):  # it decides which others count
+    for name in sorted(now, key=lambda name: name != "plan"):  # `plan` decides which others count
         if before.get(name) != now[name]:
             return f"{name} was {before.get(name)!r} and is now {now[name]!r}"
     if (many := old.get("processes", 1)) != new["processes"]:
         return f"--num_processes (of accelerate launch) was {many} and is now {new['processes']}"
-    if (sharding := old.get("sharding", new["sharding"])) != new["sharding"]:
-        return f"the model was sharded by {sharding or 'nothing'} and is now by {new['sharding'] or 'nothing'}"
     for name, value in new["data"].items():
         if old["data"].get(name) != value:
             return f"{name} has changed since"
@@ -178,7 +196,7 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """Return settings by name, as they look after a way through JSON."""
+    """Return settings by name, with the types that JSON has."""
     parts = json.loads(json.dumps(settings)).values()
     return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
 

@@ -1,8 +1,11 @@
-"""Checkpoints that survive: copied, read back, and committed by a manifest written last. Knows no torch.
+"""Checkpoints that survive: copied, read back, committed by a manifest written last, and noted in a journal.
 
-Nothing promises that a rename is atomic on a mounted Drive, or that a folder's listing is up to date. So a checkpoint
-gets a new folder, no file is ever written twice, and only a folder with a manifest that agrees with itself and with
-every file counts.
+A mounted Drive promises neither atomic renames nor up-to-date listings. So a checkpoint gets a new folder, no file of
+it is written twice, and a folder counts only with a manifest that agrees with itself and with every file.
+
+The journal, `committed.jsonl` beside the checkpoints, has a line for each one that was ever committed. It tells a
+checkpoint that lost its manifest, which is reported as damaged, from one that was never finished, which is removed.
+A line that is lost costs no more than that: what can be resumed is decided by the manifests alone.
 """
 
 import dataclasses
@@ -12,15 +15,16 @@ import os
 import re
 import shutil
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 MANIFEST = "manifest.json"
+JOURNAL = "committed.jsonl"
 NOT_KEPT = ("training_args.bin",)
 """Files of a checkpoint that nobody reads; this one is pickled."""
 _CHUNK = 1 << 20
 _FOLDER = re.compile(r"checkpoint-(\d+)(-[0-9a-f]{8}(?:\.(\d+))?)?")
-"""Ours carry the run's identity; without it, it is transformers' own name: on this machine's disk, or another's."""
+"""Ours end in the run's identity; without it, it is transformers' own name: on the local disk, or another program's."""
 
 
 class Damaged(Exception):
@@ -40,8 +44,45 @@ class Manifest:
     """Size in bytes and SHA-256 by name."""
 
 
+def begin(outputs: Path) -> None:
+    """Make the checkpoints' folder and its journal; where there is a journal, remove what killed runs left unfinished.
+
+    Without a journal nothing is removed: the folder is new, or another program's.
+
+    Raises:
+        OSError: The folder cannot be read or written.
+    """
+    with suppress(FileExistsError):
+        os.mkdir(outputs)
+    if (saved := journal(outputs)) is None:
+        with _new_file(outputs / JOURNAL):
+            return
+    for folder in checkpoints(outputs):
+        if folder.name not in saved and _FOLDER.fullmatch(folder.name)[2] and _cut_off(folder):
+            remove(folder)
+
+
+def journal(outputs: Path) -> list[str] | None:
+    """Return the names of the folders that were ever committed, removed ones included; None if there is no journal.
+
+    Damaged lines are skipped.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    try:
+        lines = (outputs / JOURNAL).read_bytes().splitlines()
+    except FileNotFoundError:
+        return None
+    names = []
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError):
+            names.append(json.loads(line)["folder"])
+    return names
+
+
 def seal(folder: Path, run: str, step: int, eval_loss: float | None) -> None:
-    """Write the manifest of a checkpoint that is whole; files that are not kept and an older manifest go first.
+    """Write the manifest of a checkpoint that is complete; first remove files that are not kept and an older manifest.
 
     Raises:
         Damaged: A file cannot be read.
@@ -58,7 +99,7 @@ def commit(source: Path, outputs: Path) -> Path:
 
     Raises:
         OSError: It could not be written.
-        Damaged: It came back different, or the source is damaged. What was begun is gone again, if that can be.
+        Damaged: It came back different, or the source is damaged. The new folder is removed again, if that is possible.
     """
     manifest = read_manifest(source)
     folder = _new_folder(outputs, f"checkpoint-{manifest.step}-{manifest.run}")
@@ -76,15 +117,16 @@ def commit(source: Path, outputs: Path) -> Path:
     except BaseException:
         remove(folder)
         raise
+    _note(outputs, {"step": manifest.step, "folder": folder.name})
     return folder
 
 
 def restore(folder: Path, target: Path, run: str) -> Manifest:
-    """Copy the files that the manifest vouches for, and no others, to the new folder `target`, checking each.
+    """Copy the files that the manifest lists, and no others, to the new folder `target`, checking each.
 
     Raises:
         Damaged: A file is missing, cannot be read or is not what was committed, or the checkpoint is another run's;
-            `target` is gone again.
+            `target` is removed again.
         OSError: `target` cannot be written.
     """
     manifest = read_manifest(folder, run)
@@ -99,7 +141,7 @@ def restore(folder: Path, target: Path, run: str) -> Manifest:
 
 
 def read_manifest(folder: Path, run: str | None = None) -> Manifest:
-    """Return a checkpoint's manifest; its files are not looked at.
+    """Return a checkpoint's manifest without looking at its files.
 
     Raises:
         Damaged: It is missing or does not agree with itself, or it is that of another run than `run`.
@@ -108,7 +150,7 @@ def read_manifest(folder: Path, run: str | None = None) -> Manifest:
         body = json.loads(b"".join(_read(folder / MANIFEST)))
         if body.pop("sha256") != _digest(body):
             raise ValueError
-        files = {name: (size, file_digest) for name, (size, file_digest) in body["files"].items()}
+        files = {name: (size, sha256) for name, (size, sha256) in body["files"].items()}
         manifest = Manifest(body["run"], body["step"], body["eval_loss"], files)
     except (ValueError, KeyError, TypeError, AttributeError):
         raise Damaged(f"{MANIFEST} is damaged") from None
@@ -120,7 +162,7 @@ def read_manifest(folder: Path, run: str | None = None) -> Manifest:
 
 
 def checkpoints(outputs: Path) -> list[Path]:
-    """Return the folders that are called as checkpoints are, the highest step first, committed or not."""
+    """Return the folders that are named like checkpoints, the highest step first, committed or not."""
     try:
         names = os.listdir(outputs)
     except FileNotFoundError:
@@ -136,13 +178,13 @@ def committed(outputs: Path) -> list[Path]:
 
 
 def rotate(outputs: Path, keep: int | None, run: str, damaged: Collection[Path] = ()) -> None:
-    """Remove all committed checkpoints of the run but the last `keep`, and the one with the lowest held-out loss.
+    """Remove the run's checkpoints but the last `keep` committed ones and the one with the lowest held-out loss.
 
     Args:
         outputs: The folder of the checkpoints.
         keep: None keeps all.
         run: Only this run's are counted or removed.
-        damaged: Known to be so: they do not count, and go when `keep` good ones are there.
+        damaged: Known to be damaged: not counted, and removed once there are `keep` good ones.
     """
     if keep is None:
         return
@@ -151,7 +193,7 @@ def rotate(outputs: Path, keep: int | None, run: str, damaged: Collection[Path] 
         with suppress(Damaged):
             (bad if folder in damaged else good).append((folder, read_manifest(folder, run).eval_loss))
             continue
-        if f"-{run}" in folder.name and _cut_off(folder):  # half removed by a killed run, or saved and damaged
+        if f"-{run}" in folder.name and _cut_off(folder):  # half removed by a killed run, or committed and damaged
             bad.append((folder, None))
     if len(good) < keep:
         return
@@ -162,22 +204,8 @@ def rotate(outputs: Path, keep: int | None, run: str, damaged: Collection[Path] 
             remove(folder)
 
 
-def sweep(outputs: Path, saved: Collection[str]) -> None:
-    """Remove what killed runs left: folders whose manifest is missing or cut off, that nobody called saved.
-
-    Checkpoints under transformers' own names are left alone: they were not made here.
-
-    Args:
-        outputs: The folder of the checkpoints.
-        saved: Names of folders that were committed once: if one has lost its manifest it is damaged, not litter.
-    """
-    for folder in checkpoints(outputs):
-        if folder.name not in saved and _FOLDER.fullmatch(folder.name)[2] and _cut_off(folder):
-            remove(folder)
-
-
 def remove(folder: Path) -> None:
-    """Delete a checkpoint as far as possible; each file is emptied first, since Drive keeps what is deleted.
+    """Delete a checkpoint as far as possible; each file is emptied first, since Drive keeps deleted files in its trash.
 
     The manifest goes first, or nothing does: what is half removed is not a checkpoint.
     """
@@ -197,8 +225,21 @@ def step(folder: Path) -> int:
     return int(_FOLDER.fullmatch(folder.name)[1])
 
 
+def _note(outputs: Path, entry: dict) -> None:
+    """Append a line to the journal, which must exist: on a lost mount it would be made in the folder left behind."""
+    with suppress(OSError, Damaged):
+        path, line = outputs / JOURNAL, json.dumps(entry).encode() + b"\n"
+        content = b"".join(_read(path))
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND)
+        try:
+            _write(handle, line if content.endswith(b"\n") or not content else b"\n" + line)  # ends a cut-off line
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
 def _new_folder(outputs: Path, name: str) -> Path:
-    """Make a folder that was not there, in a folder that must be: on a lost mount it would be made in its place."""
+    """Make a folder that did not exist."""
     with suppress(FileExistsError):
         os.mkdir(outputs)
     for number in range(10**6):
@@ -206,7 +247,18 @@ def _new_folder(outputs: Path, name: str) -> Path:
         with suppress(FileExistsError):
             os.mkdir(folder)
             return folder
-    raise FileExistsError(f"{outputs} is full of folders called {name}")
+    raise FileExistsError(f"{outputs} is full of folders named {name}")
+
+
+@contextmanager
+def _new_file(path: Path) -> Iterator[int]:
+    """Open a file that did not exist; what was written is on the disk when the block ends."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        yield handle
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _copy(source: Path, target: Path) -> tuple[int, str]:
@@ -216,21 +268,23 @@ def _copy(source: Path, target: Path) -> tuple[int, str]:
         Damaged: The source cannot be read.
         OSError: The target cannot be written.
     """
+    with _new_file(target) as handle:
+        return _measure(source, handle)
+
+
+def _measure(path: Path, copy: int | None = None) -> tuple[int, str]:
+    """Return a file's size in bytes and SHA-256; write its content to the file handle `copy` as well, if given."""
     size, digest = 0, hashlib.sha256()
-    handle = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        for chunk in _read(source):
-            size += len(chunk)
-            digest.update(chunk)
-            _write(handle, chunk)
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    for chunk in _read(path):
+        size += len(chunk)
+        digest.update(chunk)
+        if copy is not None:
+            _write(copy, chunk)
     return size, digest.hexdigest()
 
 
 def _read(path: Path) -> Iterator[bytes]:
-    """Yield a file's content, from the disk rather than from memory where that can be asked for."""
+    """Yield a file's content, from the disk rather than from the page cache where the system allows it."""
     try:
         handle = os.open(path, os.O_RDONLY)
         try:
@@ -253,13 +307,8 @@ def _write(handle: int, content: bytes) -> None:
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     body = dataclasses.asdict(manifest)
-    content = json.dumps(body | {"sha256": _digest(body)}, indent=1) + "\n"
-    handle = os.open(folder / MANIFEST, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        _write(handle, content.encode())
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    with _new_file(folder / MANIFEST) as handle:
+        _write(handle, (json.dumps(body | {"sha256": _digest(body)}, indent=1) + "\n").encode())
 
 
 def _digest(body: dict) -> str:
@@ -267,7 +316,7 @@ def _digest(body: dict) -> str:
 
 
 def _cut_off(folder: Path) -> bool:
-    """Whether the manifest is missing or ends too early; one that cannot be read may be whole."""
+    """Return whether the manifest is missing or ends too early; one that cannot be read may be whole."""
     try:
         return not b"".join(_read(folder / MANIFEST)).rstrip().endswith(b"\n}")
     except Damaged as error:
@@ -281,17 +330,8 @@ def _check(name: str, found: tuple[int, str], expected: tuple[int, str]) -> None
         raise Damaged(f"{name} is not what was saved (its SHA-256 differs)")
 
 
-def _measure(path: Path) -> tuple[int, str]:
-    """Return a file's size in bytes and SHA-256."""
-    size, digest = 0, hashlib.sha256()
-    for chunk in _read(path):
-        size += len(chunk)
-        digest.update(chunk)
-    return size, digest.hexdigest()
-
-
 def _sync_folder(folder: Path) -> None:
-    """Put a folder's entries on the disk, where the file system can be asked to."""
+    """Put a folder's entries on the disk, where the file system supports that."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Has it learned? The answers before and after training, compared: what `report.json` holds."""
+"""Compare the answers before and after training: has it learned? The result is what `report.json` holds."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,21 +8,21 @@ from typing import Any
 
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import metrics
-from tc3lib.evaluation.questions import by_part, trained_descriptions
+from tc3lib.evaluation.answers import by_part, trained_descriptions
 from tc3lib.files import read_json, read_rows
 from tc3lib.settings import Settings
 
 SHOWN = 3
-"""Answers of each kind in the report."""
+"""Answers of each kind (best, worst, most changed) in the report."""
 
 
 def compare(work: Path, config: Settings) -> dict[str, Any]:
     """Return the comparison of `pretest.jsonl` with `posttest.jsonl`.
 
     Returns:
-        `verdict` (`better`, `sentence`, `learned`); `rows` by part; `metrics`, each with its label and, by part, what
-        `metrics.compare` returns; `answers`: the `demo`, `best`, `worst` and `most_changed` pairs; and what the run
-        was: `data` (rows), `settings`, `plan`, `versions`, `gpu`, `time` (seconds), `memory` (GiB), `run`.
+        `verdict` (`better`, `sentence`, `learned`); `rows` by part; `metrics`, each with its label and, by part, the
+        result of `metrics.compare`; `answers`: the `demo`, `best`, `worst` and `most_changed` pairs; and about the
+        run: `data` (rows), `settings`, `plan`, `versions`, `gpu`, `time` (seconds), `memory` (GiB), `run`.
 
     Raises:
         Tc3Error: A file is missing, the two tests did not ask the same questions, or none is held out.
@@ -51,11 +51,7 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
         "metrics": compared,
         "answers": _examples(both),
         "data": _accounting(read_json(work / "prepare_report.json")),
-        "settings": {
-            name: dataclasses.asdict(section) if dataclasses.is_dataclass(section) else section
-            for name, section in vars(config).items()
-        }
-        | run.get("settings", {}),
+        "settings": dataclasses.asdict(config) | run.get("settings", {}),
         "plan": run.get("plan", {}),
         "versions": run.get("versions", {}),
         "gpu": run.get("device"),
@@ -71,12 +67,12 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
 def verdict(compared: Mapping[str, Any]) -> dict[str, Any]:
     """Say in a sentence whether the answers to held-out titles are better than before.
 
-    They are if the real descriptions have become likelier (loss), the answers are nearer to them (ROUGE-L and chrF: one
-    alone was once shown after training on shuffled descriptions), by more than to the description of any other product
-    (own), and end as often as before. Each must be shown: an interval that holds 0 is not enough.
+    They are if four metrics are better, with intervals that exclude 0, and the answers do not end less often: the real
+    descriptions have become likelier (loss), the answers are closer to them (ROUGE-L and chrF: one of the two rose once
+    after training on shuffled descriptions), and by more than to another product's description (own).
 
     Args:
-        compared: `metrics` of what `compare` returns.
+        compared: The `metrics` of `compare`.
     """
     held_out = {name: metric["parts"]["eval"] for name, metric in compared.items()}
     says = {name: found["says"] for name, found in held_out.items()}
@@ -91,11 +87,11 @@ def verdict(compared: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
-    """Say whether the manner was learned, or the products of the training set, by how much the loss fell on each.
+    """Say whether the manner was learned or the products of the training set, from how far the loss fell on each.
 
     Args:
         compared: As for `verdict`.
-        sums: By part, the `metrics.score` before and after.
+        sums: By part, the pairs of `metrics.score` before and after.
     """
     found = compared["loss"]["parts"]
     if "train" not in found:
@@ -122,7 +118,7 @@ def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
 
 
 def pairs(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the rows of both tests side by side: the answers as `before` and `after`, each with its ROUGE-L.
+    """Return the rows of both tests joined: the answers as `before` and `after`, each with its ROUGE-L.
 
     Raises:
         Tc3Error: The two tests did not ask the same questions in the same order.
@@ -156,7 +152,7 @@ def _change(name: str, compared: Mapping[str, Any]) -> str:
 
 
 def _examples(both: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """Return the demo titles, and held-out answers: the best, the worst, and those of the rest that changed most."""
+    """Return the demo titles, and of the held-out answers the best, the worst, and the most changed of the others."""
     held_out = sorted((row for row in both if row["part"] == "eval"), key=lambda row: row["rougeL_after"])
     best, others = held_out[::-1][:SHOWN], held_out[:-SHOWN]
     changed = sorted(others[SHOWN:], key=lambda row: abs(row["rougeL_after"] - row["rougeL_before"]), reverse=True)
@@ -166,7 +162,7 @@ def _examples(both: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 
 
 def _accounting(prepared: Mapping[str, Any]) -> dict[str, int]:
-    """Return what became of the catalogue's lines, from `prepare_report.json`."""
+    """Return how many lines of the catalogue were read, dropped, kept and drawn, from `prepare_report.json`."""
     dropped = {f"dropped: {reason.replace('_', ' ')}": count for reason, count in prepared.get("dropped", {}).items()}
     names = {"duplicates": "equal rows, counted once", "train": "drawn to train on", "eval": "drawn as held out"}
     drawn = {names[name]: count for name, count in prepared.get("selected", {}).items() if name in names}

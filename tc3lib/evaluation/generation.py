@@ -1,46 +1,44 @@
-"""Titles to texts, greedily: in batches for a score, streamed for a look."""
+"""Generate descriptions from titles, greedily: in batches to be scored, streamed to be read."""
 
-import dataclasses
+from tc3lib import models  # noqa: F401  # isort: skip  (first: it imports unsloth, which patches transformers)
+
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+from tqdm.auto import tqdm
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 from xxhash import xxh3_128
 
 from tc3lib.errors import Tc3Error
-from tc3lib.files import write_rows
+from tc3lib.evaluation.answers import Answer
+from tc3lib.files import blaming, write_rows
 from tc3lib.prompts import encode_prompt, encode_prompts
 from tc3lib.runtime import processes
 from tc3lib.settings import GenerationSettings
-from tc3lib.training import plan as planning
 
-
-@dataclass(frozen=True)
-class Answer:
-    """What the model wrote for one title."""
-
-    title: str
-    text: str
-    ids: list[int] = dataclasses.field(repr=False)
-    """The new tokens, eos included."""
-    eos: bool
-    """Whether the model ended the answer itself, before `max_new_tokens`."""
-    seconds: float = dataclasses.field(default=0.0, compare=False)
-    """Its share of the time that its batch took."""
-
-    @property
-    def tokens(self) -> int:
-        """How many new tokens there are."""
-        return len(self.ids)
+GIB = 2**30
+RESERVE_GIB = 1.5
+"""Memory kept free for what does not grow with the batch."""
+USED = 0.92
+"""Share of the rest that a batch may take; the allocator leaves gaps."""
+MOST_ANSWERS = 256
+"""Most titles in a batch: more are hardly faster, and an interruption would cost more."""
+CACHE_AHEAD = 512
+"""Tokens by which unsloth's cache of keys and values is longer than the prompt."""
 
 
 def generate(
-    model: Any, tokenizer: Any, titles: Sequence[str], config: GenerationSettings, kept: Path | None = None
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    titles: Sequence[str],
+    config: GenerationSettings,
+    kept: Path | None = None,
 ) -> list[Answer]:
     """Return the model's greedy answers, in the titles' order.
 
@@ -49,31 +47,29 @@ def generate(
 
     Args:
         model: Base or fine-tuned; `model.disable_adapter()` is respected.
-        tokenizer: Its tokenizer.
-        titles: Any texts; whatever they hold is ordinary text.
+        titles: Any texts; special tokens in them are encoded as ordinary text.
         config: `max_new_tokens` and `generation_batch_size` are used.
-        kept: A file for the answers of finished batches. Those that an interrupted call of the same model, titles and
-            settings left there are not asked again.
+        kept: A file for the answers of finished batches. Answers that an interrupted call with the same model, titles
+            and settings left there are not generated again.
 
     Raises:
-        Tc3Error: The memory does not hold one title's answer.
+        Tc3Error: The memory does not hold one title's answer, or `kept` cannot be written.
     """
-    import torch
-    from tqdm.auto import tqdm
-
     prompts = encode_prompts(tokenizer, [{"input_text": title} for title in titles])
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
-    answers, keep = _resume(kept, lambda: _key(model, prompts, config), titles)
+    answers = _resume(kept, {"answers_to": _key(model, prompts, config)}) if kept else {}
     processes.wait()  # until all have read what was kept
-    count, limit = processes.count(), config.generation_batch_size or planning.MOST_ANSWERS
+    if answers and processes.is_main():
+        print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")
+    count, limit = processes.count(), config.generation_batch_size or MOST_ANSWERS
     position = 0
     bar = tqdm(total=len(titles), desc="answers", initial=len(answers), disable=not processes.is_main())
     with evaluating(model), bar:
         while position < len(order):
             widths = [len(prompts[index]) for index in order[position::count][:limit]]
-            size = limit if config.generation_batch_size else planning.answers_at_once(widths, config, *_memory(model))
+            size = limit if config.generation_batch_size else answers_at_once(widths, config, *_memory(model))
             size = min(processes.gather(size))
-            # The same batches again after an interruption; what is answered already is left out of them.
+            # The same batches again after an interruption, less what is answered already.
             batch = order[position : position + size * count][processes.index() :: count]
             batch = [index for index in batch if index not in answers]
             started, refused, outputs = time.monotonic(), 0, []
@@ -87,7 +83,7 @@ def generate(
                 if refused == 1:
                     raise Tc3Error(
                         f"the memory does not hold the answer to one title of {max(widths)} tokens: lower "
-                        "max_new_tokens, or restart the session, so that the memory is free."
+                        "max_new_tokens, or restart the session to free memory."
                     )
                 limit = refused // 2
                 bar.write(f"out of memory with {refused} titles at once: {limit} from here on")
@@ -99,34 +95,29 @@ def generate(
             }
             new = {index: answer for part in processes.gather(mine) for index, answer in part.items()}
             answers |= new
-            keep(new)
+            if kept and processes.is_main():
+                _keep(kept, new)
             position += size * count
             bar.update(len(new))
     return [answers[index] for index in range(len(titles))]
 
 
 def stream(
-    model: Any,
-    tokenizer: Any,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
     titles: Sequence[str] | str,
     config: GenerationSettings,
     sources: Sequence[Mapping[str, Any]] = (),
     *,
     adapter: bool = True,
 ) -> list[Answer]:
-    """Print the model's greedy answer to each title while it is written; return the answers.
+    """Print the model's greedy answer to each title while it is generated; return the answers.
 
     Args:
-        model: The model.
-        tokenizer: Its tokenizer.
-        titles: One title or several.
         config: `max_new_tokens` is used.
-        sources: Rows of the catalogue as `select` writes them. A title's heading names the `uid` of its row.
-        adapter: False: the model's adapter is switched off while it answers.
+        sources: Rows of `questions.jsonl`. A title's heading names the `uid` of its row.
+        adapter: False switches the model's adapter off.
     """
-    import torch
-    from transformers import TextStreamer
-
     uids = {row["input_text"]: row["uid"] for row in sources if row["uid"] is not None}
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     answers = []
@@ -144,8 +135,8 @@ def stream(
 
 
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Put the model into evaluation mode for a while: one that trains with checkpointing would generate nonsense."""
+def evaluating(model: PreTrainedModel) -> Iterator[None]:
+    """Put the model into evaluation mode: one that trains with gradient checkpointing would generate nonsense."""
     training = model.training
     model.eval()
     try:
@@ -154,25 +145,47 @@ def evaluating(model: Any) -> Iterator[None]:
         model.train(training)
 
 
+def answers_at_once(
+    widths: Sequence[int], config: GenerationSettings, shape: PretrainedConfig, free_bytes: float | None
+) -> int:
+    """Return how many of the next prompts can share a batch.
+
+    Args:
+        widths: Their lengths in tokens, the shortest first.
+        config: `max_new_tokens` is used.
+        shape: The model's configuration.
+        free_bytes: Of the card's memory. None: there is no card, and 32 prompts share a batch.
+    """
+    if free_bytes is None:
+        return 32
+    room = max(0.0, free_bytes - RESERVE_GIB * GIB) * USED
+    heads = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    token = 2 * 2 * shape.num_hidden_layers * shape.num_key_value_heads * heads  # a key and a value in 16 bit
+
+    def needed(width: int) -> float:
+        """Return the bytes of one prompt: its cache, which is copied once as the answer begins, and its logits."""
+        cache = token * (width + max(config.max_new_tokens, CACHE_AHEAD) + width)
+        return cache + 3 * 4 * shape.vocab_size + 2 * width * (4 * shape.hidden_size + 3 * shape.intermediate_size)
+
+    fitting = [count for count, width in enumerate(widths[:MOST_ANSWERS], 1) if count * needed(width) <= room]
+    return max(fitting, default=1)
+
+
 def _answer_batch(
-    model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], config: GenerationSettings
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    config: GenerationSettings,
 ) -> list[list[int]]:
     """Return the new ids of each prompt. Padding goes on the left: the model continues from the last column."""
-    import torch
-
-    width = max(map(len, prompts))
-    padding = [width - len(prompt) for prompt in prompts]
-    ids = [[tokenizer.pad_token_id] * pad + list(prompt) for pad, prompt in zip(padding, prompts, strict=True)]
-    mask = [[0] * pad + [1] * (width - pad) for pad in padding]
-    outputs = model.generate(
-        input_ids=torch.tensor(ids, device=model.device),
-        attention_mask=torch.tensor(mask, device=model.device),
-        **_decoding(tokenizer, config),
-    )
-    return outputs[:, width:].tolist()
+    batch = tokenizer.pad(
+        {"input_ids": prompts}, padding_side="left", return_attention_mask=True, return_tensors="pt"
+    ).to(model.device)
+    outputs = model.generate(**batch, **_decoding(tokenizer, config))
+    return outputs[:, batch["input_ids"].shape[1] :].tolist()
 
 
-def _decoding(tokenizer: Any, config: GenerationSettings) -> dict[str, Any]:
+def _decoding(tokenizer: PreTrainedTokenizerBase, config: GenerationSettings) -> dict[str, Any]:
     return {
         "max_new_tokens": config.max_new_tokens,
         "do_sample": False,
@@ -182,34 +195,30 @@ def _decoding(tokenizer: Any, config: GenerationSettings) -> dict[str, Any]:
     }
 
 
-def _answer(tokenizer: Any, title: str, new: list[int], seconds: float = 0.0) -> Answer:
-    """Return the answer up to eos; what `generate` padded behind it is not part of it."""
+def _answer(tokenizer: PreTrainedTokenizerBase, title: str, new: list[int], seconds: float = 0.0) -> Answer:
+    """Return the answer up to eos, without the padding that `generate` puts after it."""
     eos = tokenizer.eos_token_id in new
     new = new[: new.index(tokenizer.eos_token_id) + 1] if eos else new
     return Answer(title, tokenizer.decode(new, skip_special_tokens=True).strip(), new, eos, seconds)
 
 
-def _memory(model: Any) -> tuple[Any, float | None]:
-    """Return the model's shape and the bytes of the card that are free, None without a card."""
-    import torch
-
+def _memory(model: PreTrainedModel) -> tuple[PretrainedConfig, float | None]:
+    """Return the model's configuration and the free bytes of the card, None without a card."""
     if not torch.cuda.is_available():
         return model.config, None
-    reserved = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    return model.config, torch.cuda.mem_get_info()[0] + reserved
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+    return model.config, torch.cuda.mem_get_info()[0] + cached
 
 
-def _release(model: Any) -> None:
-    """Give back the cache of keys and values that unsloth keeps on the model after an answer."""
+def _release(model: PreTrainedModel) -> None:
+    """Free the cache of keys and values that unsloth leaves on the model after an answer."""
     for module in model.modules():
         for name in [name for name in vars(module) if name.startswith("paged_attention")]:
             delattr(module, name)
 
 
-def _key(model: Any, prompts: Sequence[Sequence[int]], config: GenerationSettings) -> str:
-    """Return what tells answers of this model to these prompts from others: a hash, of the adapter's weights too."""
-    import torch
-
+def _key(model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationSettings) -> str:
+    """Return a hash of all that decides the answers: the model, its adapter's weights, the prompts, the settings."""
     known = xxh3_128(repr((model.config._name_or_path, config.max_new_tokens, str(model.dtype))).encode())
     known.update(json.dumps(prompts).encode())
     known.update(str([getattr(module, "disable_adapters", None) for module in model.modules()]).encode())
@@ -219,45 +228,22 @@ def _key(model: Any, prompts: Sequence[Sequence[int]], config: GenerationSetting
     return known.hexdigest()
 
 
-def _resume(
-    kept: Path | None, key: Callable[[], str], titles: Sequence[str]
-) -> tuple[dict[int, Answer], Callable[[Mapping[int, Answer]], None]]:
-    """Return the answers that `kept` holds already, by number, and a function that adds some to it.
+def _resume(kept: Path, head: dict[str, str]) -> dict[int, Answer]:
+    """Return the answers in `kept` by number, none if its first line is not `head`; write the file anew with them."""
+    lines = []
+    with suppress(OSError, ValueError):  # there is no file, or its last line was cut short
+        for line in kept.read_bytes().splitlines():
+            lines.append(json.loads(line))
+    rows = lines[1:] if lines[:1] == [head] else []
+    if processes.is_main():
+        write_rows(kept, [head, *rows])
+    return {row["index"]: Answer(**row["answer"]) for row in rows}
 
-    A file that cannot be written costs nothing but the answers of an interruption: it is told, and all goes on.
-    """
-    if kept is None:
-        return {}, lambda new: None
-    head = {"answers_of": key()}
-    answers: dict[int, Answer] = {}
-    try:
-        lines = kept.read_bytes().splitlines()
-        if lines and json.loads(lines[0]) == head:
-            for line in map(json.loads, lines[1:]):
-                index = line.pop("index")
-                answers[index] = Answer(**line)
-    except (OSError, ValueError):  # there is none, or its last line was cut short
-        pass
-    broken = False
 
-    def keep(new: Mapping[int, Answer], mode: str = "ab") -> None:
-        nonlocal broken
-        rows = [{"index": index, **vars(answer)} for index, answer in new.items()]
-        try:
-            if mode == "wb":
-                write_rows(kept, [head, *rows])
-            elif not broken:
-                with open(kept, mode) as file:
-                    file.writelines(json.dumps(row).encode() + b"\n" for row in rows)
-                    file.flush()
-                    os.fsync(file.fileno())
-        except (OSError, Tc3Error) as error:
-            broken = True
-            print(f"answers are not kept for an interruption: {error}")
-
-    if not processes.is_main():
-        return answers, lambda new: None
-    keep(answers, "wb")
-    if answers:
-        print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")
-    return answers, keep
+def _keep(kept: Path, answers: Mapping[int, Answer]) -> None:
+    """Append answers to the file, and have them on the disk."""
+    with blaming(kept), open(kept, "ab") as file:
+        for index, answer in answers.items():
+            file.write(json.dumps({"index": index, "answer": vars(answer)}).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())

@@ -1,15 +1,21 @@
-"""How good answers are: one metric a function, each a ratio of sums over rows, so that rows can be drawn again."""
+"""Score answers: each metric is a ratio of two sums over rows, so that the bootstrap can draw rows again."""
 
-import functools
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy
+from rapidfuzz import fuzz, process
+from rapidfuzz.distance import LCSseq
+from sacrebleu.metrics import CHRF
+from scipy.stats import bootstrap
+from tqdm.auto import tqdm
+
 from tc3lib.prompts import RESPONSE
 
 COPIED = 90
-"""Similarity, 0 to 100, from which two texts count as copies (rapidfuzz's `ratio`, on the descriptions alone)."""
+"""Least similarity of a copy, 0 to 100: `rapidfuzz.fuzz.ratio` of the texts without their opening."""
 RESAMPLES = 9_999
 """Draws of the bootstrap."""
 CONFIDENCE = 0.95
@@ -21,25 +27,19 @@ _HTML = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z]\w*);|</?[a-zA-Z][^<>]*>
 
 @dataclass(frozen=True)
 class Metric:
-    """What a number means to the reader."""
+    """How a number is shown and read."""
 
     label: str
     better: Literal["higher", "lower"] | None
-    """None: neither is better as such."""
+    """None: neither direction is better as such."""
     digits: int
-    transform: Callable[[Any], Any] = lambda value: value
-    """From the ratio of sums to the number shown; works on arrays."""
-
-
-def _exp(value: Any) -> Any:
-    import numpy
-
-    return numpy.exp(value)
+    transform: Callable[[Any], Any] = lambda ratio: ratio
+    """From the ratio of sums, or an array of them, to the number shown."""
 
 
 METRICS = {
     "loss": Metric("Loss of the real description, nats a token", "lower", 4),
-    "perplexity": Metric("Perplexity of the real description", "lower", 3, _exp),
+    "perplexity": Metric("Perplexity of the real description", "lower", 3, numpy.exp),
     "rougeL": Metric("ROUGE-L F1 against the real description, 0 to 1", "higher", 4),
     "chrf": Metric("chrF against the real description, 0 to 100", "higher", 2),
     "own": Metric("ROUGE-L to its own description less that to another product's", "higher", 4),
@@ -53,8 +53,11 @@ METRICS = {
     "copies": Metric("Share of answers that copy a description of the training set", None, 4),
     "copies_other": Metric("Share of answers that copy one, and not of this product", "lower", 4),
 }
-"""ROUGE-L: Lin 2004, `torchmetrics`, words of any alphabet in lower case, no stemming. chrF: Popovic 2015,
-`sacrebleu`, mean over answers. Repeated sequences: Welleck et al. 2020 (seq-rep-4), pooled over answers."""
+"""ROUGE-L: Lin 2004, over words of any alphabet in lower case, no stemming. chrF: Popovic 2015, `sacrebleu`, the mean
+over answers. Repeated sequences: Welleck et al. 2020 (seq-rep-4), pooled over answers."""
+
+Pairs = Sequence[tuple[float, float]]
+"""Of a metric, each row's part of the two sums: what is counted, and what it is divided by."""
 
 
 def labels() -> dict[str, str]:
@@ -62,23 +65,15 @@ def labels() -> dict[str, str]:
     return {name: metric.label for name, metric in METRICS.items()}
 
 
-Sums = dict[str, list[tuple[float, float]]]
-"""Of each metric, a row's part of the two sums: what is counted, and what it is divided by."""
-
-
-def score(rows: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> Sums:
-    """Score answers row by row.
+def score(rows: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> dict[str, Pairs]:
+    """Score answers row by row; return the pairs of each metric.
 
     Args:
-        rows: As `evaluation.answer` returns them, all with a `reference`.
-        trained: Descriptions of the training set, as `prompts.description` has them.
+        rows: Rows of `questions.answer`, all with a `reference`.
+        trained: Descriptions of the training set, from `answers.trained_descriptions`.
     """
-    from rapidfuzz import fuzz, process
-    from sacrebleu.metrics import CHRF
-    from tqdm.auto import tqdm
-
     chrf = CHRF()
-    sums: Sums = {name: [] for name in METRICS}
+    sums: dict[str, list[tuple[float, float]]] = {name: [] for name in METRICS}
     for number, row in enumerate(tqdm(rows, desc="scoring", leave=False)):
         title, answer, reference = row["title"], row["answer"], row["reference"]
         own, real = without_opening(answer, title), without_opening(reference, title)
@@ -109,13 +104,14 @@ def score(rows: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> Sums:
     return sums
 
 
-@functools.lru_cache(maxsize=4096)
 def rouge_l(answer: str, reference: str) -> float:
-    """Return ROUGE-L F1, 0 to 1."""
-    from torchmetrics.functional.text import rouge_score
-
-    found = rouge_score(answer, reference, rouge_keys="rougeL", normalizer=str.lower, tokenizer=_WORD.findall)
-    return found["rougeL_fmeasure"].item()
+    """Return ROUGE-L F1, 0 to 1, rounded to float32."""
+    answered, real = (_WORD.findall(text.lower()) for text in (answer, reference))
+    common = LCSseq.similarity(answered, real)
+    if not common:
+        return 0.0
+    precision, recall = common / len(answered), common / len(real)
+    return float(numpy.float32(2 * precision * recall / (precision + recall)))
 
 
 def without_opening(text: str, title: str) -> str:
@@ -123,21 +119,21 @@ def without_opening(text: str, title: str) -> str:
     return text.removeprefix(RESPONSE.format(title, "").strip()).strip()
 
 
-def value(name: str, pairs: Sequence[tuple[float, float]]) -> float | None:
+def value(name: str, pairs: Pairs) -> float | None:
     """Return a metric over rows, None if there is nothing to divide by."""
     above, below = (sum(parts) for parts in zip(*pairs, strict=True))
     return float(METRICS[name].transform(above / below)) if below else None
 
 
-def compare(name: str, before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]]) -> dict[str, Any]:
+def compare(name: str, before: Pairs, after: Pairs) -> dict[str, Any]:
     """Return a metric before and after, their difference with its interval, and what may be said of it.
 
-    The interval is a percentile bootstrap's (Efron 1979, `scipy`): rows are drawn again, each with both its answers.
+    The interval is that of a paired percentile bootstrap (Efron 1979): a row is drawn with both its answers.
 
     Returns:
-        `before`, `after`, `difference`, `low`, `high`, `says`: "better", "worse" or, where neither direction is
-        better as such, "changed", if the interval does not hold 0; else "no difference shown". Where there was nothing
-        to divide by, numbers are None and it says "not measured".
+        `before`, `after`, `difference`, `low`, `high`, and `says`: "better", "worse" or, where neither direction is
+        better as such, "changed", if the interval excludes 0; else "no difference shown". Where there was nothing to
+        divide by, numbers are None and `says` is "not measured".
     """
     values = [value(name, pairs) for pairs in (before, after)]
     if None in values:
@@ -151,16 +147,11 @@ def compare(name: str, before: Sequence[tuple[float, float]], after: Sequence[tu
     return {"before": values[0], "after": values[1], "difference": difference, "low": low, "high": high, "says": says}
 
 
-def differences(
-    name: str, before: Sequence[tuple[float, float]], after: Sequence[tuple[float, float]], seed: int = 0
-) -> Any:
-    """Return what the difference came to in each draw of the bootstrap, an array of `RESAMPLES`."""
-    import numpy
-    from scipy.stats import bootstrap
-
+def differences(name: str, before: Pairs, after: Pairs, seed: int = 0) -> numpy.ndarray:
+    """Return the difference in each draw of the bootstrap, an array of `RESAMPLES`."""
     transform = METRICS[name].transform
 
-    def difference(above: Any, below: Any, new_above: Any, new_below: Any, axis: int = -1) -> Any:
+    def difference(above, below, new_above, new_below, axis=-1):
         with numpy.errstate(invalid="ignore", divide="ignore"):  # a draw may hold nothing to divide by
             old = transform(above.sum(axis=axis) / below.sum(axis=axis))
             return transform(new_above.sum(axis=axis) / new_below.sum(axis=axis)) - old
@@ -175,10 +166,8 @@ def differences(
     return found.bootstrap_distribution
 
 
-def interval(draws: Any) -> tuple[float, float]:
-    """Return the bounds between which the middle `CONFIDENCE` of the draws lie."""
-    import numpy
-
+def interval(draws: numpy.ndarray) -> tuple[float, float]:
+    """Return the bounds of the middle `CONFIDENCE` of the draws."""
     tail = (1 - CONFIDENCE) / 2 * 100
     low, high = numpy.nanpercentile(draws, [tail, 100 - tail])
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The machine: work folder, Google Drive, packages, processes."""
+"""The machine. A notebook calls `setup` first and `finish` last."""
 
 from tc3lib.runtime.workspace import finish, setup
 

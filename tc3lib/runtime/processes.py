@@ -2,9 +2,18 @@
 
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tc3lib.errors import Tc3Error
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator, PartialState
+
+_SHARDING = {
+    "ACCELERATE_USE_FSDP": "FSDP",
+    "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",
+    "UNSLOTH_FSDP2": "unsloth's FSDP2",
+}
 
 
 def count() -> int:
@@ -18,103 +27,81 @@ def index() -> int:
 
 
 def is_main() -> bool:
-    """Tell whether this is the one that writes files, shows progress and speaks."""
+    """Return whether this is the process that writes files and prints."""
     return index() == 0
 
 
-def hush() -> None:
-    """From now on let this process print nothing and show no progress bars, unless it is the main one.
-
-    What goes to stderr, where errors are told, stays.
-    """
+def silence() -> None:
+    """Stop this process from printing and showing progress bars, unless it is the main one; stderr stays."""
     if not is_main():
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  (until the process ends)
         os.environ["TQDM_DISABLE"] = "1"  # tqdm reads it as it is imported
 
 
+def refuse_sharding() -> None:
+    """Raise Tc3Error if the launcher was asked to shard the model over the processes."""
+    if "LOCAL_RANK" not in os.environ:
+        return
+    for variable, name in _SHARDING.items():
+        if os.environ.get(variable, "").strip().lower() in ("1", "true", "yes", "on", "native"):
+            raise Tc3Error(
+                f"{name} ({variable}={os.environ[variable]}) is not supported, each card must hold the whole model: "
+                "launch with `accelerate launch --multi_gpu --num_processes 2` (as many as there are cards)."
+            )
+
+
 def wait() -> None:
-    """Wait until every process is here; alone do nothing."""
+    """Wait until every process is here."""
     if count() > 1:
-        _joined().wait_for_everyone()
+        _state().wait_for_everyone()
 
 
 def gather(value: Any) -> list[Any]:
-    """Return every process's value, in their order; alone only one."""
+    """Return every process's value, in their order."""
     if count() == 1:
         return [value]
     from accelerate.utils import gather_object
 
-    _joined()
+    _state()
     return gather_object([value])
 
 
-def check(accelerator: Any, recipe: bool = True) -> None:
-    """Raise Tc3Error unless the processes know of each other, and each has the whole model or `recipe` is set."""
+def check(accelerator: "Accelerator") -> None:
+    """Raise Tc3Error unless the trainer's processes know of each other."""
     # Where accelerate calls the CPU cpu:0, transformers cannot load an optimiser's state to it.
     if accelerator.num_processes != count() or str(accelerator.device) == "cpu:0":
-        raise _apart()
-    kind = accelerator.distributed_type.value
-    known = {"NO": None, "MULTI_GPU": None, "MULTI_CPU": None, "FSDP": "accelerate's FSDP"}
-    check_whole(known.get(kind, kind), recipe=recipe)
+        raise _not_joined()
 
 
-def sharding() -> str | None:
-    """Return what shards the model over the processes, as the environment has it; None where each has all of it."""
-    if "LOCAL_RANK" not in os.environ:
-        return None
-
-    def told(name: str, *yes: str) -> bool:  # each library has its own words for yes
-        return os.environ.get(name, "").strip().lower() in yes
-
-    if told("ACCELERATE_USE_DEEPSPEED", "true"):
-        return "DeepSpeed"
-    if told("ACCELERATE_USE_FSDP", "true"):
-        return "accelerate's FSDP"
-    if count() > 1 and told("UNSLOTH_FSDP2", "1", "true", "yes", "on", "native"):  # accelerate does not know of it
-        return "unsloth's FSDP2"
-    return None
-
-
-def is_sharded(model: Any) -> bool:
-    """Tell whether FSDP2 has sharded the model by now."""
-    from torch.distributed.fsdp import FSDPModule
-
-    return any(isinstance(module, FSDPModule) for module in model.modules())
-
-
-def check_whole(kind: str | None = None, *, recipe: bool) -> None:
-    """Raise Tc3Error where the model is sharded, by `kind` or by what `sharding` finds, unless `recipe` is set.
-
-    accelerate's FSDP must be version 2 and save whole weights: else no checkpoint, and no adapter, could be kept.
-    Tensor, pipeline and context parallelism would need the same rows in several processes.
-    """
-    for name in (
-        "UNSLOTH_TP_SIZE", "UNSLOTH_PP_SIZE", "PARALLELISM_CONFIG_TP_SIZE", "PARALLELISM_CONFIG_CP_SIZE",
-        "PARALLELISM_CONFIG_SP_SIZE",
-    ):  # fmt: skip
-        if os.environ.get(name, "1").strip() not in ("", "0", "1"):
-            raise Tc3Error(f"{name}={os.environ[name]} is not supported: unset it.")
-    if (kind := sharding() or kind) and not recipe:
-        raise Tc3Error(f"plan='auto' has the whole model on each card: with {kind} set plan='recipe'.")
-    if kind == "accelerate's FSDP":
-        for name, expected in (("fsdp_version", "2"), ("fsdp_state_dict_type", "FULL_STATE_DICT")):
-            if (found := os.environ.get(name.upper())) != expected:
-                raise Tc3Error(f"--{name} (of accelerate launch) is {found}: only {expected} is supported, set it.")
-
-
-def _joined() -> Any:
-    """Return accelerate's state of the processes, which it joins if no trainer has made it do so."""
+def _state() -> "PartialState":
+    """Return accelerate's state of the processes, which joins them if no trainer has done so."""
     from accelerate import PartialState
     from accelerate.utils import parse_flag_from_env
 
     state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
     if state.num_processes != count():
-        raise _apart()
+        raise _not_joined()
     return state
 
 
-def _apart() -> Tc3Error:
+def _not_joined() -> Tc3Error:
     return Tc3Error(
         f"the launcher started {count()} processes without a GPU for each: to use the CPU set ACCELERATE_USE_CPU=true "
         "and ACCELERATE_TORCH_DEVICE=cpu before accelerate launch."
     )
+
+
+# Here until the branches of training, checkpoints, describe and benchmarks meet: nothing is sharded any more.
+hush = silence
+
+
+def sharding() -> None:
+    return None
+
+
+def is_sharded(model: Any) -> bool:
+    return False
+
+
+def check_whole(kind: str | None = None, *, recipe: bool) -> None:
+    refuse_sharding()

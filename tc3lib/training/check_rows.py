@@ -3,12 +3,15 @@
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from IPython.display import HTML
 from transformers import PreTrainedTokenizerBase
 
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import INSTRUCTION, PROMPT, encode_prompts
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 Encoded = Mapping[str, list[int]]
 """`input_ids` and `completion_mask`, as `prompts.encode` returns them."""
@@ -68,7 +71,7 @@ def check(
     )
 
 
-def show(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, str]], encoded: Sequence[Encoded]) -> HTML:
+def show(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, str]], encoded: Sequence[Encoded]) -> "HTML":
     """Return rows as the model will meet them: the prompt, what it learns to write, and eos, each marked.
 
     Args:
@@ -76,6 +79,8 @@ def show(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, str]], 
         rows: The rows as text, for their uid.
         encoded: The same rows as tokens, and perhaps more.
     """
+    from IPython.display import HTML  # only notebooks have it
+
     blocks = []
     for row, tokens in zip(rows, encoded, strict=False):
         ids, learned = tokens.values()

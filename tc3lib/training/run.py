@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from datasets import Dataset
-from IPython.display import HTML
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_callback import PrinterCallback
@@ -20,7 +19,7 @@ from trl import SFTConfig, SFTTrainer
 
 from tc3lib import models
 from tc3lib.checkpoints import run_record
-from tc3lib.checkpoints.saver import Saver, check_work, stop_asked
+from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, read_json, read_rows, write_json
 from tc3lib.prompts import encode_rows, load_tokenizer
@@ -29,6 +28,9 @@ from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan
 from tc3lib.training.progress import LossLogger, mean_loss
 from tc3lib.training.trainer import PackedTrainer
+
+if TYPE_CHECKING:
+    from IPython.display import HTML
 
 
 class Run:
@@ -76,7 +78,7 @@ class Run:
     def __str__(self) -> str:
         return f"{self.plan}\n{self.checked}"
 
-    def show(self, rows: int = 3) -> HTML:
+    def show(self, rows: int = 3) -> "HTML":
         """Return the first rows as the model will meet them, with what it learns marked."""
         return check_rows.show(self.tokenizer, self.texts["train"][:rows], self.train_rows)
 
@@ -185,14 +187,8 @@ def train(trainer: SFTTrainer, run: Run) -> None:
         record = read_json(work / "run.json")
         saver = Saver(trainer, work, record, config, stop)
         progress = LossLogger(work, run.plan.tokens_per_row * run.plan.rows_per_step, lambda: saver.safe_step)
-        try:
-            if main:
-                saver.resume()
-        except OSError as error:
-            raise Tc3Error(
-                f"cannot read the checkpoints in {work / config.training.output_dir}: {error}. Mount or repair the "
-                "folder and try again."
-            ) from None
+        if main:
+            saver.resume()
         processes.wait()
         last = saver.resumed()
         if last and main and differences:
@@ -235,7 +231,7 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                 "memory": card.peak_memory(),
             }
             try:
-                check_work(work, record["run"])
+                run_record.check_work(work, record["run"])
                 write_json(work / "run.json", record)
             except Tc3Error as error:
                 print(f"the result could not be noted in run.json: {error}")

@@ -127,7 +127,7 @@ def test_the_source_is_marked(open_page, address, question, mark):
     ("question", "said"),
     [
         ("", "The question is empty: type a title, or a question that contains one."),
-        ("a mug " * 900, "The question has 5,399 characters, at most 2,000 are taken: shorten it."),
+        ("a mug " * 900, "The question has 5,399 characters, the limit is 2,000: shorten it."),
         ("Größe äöü " * 150, "at most 256 fit (max_seq_length 768 less max_new_tokens 512): shorten the question."),
     ],
 )

@@ -1,9 +1,10 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from tc3lib.checkpoints import run_record as checkpoints
-from tc3lib.checkpoints import store
+from tc3lib import files
+from tc3lib.checkpoints import run_record, store
 from tc3lib.errors import Tc3Error
 
 
@@ -26,9 +27,10 @@ def checkpoint(work, step, **files):
     return committed
 
 
-def test_a_manifest_says_what_the_run_is(config, work):
-    found = checkpoints.manifest(config, work)
+def test_a_record_says_what_the_run_is(config, work):
+    found = run_record.describe(config, work)
     assert found["settings"]["training"]["max_steps"] == 4
+    assert found["layout"] == 2
     assert found["data"]["train.jsonl"] == found["data"]["eval.jsonl"]
     assert found["versions"]["unsloth"] == "2026.10.9"
     assert found["device"].startswith(("CPU, ", "NVIDIA"))
@@ -36,22 +38,22 @@ def test_a_manifest_says_what_the_run_is(config, work):
 
 
 def test_a_fresh_folder_starts_and_is_recorded(config, work):
-    new = checkpoints.manifest(config, work)
-    assert checkpoints.open_run(work, new, resume=True) == []
+    new = run_record.describe(config, work)
+    assert run_record.open_run(work, new, resume=True) == []
     recorded = json.loads((work / "run.json").read_text())
     assert recorded["data"] == new["data"]
     assert len(recorded["run"]) == 8
 
 
 def test_a_run_that_goes_on_keeps_its_identity_and_another_gets_its_own(config, work):
-    first = checkpoints.manifest(config, work)
-    checkpoints.open_run(work, first, resume=True)
+    first = run_record.describe(config, work)
+    run_record.open_run(work, first, resume=True)
     checkpoint(work, 10)
-    again = checkpoints.manifest(config, work)
-    checkpoints.open_run(work, again, resume=True)
+    again = run_record.describe(config, work)
+    run_record.open_run(work, again, resume=True)
     assert again["run"] == first["run"]
-    anew = checkpoints.manifest(config, work)
-    checkpoints.open_run(work, anew, resume=False)
+    anew = run_record.describe(config, work)
+    run_record.open_run(work, anew, resume=False)
     assert anew["run"] != first["run"]
 
 
@@ -71,23 +73,23 @@ def test_a_run_that_goes_on_keeps_its_identity_and_another_gets_its_own(config, 
     ],
 )
 def test_another_run_is_refused_with_the_exact_difference(config, work, settings, difference):
-    checkpoints.open_run(work, checkpoints.manifest(config, work), resume=True)
+    run_record.open_run(work, run_record.describe(config, work), resume=True)
     checkpoint(work, 2)
     with pytest.raises(Tc3Error, match=f"another run: {difference}. To start anew, set resume_from_checkpoint=False"):
-        checkpoints.open_run(work, checkpoints.manifest(config.change(**settings), work), resume=True)
+        run_record.open_run(work, run_record.describe(config.change(**settings), work), resume=True)
 
 
 def test_what_may_differ_is_listed(config, work):
-    old = checkpoints.manifest(config, work) | {"plan": {"max_tokens": 9000, "steps": 4}}
-    checkpoints.open_run(work, old, resume=True)
+    old = run_record.describe(config, work) | {"plan": {"max_tokens": 9000, "steps": 4}}
+    run_record.open_run(work, old, resume=True)
     checkpoint(work, 2)
     other = config.change(
         save_steps=1, logging_steps=2, per_device_train_batch_size=2, gradient_accumulation_steps=4, memory_gib=16.0,
         num_train_epochs=9, use_gradient_checkpointing="unsloth",
     )  # fmt: skip
-    new = checkpoints.manifest(other, work) | {"device": "Another", "plan": {"max_tokens": 2000, "steps": 4}}
+    new = run_record.describe(other, work) | {"device": "Another", "plan": {"max_tokens": 2000, "steps": 4}}
     new["versions"] = old["versions"] | {"torch": "9.9"}
-    assert sorted(checkpoints.open_run(work, new, resume=True)) == sorted(
+    assert sorted(run_record.open_run(work, new, resume=True)) == sorted(
         [
             "save_steps 2 -> 1",
             "logging_steps 1 -> 2",
@@ -105,84 +107,128 @@ def test_what_may_differ_is_listed(config, work):
 
 def test_the_same_batch_in_another_shape_is_another_run_of_the_recipe(config, work):
     recipe = config.change(plan="recipe")
-    checkpoints.open_run(work, checkpoints.manifest(recipe, work), resume=True)
+    run_record.open_run(work, run_record.describe(recipe, work), resume=True)
     checkpoint(work, 2)
     other = recipe.change(per_device_train_batch_size=2, gradient_accumulation_steps=4)
     with pytest.raises(Tc3Error, match="per_device_train_batch_size was 4 and is now 2"):
-        checkpoints.open_run(work, checkpoints.manifest(other, work), resume=True)
+        run_record.open_run(work, run_record.describe(other, work), resume=True)
 
 
 @pytest.mark.parametrize("what", ["tokenizer", "order"])
 def test_another_tokenizer_or_order_is_refused(config, work, what):
-    checkpoints.open_run(work, checkpoints.manifest(config, work) | {what: "a"}, resume=True)
+    run_record.open_run(work, run_record.describe(config, work) | {what: "a"}, resume=True)
     checkpoint(work, 2)
     with pytest.raises(Tc3Error, match=f"the {what}.* has changed since. To start anew, set resume_from_check"):
-        checkpoints.open_run(work, checkpoints.manifest(config, work) | {what: "b"}, resume=True)
+        run_record.open_run(work, run_record.describe(config, work) | {what: "b"}, resume=True)
 
 
 def test_other_data_or_another_template_is_refused(config, work, monkeypatch):
-    old = checkpoints.manifest(config, work)
-    checkpoints.open_run(work, old, resume=True)
+    old = run_record.describe(config, work)
+    run_record.open_run(work, old, resume=True)
     checkpoint(work, 2)
     (work / "train.jsonl").write_text('{"uid": "b"}\n')
     with pytest.raises(Tc3Error, match=r"train\.jsonl has changed since"):
-        checkpoints.open_run(work, checkpoints.manifest(config, work), resume=True)
+        run_record.open_run(work, run_record.describe(config, work), resume=True)
     with pytest.raises(Tc3Error, match="the prompt template has changed since"):
-        checkpoints.open_run(work, old | {"template": "x"}, resume=True)
+        run_record.open_run(work, old | {"template": "x"}, resume=True)
 
 
 @pytest.mark.parametrize("record", [None, "", "[1]", '{"settings": null, "data": {}}', '{"settings": {}}'])
 def test_a_lost_record_is_read_from_the_checkpoints(config, work, record):
-    new = checkpoints.manifest(config, work)
-    checkpoints.open_run(work, new, resume=True)
+    new = run_record.describe(config, work)
+    run_record.open_run(work, new, resume=True)
     last = checkpoint(work, 2)
     (work / "run.json").unlink()
     if record is not None:
         (work / "run.json").write_text(record)
-    again = checkpoints.manifest(config, work)
-    checkpoints.open_run(work, again, resume=True)
+    again = run_record.describe(config, work)
+    run_record.open_run(work, again, resume=True)
     assert again["run"] == new["run"]
     with pytest.raises(Tc3Error, match="r was 16 and is now 8"):
-        checkpoints.open_run(work, checkpoints.manifest(config.change(r=8), work), resume=True)
+        run_record.open_run(work, run_record.describe(config.change(r=8), work), resume=True)
     for path in (work / "run.json", last / "run.json"):
         path.write_text(record or "")
     with pytest.raises(Tc3Error, match=r"holds checkpoints, but run\.json is missing or damaged\. To start anew"):
-        checkpoints.open_run(work, again, resume=True)
+        run_record.open_run(work, again, resume=True)
 
 
-def test_checkpoints_that_are_gone_are_missed(config, work):
-    """The loss file says that there were some."""
-    checkpoints.open_run(work, checkpoints.manifest(config, work), resume=True)
-    (work / "loss.jsonl").write_text('{"begin": 0}\n{"saved": 2, "folder": "checkpoint-2-01234567"}\n')
+@pytest.mark.parametrize("left", ["the journal", "the folder alone", "nothing"])
+def test_checkpoints_that_are_gone_are_missed(config, work, left):
+    new = run_record.describe(config, work)
+    run_record.open_run(work, new, resume=True)
+    store.remove(checkpoint(work, 2))
+    if left != "the journal":
+        (work / "outputs" / store.JOURNAL).unlink()
+        with pytest.raises(Tc3Error, match=r"outputs is missing or empty, although a run was begun there.*To start an"):
+            run_record.open_run(work, new, resume=True)
+    if left == "nothing":
+        (work / "outputs").rmdir()
     with pytest.raises(Tc3Error, match="holds the checkpoints of another run: r was 16 and is now 8"):
-        checkpoints.open_run(work, checkpoints.manifest(config.change(r=8), work), resume=True)
+        run_record.open_run(work, run_record.describe(config.change(r=8), work), resume=True)
+    if left == "nothing":
+        assert not (work / "outputs").exists()
+
+
+def test_a_lost_journal_costs_nothing(config, work):
+    new = run_record.describe(config, work)
+    run_record.open_run(work, new, resume=True)
+    last = checkpoint(work, 2)
+    (work / "outputs" / store.JOURNAL).unlink()
+    again = run_record.describe(config, work)
+    run_record.open_run(work, again, resume=True)
+    assert again["run"] == new["run"]
+    assert store.committed(work / "outputs") == [last]
+
+
+@pytest.mark.parametrize("record", ["whole", "lost"])
+def test_a_run_of_an_earlier_version_is_refused_and_nothing_of_it_removed(config, work, record):
+    """It had no layout and no journal, and may have left a checkpoint that is not whole."""
+    old = run_record.describe(config, work) | {"run": "0123abcd"}
+    del old["layout"]
+    files.write_json(work / "run.json", old)
+    store.begin(work / "outputs")
+    checkpoint(work, 2)
+    (work / "outputs" / store.JOURNAL).unlink()
+    (work / "outputs" / "checkpoint-3-0123abcd").mkdir()
+    if record == "lost":
+        (work / "run.json").unlink()
+    before = sorted(work.rglob("*"))
+    new = run_record.describe(config, work)
+    with pytest.raises(
+        Tc3Error, match=r"was begun with an earlier version of tc3lib\. To start anew, set resume_from_"
+    ):
+        run_record.open_run(work, new, resume=True)
+    assert sorted(work.rglob("*")) == before
+    run_record.open_run(work, new, resume=False)
+    aside = {path.relative_to(work / "run-1") for path in (work / "run-1").rglob("*")}
+    assert aside == {path.relative_to(work) for path in before} - {Path("train.jsonl"), Path("eval.jsonl")}
 
 
 def test_an_adapter_of_other_rows_is_refused(config, work):
-    checkpoints.open_run(work, checkpoints.manifest(config, work), resume=True)
-    checkpoints.check_adapter(work)
+    run_record.open_run(work, run_record.describe(config, work), resume=True)
+    run_record.check_adapter(work)
     (work / "eval.jsonl").write_text('{"uid": "b"}\n')
     with pytest.raises(Tc3Error, match="have changed since the adapter was trained: run 03_train again"):
-        checkpoints.check_adapter(work)
+        run_record.check_adapter(work)
 
 
 def test_a_work_folder_that_went_away_is_told_in_a_line(config, work):
     (work / "eval.jsonl").unlink()
     with pytest.raises(Tc3Error, match=r"cannot read .*eval\.jsonl: No such file.*Run the settings cell again"):
-        checkpoints.manifest(config, work)
+        run_record.describe(config, work)
 
 
 def test_starting_anew_sets_every_earlier_run_aside_whole(config, work):
-    new = checkpoints.manifest(config, work)
+    new = run_record.describe(config, work)
     for number in (1, 2):
-        checkpoints.open_run(work, new, resume=True)
+        run_record.open_run(work, new, resume=True)
         checkpoint(work, 2)
         (work / "loss.jsonl").write_text(str(number))
-        assert checkpoints.open_run(work, new, resume=False) == []
+        assert run_record.open_run(work, new, resume=False) == []
         aside = work / f"run-{number}"
         assert sorted(path.name for path in aside.iterdir()) == ["loss.jsonl", "outputs", "run.json"]
         assert (aside / "loss.jsonl").read_text() == str(number)
-    assert list((work / "outputs").iterdir()) == []
+    assert [path.name for path in (work / "outputs").iterdir()] == [store.JOURNAL]
 
 
 @pytest.mark.parametrize(
@@ -192,6 +238,6 @@ def test_starting_anew_sets_every_earlier_run_aside_whole(config, work):
 def test_an_adapter_is_loaded_on_the_model_as_it_was_trained(config, work, model, found):
     record = {"run": "1", "data": {}, "settings": {"model": model, "training": {"max_steps": 7}}}
     (work / "run.json").write_text(json.dumps(record))
-    assert checkpoints.as_trained(config, work) == config.change(load_in_4bit=found)
+    assert run_record.as_trained(config, work) == config.change(load_in_4bit=found)
     (work / "run.json").write_text("{")
-    assert checkpoints.as_trained(config, work) == config
+    assert run_record.as_trained(config, work) == config

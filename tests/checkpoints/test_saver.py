@@ -1,23 +1,23 @@
-"""A run that is broken off, whatever the reason, goes on as if it had not been."""
+"""A run that is broken off, whatever the reason, continues as if it had not been."""
 
-import itertools
 import json
 import os
 import re
 import shutil
 import signal
+from types import SimpleNamespace
 
 import pytest
 import torch
+import transformers
+from runs import adapter, at_step, prepared, run
+from runs import losses as without_speed
 from safetensors.torch import load_file
-from test_run import adapter, at_step, run
 
-from tc3lib import files, models
+from tc3lib import files, models, training
+from tc3lib.checkpoints import run_record, store
 from tc3lib.checkpoints import saver as saving
-from tc3lib.checkpoints import store
 from tc3lib.errors import Tc3Error
-from tc3lib.runtime import processes
-from tc3lib.training import run as training
 from tc3lib.training.progress import read_losses
 
 STEPS = 7
@@ -26,9 +26,7 @@ STEPS = 7
 @pytest.fixture(scope="module")
 def config(config):
     """Dropout draws random numbers, and an epoch ends after 4 of 7 steps."""
-    return config.change(
-        lora_dropout=0.1, max_steps=STEPS, save_steps=1, save_total_limit=None, eval_steps=3, logging_steps=2
-    )
+    return config.change(lora_dropout=0.1, max_steps=STEPS, save_steps=1, save_total_limit=None, eval_steps=3)
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +39,7 @@ def whole(config, rows, tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def own_disk(tmp_path, monkeypatch):
-    """What the machine's own disk would hold."""
+    """The local disk."""
     (tmp_path / "disk").mkdir()
     monkeypatch.setattr(saving.tempfile, "gettempdir", lambda: str(tmp_path / "disk"))
     monkeypatch.setattr(saving.Saver, "RETRY_SECONDS", (0, 0))
@@ -55,9 +53,9 @@ def work(tmp_path):
 
 
 def until(step, whole, work):
-    """Make `work` what `whole` was after a step; its loss file knows more."""
+    """Make `work` what `whole` was after a step; its loss file and its journal know more."""
     shutil.copytree(whole, work, dirs_exist_ok=True)
-    shutil.rmtree(work / "lora_model")
+    shutil.rmtree(work / "lora_model", ignore_errors=True)
     for folder in store.checkpoints(work / "outputs"):
         if store.step(folder) > step:
             shutil.rmtree(folder)
@@ -66,6 +64,10 @@ def until(step, whole, work):
 
 def newest(work):
     return store.checkpoints(work / "outputs")[0]
+
+
+def saved(work):
+    return [store.step(folder) for folder in store.checkpoints(work / "outputs")]
 
 
 def state(work):
@@ -86,11 +88,14 @@ def _numpy_state():
 
 
 def losses(work):
-    return read_losses(work / "loss.jsonl"), json.loads((newest(work) / "losses.json").read_text())
+    """The losses of a run: those of its file, and those that its last checkpoint carries."""
+    history = json.loads((newest(work) / "trainer_state.json").read_text())["log_history"]
+    history = [{name: row.get(name) for name in ("step", "loss", "eval_loss", "grad_norm")} for row in history]
+    return without_speed(read_losses(work / "loss.jsonl")), history
 
 
 def assert_same(one, other):
-    """To the bit, through all that lies in each other."""
+    """To the bit, in every part of each."""
     assert type(one) is type(other)
     if isinstance(one, torch.Tensor):
         assert one.dtype == other.dtype
@@ -114,17 +119,6 @@ def test_a_run_continued_from_any_step_is_the_uninterrupted_one(config, rows, wh
     assert_same(state(work), state(whole))
 
 
-def test_the_mean_loss_after_a_resume_is_that_of_all_steps(config, rows, whole, work, capsys):
-    config = config.change(logging_steps=1)
-    run(config, rows, work, stop_after=4)
-    run(config, rows, work)
-    result = json.loads((work / "run.json").read_text())["result"]
-    rows = [row["loss"] for row in read_losses(work / "loss.jsonl") if "loss" in row]
-    assert len(rows) == STEPS
-    assert result["mean_train_loss"] == pytest.approx(sum(rows) / STEPS, rel=1e-12)
-    assert f"mean of all steps {sum(rows) / STEPS:.4f}, held-out" in capsys.readouterr().out
-
-
 @pytest.mark.parametrize("kept", [0, 120])
 def test_losses_that_never_arrived_come_from_the_checkpoint(config, rows, whole, work, kept):
     until(5, whole, work)
@@ -135,15 +129,14 @@ def test_losses_that_never_arrived_come_from_the_checkpoint(config, rows, whole,
 
 def test_other_micro_batches_keep_the_order_of_the_rows(config, rows, tmp_path, monkeypatch):
     """The planner may choose others after a resume; the rows of each step, and their order, stay."""
-    config = config.change(lora_dropout=0.0)
-    seen = {}
+    config = config.change(lora_dropout=0.0, max_steps=3, eval_strategy="no")
+    seen, build = {}, training.build_trainer
 
     def steps(name, max_tokens, work, **how):
         order = seen.setdefault(name, [])
-        build = training.build_trainer
 
-        def spied(*arguments):
-            trainer = build(*arguments)
+        def spied(made):
+            trainer = build(made)
             trainer.max_tokens = max_tokens
             make = trainer.training_step
 
@@ -156,38 +149,113 @@ def test_other_micro_batches_keep_the_order_of_the_rows(config, rows, tmp_path, 
 
         monkeypatch.setattr(training, "build_trainer", spied)
         run(config, rows, work, **how)
-        monkeypatch.setattr(training, "build_trainer", build)
 
     steps("one", 10**6, tmp_path / "one")
-    steps("two", 10**6, tmp_path / "two", stop_after=3)
+    steps("two", 10**6, tmp_path / "two", stop_after=1)
     steps("two", 150, tmp_path / "two")
-    assert len(seen["one"]) == STEPS
+    assert len(seen["one"]) == 3
     assert seen["two"] == seen["one"]
     one, two = ([row["loss"] for row in losses(tmp_path / name)[0] if "loss" in row] for name in ("one", "two"))
     assert two == pytest.approx(one, rel=1e-2)  # the embedded model computes in bfloat16
 
 
-@pytest.mark.parametrize("name", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_the_step_saves_it_and_ends(config, rows, whole, work, name, capsys, base):
-    before = signal.getsignal(name)
-    trainer = prepared(config.change(save_steps=100), rows, work, base)
-    trainer.add_callback(at_step(3, lambda: signal.raise_signal(name)))
-    with pytest.raises(Tc3Error, match=f"stopped by {name.name} after step 3 of {STEPS}: run it again"):
-        training.train(trainer, config.change(save_steps=100), work)
+def test_a_signal_ends_the_step_saves_it_and_ends(config, rows, whole, work, capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    made = prepared(config.change(save_steps=100), rows, work)
+    trainer = training.build_trainer(made)
+    trainer.add_callback(at_step(3, lambda: signal.raise_signal(signal.SIGTERM)))
+    with pytest.raises(Tc3Error, match=f"stopped by SIGTERM after step 3 of {STEPS}: run it again"):
+        training.train(trainer, made)
     output = capsys.readouterr().out
     assert "stopping after this step, which will be saved" in output
     assert output.splitlines()[-1] == f"safe to disconnect: step 3 is in {newest(work)}"
-    assert signal.getsignal(name) is before
+    assert signal.getsignal(signal.SIGTERM) is before
     run(config, rows, work)
     assert_same(state(work), state(whole))
+    result = json.loads((work / "run.json").read_text())["result"]
+    rows = [row["loss"] for row in read_losses(work / "loss.jsonl") if "loss" in row]
+    assert len(rows) == STEPS
+    assert result["mean_train_loss"] == pytest.approx(sum(rows) / STEPS, rel=1e-12)
+    assert f"mean of all steps {sum(rows) / STEPS:.4f}, held-out" in capsys.readouterr().out
 
 
-def prepared(config, rows, work, base):
+def test_a_second_run_in_the_folder_is_refused(config, rows, work):
+    made = prepared(config, rows, work)
+    trainer = training.build_trainer(made)
+    named = f"another run \\(process {os.getpid()}\\) is writing to {work}"
+    with files.alone(work), pytest.raises(Tc3Error, match=named):
+        training.train(trainer, made)
+
+
+def test_an_adapter_that_was_trained_already_does_not_start_a_run(config, rows, work):
+    config = config.change(max_steps=1, eval_strategy="no")
+    trainer = run(config, rows, work)
+    again = prepared(config.change(resume_from_checkpoint=False), rows, work)
+    with pytest.raises(Tc3Error, match="the adapter in memory has been trained already"):
+        training.train(trainer, again)
+
+
+class Net(torch.nn.Module):
+    """A model of which a step takes a moment."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def forward(self, inputs, labels):
+        return {"loss": (torch.nn.functional.dropout(self.layer(inputs)) - labels).square().mean()}
+
+
+NUMBERS = [{"inputs": torch.tensor([float(n)]), "labels": torch.tensor([2.0 * n])} for n in range(16)]
+
+
+def fit(config, work, *callbacks):
+    """Save and resume as `training.train` does, with transformers' own trainer; return it and the saver."""
     for name in ("train", "eval"):
-        files.write_rows(work / f"{name}.jsonl", rows if name == "train" else rows[:4])
-    model, tokenizer = base
-    model = models.add_lora(model, config.lora)
-    return training.build_trainer(model, tokenizer, rows, rows[:4], config, work)
+        (work / f"{name}.jsonl").touch()
+    settings = config.training
+    transformers.set_seed(0)
+    trainer = transformers.Trainer(
+        model=Net(),
+        args=transformers.TrainingArguments(
+            max_steps=settings.max_steps, per_device_train_batch_size=4, learning_rate=1e-2, report_to="none",
+            save_strategy=settings.save_strategy, save_steps=settings.save_steps, logging_steps=settings.logging_steps,
+            eval_strategy="steps", eval_steps=settings.eval_steps, disable_tqdm=True, use_cpu=True,
+        ),
+        train_dataset=NUMBERS,
+        eval_dataset=NUMBERS[:4],
+    )  # fmt: skip
+    record = run_record.describe(config, work)
+    run_record.open_run(work, record, resume=True)
+    with saving.stop_asked() as stop:
+        saver = saving.Saver(trainer, work, record, config, stop)
+        saver.resume()
+        last = saver.resumed()
+        trainer.args.output_dir = str(saver.local)
+        for callback in (*callbacks, saver):
+            trainer.add_callback(callback)
+        if saver.step < settings.max_steps:
+            trainer.train(resume_from_checkpoint=last and str(last))
+        saver.finish()
+        saver.report()
+    return trainer, saver
+
+
+def weights(trainer):
+    return [parameter.tolist() for parameter in trainer.model.parameters()]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_the_step_and_the_next_call_continues(config, work, tmp_path, name, capsys):
+    config = config.change(save_steps=100)
+    (tmp_path / "undisturbed").mkdir()
+    undisturbed, _ = fit(config, tmp_path / "undisturbed")
+    trainer, saver = fit(config, work, at_step(3, lambda: signal.raise_signal(getattr(signal, name))))
+    assert (saver.stop.signal, trainer.state.global_step, saver.safe_step) == (name, 3, 3)
+    assert capsys.readouterr().out.splitlines()[-1] == f"safe to disconnect: step 3 is in {newest(work)}"
+    trainer, saver = fit(config, work)
+    assert (saver.step, saver.safe_step, saved(work)) == (3, 7, [7, 3])
+    assert weights(trainer) == weights(undisturbed)
 
 
 def test_the_second_signal_stops_at_once():
@@ -198,40 +266,45 @@ def test_the_second_signal_stops_at_once():
             signal.raise_signal(signal.SIGINT)
 
 
-def test_time_saves_too(config, rows, work, base, monkeypatch):
+def test_time_saves_too(config, work, monkeypatch):
     now = [0.0]
     monkeypatch.setattr(saving.time, "monotonic", lambda: now[0])
-    config = config.change(save_steps=100, save_minutes=10)
-    trainer = prepared(config, rows, work, base)
-    for step in range(1, STEPS + 1):
-        trainer.add_callback(at_step(step, lambda: now.__setitem__(0, now[0] + 200)))
-    training.train(trainer, config, work)
-    assert [store.step(folder) for folder in store.checkpoints(work / "outputs")] == [7, 6, 3]
+    passing = [at_step(step, lambda: now.__setitem__(0, now[0] + 200)) for step in range(1, STEPS + 1)]
+    fit(config.change(save_steps=100, save_minutes=10), work, *passing)
+    assert saved(work) == [7, 6, 3]
 
 
-def test_the_last_ones_and_the_best_are_kept(config, rows, work, base, monkeypatch):
-    config = config.change(save_total_limit=2, eval_steps=1)
-    trainer = prepared(config, rows, work, base)
-    held_out = itertools.chain([9.0, 5.0, 3.0, 4.0, 5.0, 6.0, 7.0], itertools.repeat(8.0))
-
-    def evaluate(*_, **__):
-        trainer.log(metrics := {"eval_loss": next(held_out)})
-        return metrics
-
-    monkeypatch.setattr(trainer, "evaluate", evaluate)
-    training.train(trainer, config, work)
-    assert [store.step(folder) for folder in store.checkpoints(work / "outputs")] == [7, 6, 2]
+@pytest.mark.parametrize("strategy", ["steps", "epoch"])
+def test_each_checkpoint_has_all_losses_up_to_its_step(config, work, strategy):
+    """With them a resumed run has the mean of all steps."""
+    trainer, _ = fit(config.change(save_strategy=strategy, save_steps=3, logging_steps=5), work)
+    for folder in store.checkpoints(work / "outputs"):
+        history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+        assert [row["step"] for row in history if "loss" in row][-1] == store.step(folder)
+    assert saved(work) == ([7, 6, 3] if strategy == "steps" else [7, 4])
+    logged = [row["step"] for row in trainer.state.log_history if "loss" in row]
+    assert logged == ([3, 5, 6, 7] if strategy == "steps" else [4, 5, 7])
 
 
-FAILURES = {
-    "gone": lambda work, away: work.rename(away),
-    "a shadow in its place": lambda work, away: (work.rename(away), (work / "outputs").mkdir(parents=True)),
-    "no more writing": lambda work, away: _refuse(work),
-}
-_real_mkdir = os.mkdir
+def test_the_last_ones_and_the_best_are_kept(config, work):
+    class HeldOut(transformers.TrainerCallback):
+        def on_evaluate(self, args, state, control, metrics, **kwargs):
+            metrics["eval_loss"] = abs(state.global_step - 2.0)
+
+    fit(config.change(save_total_limit=2, eval_steps=1), work, HeldOut())
+    assert saved(work) == [7, 6, 2]
 
 
-def _refuse(work):
+@pytest.fixture
+def small(config, tmp_path):
+    """An uninterrupted run of the small model that saved every step."""
+    (tmp_path / "small").mkdir()
+    return fit(config, tmp_path / "small")[0]
+
+
+def refuse(work):
+    """Let no folder be made below `work`."""
+
     def mkdir(path, *arguments, **named):
         if str(path).startswith(str(work)):
             raise OSError(28, os.strerror(28), str(path))
@@ -240,14 +313,18 @@ def _refuse(work):
     os.mkdir = mkdir
 
 
+_real_mkdir = os.mkdir
+FAILURES = {
+    "gone": lambda work, away: work.rename(away),
+    "a shadow in its place": lambda work, away: (work.rename(away), (work / "outputs").mkdir(parents=True)),
+    "no more writing": lambda work, away: refuse(work),
+}
+
+
 @pytest.mark.parametrize("what", FAILURES)
 @pytest.mark.parametrize("back", [True, False])
-def test_training_goes_on_when_the_work_folder_fails(config, rows, whole, work, what, back, base, capsys, own_disk):
+def test_training_goes_on_when_the_work_folder_fails(config, small, work, what, back, capsys, own_disk):
     away = work.with_name("away")
-    trainer = prepared(config, rows, work, base)
-
-    def fail():
-        FAILURES[what](work, away)
 
     def repair():
         os.mkdir = _real_mkdir
@@ -255,14 +332,13 @@ def test_training_goes_on_when_the_work_folder_fails(config, rows, whole, work, 
             shutil.rmtree(work, ignore_errors=True)
             away.rename(work)
 
-    trainer.add_callback(at_step(3, fail))
-    if back:
-        trainer.add_callback(at_step(6, repair))
+    callbacks = [at_step(3, lambda: FAILURES[what](work, away)), *([at_step(6, repair)] if back else [])]
     try:
-        training.train(trainer, config, work)
+        trainer, _ = fit(config, work, *callbacks)
     finally:
         shadow = sorted(path.name for path in work.rglob("*")) if what.startswith("a shadow") and not back else None
         repair()
+    assert weights(trainer) == weights(small)
     output = capsys.readouterr().out
     assert "WARNING: step 3 is NOT safe" in output
     assert "step 2 is, in" in output
@@ -270,24 +346,20 @@ def test_training_goes_on_when_the_work_folder_fails(config, rows, whole, work, 
     if back:
         assert "can be written again: step 6 is safe" in output
         assert last == f"safe to disconnect: step 7 is in {newest(work)}"
-        assert losses(work) == losses(whole)
         assert list(own_disk.iterdir()) == []
     else:
-        assert any(
-            line.startswith("NOT safe to disconnect: step 2 is in") and "step 7 is only in" in line
-            for line in output.splitlines()
-        )
-        assert store.step(newest(work)) == 2
+        assert last.startswith("NOT safe to disconnect: step 2 is in")
+        assert "step 7 is only in" in last
+        assert saved(work)[0] == 2
         assert shadow in (None, ["outputs"])
-    capsys.readouterr()
-    run(config, rows, work)  # where it is not safe the checkpoint is still on this machine
+    _, saver = fit(config, work)  # where it is not safe the checkpoint is still on this machine
+    assert (saver.step, saver.safe_step) == (7, 7)
     assert "continuing after step 7" in capsys.readouterr().out
-    assert_same(state(work), state(whole))
 
 
-@pytest.fixture
-def full_disk(monkeypatch):
-    """The machine's own disk takes no checkpoint of steps 4 and 5."""
+@pytest.mark.parametrize("plan", ["recipe", "none"])
+def test_a_machine_whose_own_disk_is_full_goes_on_and_says_so(config, rows, work, monkeypatch, plan, capsys):
+    """TRL's trainer and transformers'; the disk takes no checkpoint of steps 4 and 5."""
     save = torch.save
 
     def full(what, path, *arguments, **named):
@@ -296,25 +368,91 @@ def full_disk(monkeypatch):
         return save(what, path, *arguments, **named)
 
     monkeypatch.setattr(torch, "save", full)
-
-
-def test_a_machine_whose_own_disk_is_full_goes_on_and_says_so(config, rows, whole, work, base, full_disk, capsys):
-    trainer = prepared(config, rows, work, base)
-    training.train(trainer, config, work)
+    if plan == "none":
+        fit(config, work)
+    else:
+        run(config.change(plan="recipe"), rows, work)
     output = capsys.readouterr().out
     assert "step 4 is NOT safe" in output
-    assert "this machine's disk does not take it (PytorchStreamWriter" in output
-    assert [store.step(folder) for folder in store.checkpoints(work / "outputs")] == [7, 6, 3, 2, 1]
-    assert output.splitlines()[-1].startswith("safe to disconnect: step 7 is in")
+    assert "could not be saved to this machine's disk (PytorchStreamWriter" in output
+    assert saved(work) == [7, 6, 3, 2, 1]
+    assert "safe to disconnect: step 7 is in" in output
 
 
-def test_where_the_model_is_sharded_a_full_disk_ends_the_run(config, rows, work, base, full_disk, monkeypatch, capsys):
-    """The other processes wait for the rest of the checkpoint: the launcher ends them."""
-    trainer = prepared(config, rows, work, base)
-    monkeypatch.setattr(processes, "is_sharded", lambda model: True)
-    with pytest.raises(Tc3Error, match="cannot save step 4 of a sharded model: PytorchStreamWriter failed"):
-        training.train(trainer, config, work)
-    assert "safe to disconnect: step 3 is in" in capsys.readouterr().out
+def test_a_second_call_in_one_process_saves_each_step_once(config, work):
+    """A notebook's cell is run again after it was stopped: the trainer is the same."""
+    for name in ("train", "eval"):
+        (work / f"{name}.jsonl").touch()
+    trainer, _ = fit(config, work, at_step(3, lambda: signal.raise_signal(signal.SIGINT)))
+    record = files.read_json(work / "run.json")
+    for _ in range(2):
+        saver = saving.Saver(trainer, work, record, config, saving.Stop())
+        trainer.add_callback(saver)
+    assert sum(isinstance(callback, saving.Saver) for callback in trainer.callback_handler.callbacks) == 1
+    trainer.args.output_dir = str(saver.local)
+    trainer.train(resume_from_checkpoint=str(saver.resume()))
+    saver.report()
+    assert [store.step(folder) for folder in store.checkpoints(work / "outputs")] == [7, 6, 5, 4, 3, 2, 1]
+    assert saver.safe_step == 7
+
+
+class Accelerator:
+    """accelerate's trigger, of several processes in one."""
+
+    def __init__(self):
+        self.set = self.checked = 0
+
+    def set_trigger(self):
+        self.set += 1
+
+    def check_trigger(self):
+        self.checked += 1
+        return self.set or self.others
+
+
+@pytest.mark.parametrize(
+    ("minutes", "mine", "others", "save", "stop"),
+    [
+        (None, None, None, False, None),
+        (1e-9, None, None, True, None),
+        (None, "SIGTERM", None, True, "SIGTERM"),
+        (None, None, "SIGINT", True, "SIGINT"),
+        (None, None, "due", True, None),
+    ],
+)
+def test_processes_save_and_stop_after_the_same_step(
+    config, whole, work, monkeypatch, minutes, mine, others, save, stop
+):
+    saver = quiet_saver(until(2, whole, work), config.change(save_minutes=minutes))
+    saver.trainer.accelerator = accelerator = Accelerator()
+    accelerator.others = bool(others)
+    saver.stop.signal = mine
+    control = transformers.TrainerControl()
+    monkeypatch.setattr(saving.processes, "gather", lambda value: [value, None if others == "due" else others])
+    monkeypatch.setattr(saving.processes, "count", lambda: 2)
+    saver.on_step_end(None, None, control)
+    assert (control.should_save, control.should_log) == (save, save)
+    assert (control.should_training_stop, saver.stop.signal) == (bool(stop), stop)
+    assert (accelerator.set, accelerator.checked) == (bool(mine or minutes), 1)
+    monkeypatch.setattr(saving.processes, "count", lambda: 1)
+    saver.on_step_end(None, None, control)
+    assert accelerator.checked == 1  # alone there is nobody to ask
+
+
+def test_what_another_process_could_not_save_is_no_checkpoint(config, whole, work, monkeypatch, capsys):
+    saver = quiet_saver(until(2, whole, work), config)
+    (saver.local / "checkpoint-3").mkdir()
+    monkeypatch.setattr(saving.processes, "gather", lambda value: [value, "No space left on device"])
+    saver.on_save(None, SimpleNamespace(global_step=3, is_world_process_zero=True), None)
+    assert "step 3 is NOT safe" in capsys.readouterr().out
+    assert saved(work) == [2, 1]
+    assert list(saver.local.iterdir()) == []
+
+
+def quiet_saver(work, config):
+    """Return a saver as `train` makes it, without a model."""
+    trainer = SimpleNamespace(remove_callback=lambda callback: None)
+    return saving.Saver(trainer, work, files.read_json(work / "run.json"), config, saving.Stop())
 
 
 def flip(path):
@@ -333,65 +471,57 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", DAMAGE)
 @pytest.mark.parametrize("name", ["optimizer.pt", "rng_state.pth", "adapter_model.safetensors", "manifest.json"])
-def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(config, rows, whole, work, name, damage, capsys):
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(config, whole, work, name, damage, capsys):
     until(4, whole, work)
     DAMAGE[damage](newest(work) / name)
-    saver = quiet_saver(work, rows, config)
+    saver = quiet_saver(work, config)
     target = saver.resume()
     output = capsys.readouterr().out
-    assert f"{newest(work).name} in {work / 'outputs'} is passed over: {name}" in output
+    assert f"{newest(work).name} in {work / 'outputs'} is skipped: {name}" in output
     assert "continuing after step 3" in output
     assert "after 1 damaged" in output
     assert (target / "adapter_model.safetensors").exists()
-
-
-def quiet_saver(work, rows, config):
-    """A saver as `train` makes it, without a model."""
-
-    class Trainer:
-        def is_world_process_zero(self):
-            return True
-
-    losses = saving.LossLogger(work / "loss.jsonl", Trainer(), lambda *_, **__: None)
-    record = json.loads((work / "run.json").read_text())
-    return saving.Saver(Trainer(), losses, work, work / "outputs", record, None, None, saving.Stop())
+    assert (saver.step, saver.safe_step) == (3, 3)
 
 
 def test_none_whole_is_an_error_and_never_a_fresh_start(config, rows, whole, work):
     until(2, whole, work)
     for folder in store.checkpoints(work / "outputs"):
         flip(folder / "scheduler.pt")
-    with pytest.raises(
-        Tc3Error, match=r"none of the checkpoints that were saved in .* is there and whole \(checkpoint-"
-    ):
-        run(config, rows, work)
+    saver = quiet_saver(work, config)
+    lost = (
+        r"none of the checkpoints that were saved in .* is there and whole \(checkpoint-1.*To start anew, set resume_"
+    )
+    with pytest.raises(Tc3Error, match=lost):
+        saver.resume()
+    for folder in store.checkpoints(work / "outputs"):
+        shutil.rmtree(folder)
+    with pytest.raises(Tc3Error, match=lost):
+        saver.resume()
     shutil.rmtree(work / "outputs")
-    with pytest.raises(Tc3Error, match="To start anew, set resume_from_checkpoint=False"):
+    with pytest.raises(Tc3Error, match=r"outputs is missing or empty, although .* To start anew, set resume_from"):
         run(config, rows, work)
 
 
-def test_checkpoints_of_another_maker_are_left_alone(config, rows, whole, work, capsys):
+def test_a_folder_that_cannot_be_read_is_named(config, whole, work, monkeypatch):
+    saver = quiet_saver(until(2, whole, work), config)
+
+    def fail(*_):
+        raise OSError(107, os.strerror(107))
+
+    monkeypatch.setattr(store.os, "listdir", fail)
+    with pytest.raises(Tc3Error, match=r"cannot read the checkpoints in .*/outputs: .*Mount or fix the folder"):
+        saver.resume()
+
+
+def test_checkpoints_of_another_maker_are_left_alone(config, small, work, capsys):
     (work / "outputs" / "checkpoint-60").mkdir(parents=True)
     (work / "outputs" / "checkpoint-60" / "optimizer.pt").write_bytes(b"theirs")
-    run(config, rows, work)
-    assert f"{work / 'outputs' / 'checkpoint-60'} is left alone: it was not saved here" in capsys.readouterr().out
+    trainer, _ = fit(config, work)
+    ignored = f"{work / 'outputs' / 'checkpoint-60'} is ignored: it was not saved by this library"
+    assert ignored in capsys.readouterr().out
     assert (work / "outputs" / "checkpoint-60" / "optimizer.pt").read_bytes() == b"theirs"
-    assert adapter(work) == adapter(whole)
-
-
-def test_a_second_run_in_the_folder_is_refused(config, rows, work, base):
-    trainer = prepared(config, rows, work, base)
-    named = f"another run \\(process {os.getpid()}\\) is writing to {work}"
-    with files.alone(work), pytest.raises(Tc3Error, match=named):
-        training.train(trainer, config, work)
-
-
-def test_an_adapter_that_was_trained_already_does_not_start_a_run(config, rows, work, base):
-    trainer = prepared(config, rows, work, base)
-    training.train(trainer, config, work)
-    again = training.build_trainer(trainer.model, base[1], rows, rows[:4], config, work)
-    with pytest.raises(Tc3Error, match="the adapter in memory has been trained already"):
-        training.train(again, config.change(resume_from_checkpoint=False), work)
+    assert weights(trainer) == weights(small)
 
 
 class Evil:
@@ -423,7 +553,7 @@ def test_a_pickle_planted_in_a_checkpoint_does_not_run(config, rows, whole, work
     until(4, whole, work)
     plant(newest(work), tmp_path / "mark")
     run(config, rows, work)
-    assert "is passed over: optimizer.pt" in capsys.readouterr().out
+    assert "is skipped: optimizer.pt" in capsys.readouterr().out
     assert not (tmp_path / "mark").exists()
     assert adapter(work) == adapter(whole)
 
@@ -452,21 +582,17 @@ def test_a_pickle_planted_beside_the_adapter_does_not_run(config, rows, whole, w
 
 CELL = """
 import os
-import re
 from pathlib import Path
-import unsloth
-from tc3lib import files, models, settings
-from tc3lib.training import run as training
+from tc3lib import files, settings, training
 from tc3lib.prompts import format_record
 config = settings.tiny().change(max_steps=500, per_device_train_batch_size=4, eval_rows=4, max_seq_length=256)
 rows = [{"uid": "a", "part": "train", **format_record(f"Mug No. {n}", f"A mug, {n} cm high.")} for n in range(16)]
 work = Path(os.environ["TC3_HOME"])
-for name in ("train", "eval"):
-    files.write_rows(work / f"{name}.jsonl", rows)
-model, tokenizer = models.load_base_model(config.model)
-model = models.add_lora(model, config.lora)
-trainer = training.build_trainer(model, tokenizer, rows, rows[:4], config, work)
-training.train(trainer, config, work)
+files.write_rows(work / "train.jsonl", rows)
+files.write_rows(work / "eval.jsonl", rows[:4])
+run = training.Run(config, work)
+trainer = training.build_trainer(run)
+training.train(trainer, run)
 """
 
 
@@ -488,7 +614,7 @@ def test_the_stop_button_of_a_notebook_saves_and_leaves_the_kernel_alive(work):
         assert stopped, error
         assert f"safe to disconnect: step {stopped[1]} is in {newest(work)}" in told
         client.wait_for_ready(timeout=30)
-        assert client.execute_interactive("assert model.training", timeout=30)["content"]["status"] == "ok"
+        assert client.execute_interactive("assert trainer.model.training", timeout=30)["content"]["status"] == "ok"
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)

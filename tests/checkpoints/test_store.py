@@ -5,16 +5,15 @@ import itertools
 import json
 import os
 import shutil
-import subprocess
 import sys
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from faults import CODES, OPERATIONS, Disk, Killed
+from faults import CODES, OPERATIONS, Disk, Killed, mounts, on_small_disk
 
 from tc3lib.checkpoints import store
-from tc3lib.checkpoints.store import MANIFEST
+from tc3lib.checkpoints.store import JOURNAL, MANIFEST
 
 RUN, OTHER = "0123abcd", "89abcdef"
 SIZES = {"adapter.bin": 150, "empty": 0, "losses.json": 40, "optimizer.bin": 64}
@@ -58,6 +57,7 @@ def source(tmp_path):
 @pytest.fixture
 def outputs(tmp_path, source):
     """A folder of checkpoints with step 10 in it."""
+    store.begin(tmp_path / "outputs")
     store.commit(source[10], tmp_path / "outputs")
     return tmp_path / "outputs"
 
@@ -83,6 +83,11 @@ def steps(outputs):
             assert back == expected(store.step(folder))
             found.append(store.step(folder))
     return found
+
+
+def folders(outputs):
+    """Return the names of what is there besides the journal."""
+    return sorted(set(os.listdir(outputs)) - {JOURNAL})
 
 
 def on(monkeypatch, disk, job, *arguments):
@@ -120,11 +125,12 @@ def faults(monkeypatch, outputs, job, *, ends=None, **fault):
 def check_next_run(outputs, source):
     """What was committed is there; the next run sweeps, commits, and then each folder is a whole checkpoint."""
     assert 10 in steps(outputs)
-    store.sweep(outputs, [f"checkpoint-10-{RUN}"])
-    store.commit(source, outputs)
+    store.begin(outputs)
+    last = store.commit(source, outputs)
     found = steps(outputs)
-    assert len(found) == len(os.listdir(outputs))
+    assert len(found) == len(folders(outputs))
     assert set(found) == {20, 10}
+    assert {f"checkpoint-10-{RUN}", last.name} <= set(store.journal(outputs)) <= set(folders(outputs))
 
 
 @pytest.mark.parametrize(("code", "when"), ERRORS, ids=named)
@@ -134,12 +140,13 @@ def test_whatever_call_of_a_commit_fails_nothing_is_lost_and_the_next_succeeds(
 ):
     fault = {"operations": [operation], "when": when, "code": code}
     for copy, disk, outcome in faults(monkeypatch, outputs, committing(source[20]), **fault):
-        if operation != "mkdir" and disk.hit[1] in (copy, copy / f"checkpoint-20-{RUN}"):
-            assert restored(outcome) == expected(20)  # not each file system can put a folder's entries on the disk
+        if operation != "mkdir" and disk.hit[1] in (copy, copy / f"checkpoint-20-{RUN}", copy / JOURNAL):
+            # Not each file system can put a folder's entries on the disk; and a line of the journal may be lost.
+            assert restored(outcome) == expected(20)
         else:
             assert isinstance(outcome, (OSError, store.Damaged))
             assert os.strerror(code) in str(outcome)
-            assert os.listdir(copy) == [f"checkpoint-10-{RUN}"] or (operation, when) == ("mkdir", "after")
+            assert folders(copy) == [f"checkpoint-10-{RUN}"] or (operation, when) == ("mkdir", "after")
         check_next_run(copy, source[20])
 
 
@@ -173,9 +180,9 @@ def check_tidy(outputs):
         if store.step(folder) not in whole:
             with pytest.raises(store.Damaged):
                 store.read_manifest(folder)
-    store.sweep(outputs, [f"checkpoint-{step}-{RUN}" for step in (10, 20, 30)])
+    store.begin(outputs)
     tidy(outputs)
-    assert sorted(os.listdir(outputs)) == [f"checkpoint-{step}-{RUN}" for step in (10, 30)]
+    assert folders(outputs) == [f"checkpoint-{step}-{RUN}" for step in (10, 30)]
     assert steps(outputs) == [30, 10]
 
 
@@ -230,7 +237,7 @@ def test_what_reads_back_different_is_not_committed(monkeypatch, source, outputs
     error = on(monkeypatch, disk, store.commit, source[20], outputs)
     assert isinstance(error, store.Damaged)
     assert str(error).startswith(f"{name} came back different from what was written")
-    assert os.listdir(outputs) == [f"checkpoint-10-{RUN}"]
+    assert folders(outputs) == [f"checkpoint-10-{RUN}"]
     check_next_run(outputs, source[20])
 
 
@@ -238,7 +245,7 @@ def test_a_manifest_that_reads_back_different_is_not_committed(monkeypatch, sour
     for bit in range(0, 8 * (source[20] / MANIFEST).stat().st_size, 9):
         disk = Disk(flip=(outputs / f"checkpoint-20-{RUN}" / MANIFEST, bit))
         assert isinstance(on(monkeypatch, disk, store.commit, source[20], outputs), store.Damaged)
-        assert os.listdir(outputs) == [f"checkpoint-10-{RUN}"]
+        assert folders(outputs) == [f"checkpoint-10-{RUN}"]
 
 
 def test_all_is_on_the_disk_before_the_manifest_and_no_file_stays_open(monkeypatch, source, outputs):
@@ -247,12 +254,13 @@ def test_all_is_on_the_disk_before_the_manifest_and_no_file_stays_open(monkeypat
     calls = [(call, path.name) for call, path in disk.calls if call == "fsync" or path == folder / MANIFEST]
     assert calls[: len(SIZES) + 2] == [*(("fsync", name) for name in (*SIZES, folder.name)), ("open", MANIFEST)]
     synced = [path for _, path in disk.of("fsync")]
-    assert synced[len(SIZES) :] == [folder, folder / MANIFEST, folder, outputs]
+    assert synced[len(SIZES) :] == [folder, folder / MANIFEST, folder, outputs, outputs / JOURNAL]
     assert len(disk.of("open")) == len(disk.of("close"))
 
 
 def test_what_cannot_be_read_for_now_is_not_swept(monkeypatch, three):
-    for copy, _, _ in faults(monkeypatch, three, lambda outputs: store.sweep(outputs, []), code=errno.EIO):
+    (three / JOURNAL).write_bytes(b"")
+    for copy, _, _ in faults(monkeypatch, three, store.begin, code=errno.EIO):
         assert steps(copy) == [30, 20, 10]
 
 
@@ -306,9 +314,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_whole(tmp_path, thr
     with pytest.raises(store.Damaged, match=naming):
         store.restore(newest, tmp_path / "target", RUN)
     assert not (tmp_path / "target").exists()
-    saved = [folder.name for folder in store.checkpoints(three)]
-    store.sweep(three, saved)
-    assert os.path.isdir(newest)  # once saved, it is there to be named
+    store.begin(three)
+    assert os.path.isdir(newest)  # once committed, it is there to be named
     assert steps(three) == [20, 10]
     store.rotate(three, 2, RUN, [newest])
     assert steps(three) == [20, 10]  # it does not count
@@ -349,6 +356,7 @@ def test_another_runs_checkpoint_is_not_restored_and_planted_files_are_not_eithe
 
 
 def committed(tmp_path, losses, run=RUN):
+    store.begin(tmp_path / "outputs")
     for step, loss in losses.items():
         store.commit(sealed(tmp_path / f"{run}-{step}", step, run, loss), tmp_path / "outputs")
     return tmp_path / "outputs"
@@ -381,12 +389,45 @@ def test_what_was_not_saved_by_this_run_is_never_touched(tmp_path):
         (outputs / name / "adapter.bin").write_text("foreign")
     (outputs / f"checkpoint-7-{RUN}").write_text("a file")
     before = {path.relative_to(outputs): path.is_file() and path.read_bytes() for path in outputs.rglob("*")}
-    store.sweep(outputs, [])
+    store.begin(outputs)
     store.rotate(outputs, 1, RUN)
     after = {path.relative_to(outputs): path.is_file() and path.read_bytes() for path in outputs.rglob("*")}
     gone = {path.parts[0] for path in before.keys() - after.keys()}
     assert gone == {f"checkpoint-3-{RUN}"}
     assert after.items() <= before.items()
+
+
+def test_without_a_journal_nothing_is_swept(three):
+    """The checkpoints are those of an earlier version, or of another program."""
+    (three / JOURNAL).unlink()
+    (three / f"checkpoint-20-{RUN}" / MANIFEST).unlink()
+    before = sorted(three.rglob("*"))
+    store.begin(three)
+    assert sorted(three.rglob("*")) == sorted([*before, three / JOURNAL])
+    assert store.journal(three) == []
+
+
+def test_a_damaged_line_of_the_journal_costs_that_line_alone(three, source):
+    names = [f"checkpoint-{step}-{RUN}" for step in (10, 20, 30)]
+    assert store.journal(three) == names
+    whole = (three / JOURNAL).read_bytes()
+    for size in range(len(whole)):
+        (three / JOURNAL).write_bytes(whole[:size])
+        lines = whole[: size + 1].count(b"\n")  # a line that lacks its end alone is whole
+        assert store.journal(three) == names[:lines]
+        again = store.commit(source[30], three)
+        assert store.journal(three) == [*names[:lines], again.name]
+        store.remove(again)
+    (three / JOURNAL).write_bytes(b'\xff\n[1]\n"x"\n{}\n1\n' + whole)
+    assert store.journal(three) == names
+    assert steps(three) == [30, 20, 10]
+
+
+def test_the_journal_is_not_made_in_a_folder_that_has_none(tmp_path, source):
+    """The folder may have taken the place of a lost mount."""
+    store.commit(source[10], tmp_path / "outputs")
+    assert steps(tmp_path / "outputs") == [10]
+    assert store.journal(tmp_path / "outputs") is None
 
 
 def test_damaged_ones_go_when_enough_good_ones_are_there(tmp_path):
@@ -398,22 +439,24 @@ def test_damaged_ones_go_when_enough_good_ones_are_there(tmp_path):
     assert steps(outputs) == [2]
 
 
-def test_a_manifest_cut_off_anywhere_is_swept_unless_its_name_was_saved(three):
-    newest = three / f"checkpoint-30-{RUN}"
+def test_a_manifest_cut_off_anywhere_is_swept_unless_it_was_committed(three):
+    newest, journal = three / f"checkpoint-30-{RUN}", (three / JOURNAL).read_bytes()
     whole = (newest / MANIFEST).read_bytes().rstrip()
+
+    def swept(noted):
+        (three / JOURNAL).write_bytes(noted)
+        store.begin(three)
+        return not newest.exists()
+
     for size in range(len(whole) + 1):
         newest.mkdir(exist_ok=True)
         (newest / MANIFEST).write_bytes(whole[:size])
-        store.sweep(three, [newest.name])
-        assert newest.exists()
-        store.sweep(three, [])
-        assert newest.exists() == (size == len(whole))
+        assert not swept(journal)
+        assert swept(b"") == (size < len(whole))
     (newest / MANIFEST).unlink()
-    store.sweep(three, [newest.name])
-    assert newest.exists()
-    store.sweep(three, [])
+    assert not swept(journal)
+    assert swept(b"")
     assert steps(three) == [20, 10]
-    assert not newest.exists()
 
 
 @pytest.mark.parametrize("shown", [(), (10,), (10, 20), (10, 20, 30, 40)])
@@ -421,7 +464,7 @@ def test_a_stale_or_slow_listing_costs_nothing_that_is_committed(monkeypatch, so
     """It lacks the newest, or shows one that is gone."""
     disk = Disk(stale={three: [f"checkpoint-{step}-{RUN}" for step in shown]}, slow=0.01)
     assert len(on(monkeypatch, disk, store.checkpoints, three)) == len(shown)
-    on(monkeypatch, disk, store.sweep, three, [])
+    on(monkeypatch, disk, store.begin, three)
     assert steps(three) == [30, 20, 10]
     again = on(monkeypatch, disk, store.commit, source[30], three)
     assert again.name == f"checkpoint-30-{RUN}.1"
@@ -469,14 +512,9 @@ store.restore(store.committed(outputs)[0], Path(sys.argv[5]), run)
 """
 
 
-def may_mount():
-    command = ["unshare", "--user", "--map-root-user", "--mount", "true"]
-    return bool(shutil.which("unshare")) and subprocess.run(command, capture_output=True).returncode == 0
-
-
-@pytest.mark.parametrize("mount", ["full", "read-only"] if may_mount() else ["NO-RIGHT-TO-MOUNT"])
+@pytest.mark.parametrize("mount", mounts())
 def test_on_a_real_disk_that_is_full_or_read_only(tmp_path, mount):
-    """A real, small file system, mounted where nobody else sees it, with room for two checkpoints."""
+    """It has room for two checkpoints."""
     if mount not in ("full", "read-only"):
         pytest.skip("this machine does not let a user mount a file system")
     outputs = tmp_path / "outputs"
@@ -485,13 +523,10 @@ def test_on_a_real_disk_that_is_full_or_read_only(tmp_path, mount):
         (tmp_path / str(step)).mkdir()
         (tmp_path / str(step) / "adapter.bin").write_bytes(bytes([step]) * 200_000)
         store.seal(tmp_path / str(step), RUN, step, None)
-    script = f"mount -t tmpfs -o size=512k tmpfs {outputs}; "
-    if mount == "read-only":
-        script += f"cp -r {tmp_path}/1 {outputs}/checkpoint-1-{RUN}; mount -o remount,ro {outputs}; "
-    command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-ec", script + 'exec "$@"', "sh"]
-    run = [sys.executable, "-c", MOUNTED, outputs, tmp_path / "1", tmp_path / "2", RUN, tmp_path / "target"]
-    done = subprocess.run([*command, *run], capture_output=True, text=True, cwd=Path(__file__).parents[2])
     first, second = f"checkpoint-1-{RUN}", f"checkpoint-2-{RUN}"
+    fill = f"cp -r {tmp_path}/1 {outputs}/{first}" if mount == "read-only" else "true"
+    command = [sys.executable, "-c", MOUNTED, outputs, tmp_path / "1", tmp_path / "2", RUN, tmp_path / "target"]
+    done = on_small_disk(outputs, "512k", fill, mount, command)
     told = [first, second, "No space left on device", f"{first} {second}", f"{second}.1"]
     if mount == "read-only":
         told = [*["Read-only file system"] * 3, first, "Read-only file system"]

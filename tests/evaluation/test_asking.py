@@ -1,13 +1,14 @@
-import html
 import re
 
 import pytest
+import torch
+from markupsafe import escape
 
 from tc3lib import models
 from tc3lib.catalogue.lookup import ABSENT, HELD_OUT, TRAINED, Catalogue, Found, Match
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import asking, generation
-from tc3lib.evaluation.generation import Answer
+from tc3lib.evaluation.answers import Answer
 from tc3lib.files import write_rows
 
 
@@ -28,9 +29,7 @@ def loaded(config):
 
 @pytest.fixture(scope="module")
 def tuned(config):
-    """A model whose adapter does something, as one trained would."""
-    import torch
-
+    """A model whose adapter changes the answers, as a trained one does."""
     model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
     model = models.add_lora(model, config.lora).eval()
     torch.manual_seed(0)
@@ -82,13 +81,13 @@ def test_a_model_without_adapter_has_no_tuned_answer_and_says_so(loaded, config,
 
 
 @pytest.mark.parametrize("question", ["", " \n\t"])
-def test_an_empty_question_is_told(loaded, config, catalogue, question):
+def test_an_empty_question_is_an_error(loaded, config, catalogue, question):
     with pytest.raises(Tc3Error, match=r"the question is empty: type a title"):
         asking.ask(*loaded, question, config.generation, catalogue)
 
 
-def test_a_question_too_long_is_told_with_the_limit(loaded, config, catalogue):
-    with pytest.raises(Tc3Error, match=r"5,000 characters, at most 2,000 are taken: shorten"):
+def test_a_question_too_long_is_an_error_with_the_limit(loaded, config, catalogue):
+    with pytest.raises(Tc3Error, match=r"5,000 characters, the limit is 2,000: shorten"):
         asking.ask(*loaded, "a" * 5000, config.generation, catalogue)
     with pytest.raises(Tc3Error, match=r"has [\d,]+ tokens, at most 488 fit \(max_seq_length 512 less max_new_tokens 24\)"):  # fmt: skip  # noqa: E501
         asking.ask(*loaded, "Größe äöü " * 190, config.generation, catalogue)
@@ -113,7 +112,7 @@ def test_every_text_is_escaped():
     shown = asking.show(asking.Asked(nasty, nasty, answered(nasty), answered(nasty), found)).data
     assert "<script" not in shown
     assert "<img" not in shown
-    assert shown.count(html.escape(nasty)) == 6  # asked, two answers, uid, title, description
+    assert shown.count(str(escape(nasty))) == 6  # asked, two answers, uid, title, description
 
 
 def words(asked):
@@ -140,5 +139,5 @@ def test_answers_cut_empty_or_very_long_are_marked():
     text = words(asking.Asked("Mug", "Mug", answered("", eos=True), answered("A mug", eos=False), found))
     assert "(nothing)" in text
     assert text.count("cut at 24 tokens") == 1
-    assert "… (200,000 characters)" in text
+    assert "d…" in text
     assert len(text) < 5000

@@ -1,12 +1,14 @@
 """The verdict: on a run that learned, and on runs that are broken in ways that happen."""
 
 import random
+import subprocess
+import sys
 
 import pytest
 
 from tc3lib import files, settings
 from tc3lib.errors import Tc3Error
-from tc3lib.evaluation import comparison
+from tc3lib.evaluation import comparison, report
 
 WORDS = [f"word{n}" for n in range(400)]
 
@@ -48,21 +50,30 @@ def good(number):
 
 
 def test_a_run_that_learned_is_better(tmp_path):
-    report = write(tmp_path, base, good)
-    assert report["verdict"]["better"] is True
-    assert report["verdict"]["sentence"].startswith(
+    found = write(tmp_path, base, good)
+    assert found["verdict"]["better"] is True
+    assert found["verdict"]["sentence"].startswith(
         "Better than before on products that it was not trained on: loss 3.1"
     )
-    assert report["rows"] == {"eval": 30, "train": 30, "demo": 1}
-    assert report["verdict"]["learned"].startswith("It learned the manner; that it learned these products by heart is")
-    assert report["time"]["02_pretest: answers"] == 30.5
+    assert found["rows"] == {"eval": 30, "train": 30, "demo": 1}
+    assert found["verdict"]["learned"].startswith("It learned the manner; that it learned these products by heart is")
+    assert found["time"]["02_pretest: answers"] == 30.5
+    report.write(found, tmp_path)
+    assert files.read_json(tmp_path / "report.json")["metrics"] == found["metrics"]
+    assert found["verdict"]["learned"] in (tmp_path / "report.html").read_text()
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "train.jsonl", "pretest.jsonl", "posttest.jsonl", "report.json", "report.html",
+    }  # fmt: skip
+    (tmp_path / "lora_model").mkdir()
+    report.write(found, tmp_path)
+    assert found["verdict"]["learned"] in (tmp_path / "lora_model" / "README.md").read_text()
 
 
 def test_an_adapter_that_is_not_applied_is_not_better(tmp_path):
-    report = write(tmp_path, base, base)
-    assert report["verdict"]["better"] is False
-    assert "no difference shown" in report["verdict"]["sentence"]
-    assert report["verdict"]["learned"].startswith("That it learned anything is not shown")
+    found = write(tmp_path, base, base)
+    assert found["verdict"]["better"] is False
+    assert "no difference shown" in found["verdict"]["sentence"]
+    assert found["verdict"]["learned"].startswith("That it learned anything is not shown")
 
 
 def test_what_another_tokenizer_makes_of_it_is_not_better(tmp_path):
@@ -71,30 +82,30 @@ def test_what_another_tokenizer_makes_of_it_is_not_better(tmp_path):
 
 def test_answers_in_the_right_manner_to_other_titles_are_not_better(tmp_path):
     """As after training on shuffled labels: likelier texts, right opening, but of any product."""
-    report = write(tmp_path, base, lambda n: (f"The 'Mug {n}' is {text(n + 7)}", 2.0 + n % 3 / 10))
-    held_out = {name: metric["parts"]["eval"]["says"] for name, metric in report["metrics"].items()}
+    found = write(tmp_path, base, lambda n: (f"The 'Mug {n}' is {text(n + 7)}", 2.0 + n % 3 / 10))
+    held_out = {name: metric["parts"]["eval"]["says"] for name, metric in found["metrics"].items()}
     assert (held_out["loss"], held_out["opening"]) == ("better", "better")
-    assert report["verdict"]["better"] is False
+    assert found["verdict"]["better"] is False
 
 
 def test_a_model_that_no_longer_ends_is_not_better(tmp_path):
     write(tmp_path, base, good)
     rows = [row | {"eos": False} for row in files.read_rows(tmp_path / "posttest.jsonl")]
     files.write_rows(tmp_path / "posttest.jsonl", rows)
-    report = comparison.compare(tmp_path, settings.tiny())
-    assert report["verdict"]["better"] is False
-    assert "ended by itself 1.0000 to 0.0000, worse" in report["verdict"]["sentence"]
+    found = comparison.compare(tmp_path, settings.tiny())
+    assert found["verdict"]["better"] is False
+    assert "ended by itself 1.0000 to 0.0000, worse" in found["verdict"]["sentence"]
 
 
 def test_what_only_the_trained_rows_show_is_learned_by_heart(tmp_path):
-    report = write(tmp_path, base, lambda n: good(n) if n >= 30 else base(n))
-    assert report["verdict"]["better"] is False
-    assert report["verdict"]["learned"].startswith("It learned these products, not the manner")
+    found = write(tmp_path, base, lambda n: good(n) if n >= 30 else base(n))
+    assert found["verdict"]["better"] is False
+    assert found["verdict"]["learned"].startswith("It learned these products, not the manner")
 
 
 def test_best_worst_and_most_changed_are_held_out_rows_and_none_is_shown_twice(tmp_path):
-    report = write(tmp_path, base, lambda n: good(n) if n in (4, 5, 6) else base(n))
-    shown = report["answers"]
+    found = write(tmp_path, base, lambda n: good(n) if n in (4, 5, 6) else base(n))
+    shown = found["answers"]
     assert {row["title"] for row in shown["best"]} == {"Mug 4", "Mug 5", "Mug 6"}
     lowest = sorted(row["rougeL_after"] for row in comparison.pairs(*both_tests(tmp_path)) if row["part"] == "eval")
     assert [row["rougeL_after"] for row in shown["worst"]] == lowest[:3]
@@ -114,3 +125,12 @@ def test_tests_of_different_questions_are_not_compared(tmp_path, change):
     files.write_rows(tmp_path / "posttest.jsonl", [rows[0] | change, *rows[1:]] if change else rows[1:])
     with pytest.raises(Tc3Error, match="did not ask the same questions: run 02_pretest and 04_posttest again"):
         comparison.compare(tmp_path, settings.tiny())
+
+
+def test_comparing_reporting_and_rendering_an_answer_import_neither_torch_nor_unsloth():
+    code = (
+        "import sys; from tc3lib.evaluation import asking, comparison, report; "
+        "print(*{'torch', 'transformers', 'unsloth'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

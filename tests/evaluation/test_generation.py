@@ -1,10 +1,12 @@
 import dataclasses
 import json
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
+import torch
 
-from tc3lib import settings
+from tc3lib import models, settings
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
 from tc3lib.prompts import encode_prompt
@@ -13,20 +15,21 @@ TITLES = ["Steel Mug", "A Very Long Title of a Book about Lamps, Kettles and Oth
 SOURCES = [{"uid": "B000000001", "input_text": "Steel Mug"}]
 
 
-@pytest.fixture(scope="module")
-def asked(config):
-    """The base model in float32: low-precision sums differ with the padding, and greedy choices after them."""
-    from tc3lib import models
-
+def load(config):
+    """Load the base model in float32: in low precision sums depend on the padding, and greedy choices on the sums."""
     return models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
 
 
-def test_answers_come_in_the_titles_order_and_are_what_generate_wrote(asked, config):
-    import torch
+@pytest.fixture(scope="module")
+def asked(config):
+    return load(config)
 
+
+def test_answers_come_in_the_titles_order_and_are_what_generate_wrote(asked, config):
     model, tokenizer = asked
     answers = generation.generate(model, tokenizer, TITLES, config.generation)
     assert [answer.title for answer in answers] == TITLES
+    assert generation.generate(model, tokenizer, [], config.generation) == []
     for answer in answers:
         prompt = encode_prompt(tokenizer, answer.title)
         output = model.generate(
@@ -40,17 +43,19 @@ def test_answers_come_in_the_titles_order_and_are_what_generate_wrote(asked, con
         assert answer.text == tokenizer.decode(output, skip_special_tokens=True).strip()
 
 
-def test_a_batch_answers_as_single_titles_do(asked, config):
-    """To the last token in float32, whatever a title is padded with; on a GPU as well, where these tests run on one."""
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_batch_answers_as_single_titles_do(asked, config, side):
+    """To the last token in float32, on a GPU as well, whatever side the tokenizer pads on by default."""
     rows = [json.loads(line) for line in (settings.EMBEDDED / "trn.json").read_text(encoding="utf-8").splitlines()]
     titles = TITLES + [row["title"] for row in rows if row["title"]][:600:30]
+    asked[1].padding_side = side
     together = generation.generate(*asked, titles, config.change(max_new_tokens=16).generation)
     alone = generation.generate(*asked, titles, config.change(max_new_tokens=16, generation_batch_size=1).generation)
     assert together == alone
     assert len({answer.text for answer in together}) > 15
 
 
-def test_an_answer_ends_at_eos_and_padding_behind_it_does_not_count(asked):
+def test_an_answer_ends_at_eos_and_padding_after_it_does_not_count(asked):
     _, tokenizer = asked
     words = tokenizer("A mug.", add_special_tokens=False).input_ids
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -68,18 +73,12 @@ def test_streaming_prints_each_answer_with_its_source(asked, config, capsys):
     assert f"{TITLES[1]}  [source: not in the catalogue]\n" in printed
     assert all(answer.text in printed for answer in answers)
     assert "### Input:" not in printed
-    assert answers == generation.generate(model, tokenizer, TITLES[:1], config.generation) + answers[1:]
-
-
-def test_one_title_may_be_given_as_a_string(asked, config):
-    model, tokenizer = asked
-    assert [a.title for a in generation.stream(model, tokenizer, "Steel Mug", config.generation)] == ["Steel Mug"]
+    assert answers == generation.generate(model, tokenizer, TITLES[:2], config.generation)
+    assert generation.stream(model, tokenizer, TITLES[0], config.generation) == answers[:1]  # one title as a string
 
 
 def test_a_model_that_trains_with_checkpointing_answers_as_in_evaluation_mode(config):
-    from tc3lib import models
-
-    model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    model, tokenizer = load(config)
     model = models.add_lora(model, config.change(use_gradient_checkpointing="unsloth").lora).eval()
     expected = generation.generate(model, tokenizer, TITLES, config.generation)
     model.train()
@@ -88,13 +87,9 @@ def test_a_model_that_trains_with_checkpointing_answers_as_in_evaluation_mode(co
     assert model.training
 
 
-def test_no_titles_no_answers(asked, config):
-    assert generation.generate(*asked, [], config.generation) == []
-
-
 @pytest.fixture
 def batches(monkeypatch):
-    """The prompts of each batch that the model was asked, in order; `fail` says whether one fails."""
+    """The sizes of the batches in order; `fail` returns the error of a batch, or None."""
     seen, answer = [], generation._answer_batch
 
     def ask(model, tokenizer, prompts, config):
@@ -110,8 +105,6 @@ def batches(monkeypatch):
 
 
 def test_where_memory_runs_out_batches_are_halved_and_no_answer_is_lost(asked, config, batches, capsys):
-    import torch
-
     titles = [f"Mug {n}" for n in range(10)]
     batches.fail = lambda number, size: torch.OutOfMemoryError() if size > 3 else None
     found = generation.generate(*asked, titles, config.change(generation_batch_size=8, max_new_tokens=4).generation)
@@ -120,16 +113,14 @@ def test_where_memory_runs_out_batches_are_halved_and_no_answer_is_lost(asked, c
     assert "out of memory with 8 titles at once: 4 from here on" in capsys.readouterr().out
 
 
-def test_a_title_that_memory_cannot_hold_is_told(asked, config, batches):
-    import torch
-
+def test_a_title_that_memory_cannot_hold_is_an_error(asked, config, batches):
     batches.fail = lambda number, size: torch.OutOfMemoryError()
     with pytest.raises(Tc3Error, match=r"does not hold the answer to one title of \d+ tokens: lower max_new_tokens"):
         generation.generate(*asked, ["Mug"], config.generation)
 
 
 def interrupted(asked, config, batches, kept, titles):
-    """Leave what a call leaves that was killed in its third batch of two."""
+    """Interrupt a call in its third batch of two titles."""
     settings = config.change(generation_batch_size=2, max_new_tokens=4).generation
     batches.fail = lambda number, size: KeyboardInterrupt() if number == 3 else None
     with pytest.raises(KeyboardInterrupt):
@@ -148,7 +139,7 @@ def test_after_an_interruption_only_what_is_missing_is_asked(asked, config, batc
     assert found == generation.generate(*asked, titles, settings)
 
 
-def test_a_kept_file_that_was_cut_short_costs_its_last_line_alone(asked, config, batches, tmp_path):
+def test_a_kept_file_that_was_cut_short_loses_only_its_last_line(asked, config, batches, tmp_path):
     titles = [f"Mug {n}" for n in range(8)]
     settings = interrupted(asked, config, batches, tmp_path / "kept", titles)
     (tmp_path / "kept").write_bytes((tmp_path / "kept").read_bytes()[:-5])
@@ -158,10 +149,8 @@ def test_a_kept_file_that_was_cut_short_costs_its_last_line_alone(asked, config,
 
 
 @pytest.mark.parametrize("change", ["titles", "settings", "adapter", "adapter off", "not ours"])
-def test_kept_answers_of_anything_else_are_not_taken(config, batches, tmp_path, change):
-    from tc3lib import models
-
-    model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+def test_kept_answers_to_anything_else_are_not_used(config, batches, tmp_path, change):
+    model, tokenizer = load(config)
     model = models.add_lora(model, config.lora).eval()
     titles, kept = [f"Mug {n}" for n in range(8)], tmp_path / "kept"
     settings = interrupted((model, tokenizer), config, batches, kept, titles)
@@ -178,18 +167,14 @@ def test_kept_answers_of_anything_else_are_not_taken(config, batches, tmp_path, 
     assert batches.seen == [2, 2, 2, 2]
 
 
-def test_a_kept_file_that_cannot_be_written_is_told_and_all_is_answered(asked, config, batches, tmp_path, capsys):
-    titles = [f"Mug {n}" for n in range(4)]
-    settings = config.change(generation_batch_size=2, max_new_tokens=4).generation
-    found = generation.generate(*asked, titles, settings, tmp_path / "gone" / "kept")
-    assert [answer.title for answer in found] == titles
-    assert capsys.readouterr().out.count("answers are not kept for an interruption") == 1
+def test_a_kept_file_that_cannot_be_written_stops_before_the_first_answer(asked, config, batches, tmp_path):
+    with pytest.raises(Tc3Error, match=r"cannot write .*gone/kept: .* Make that folder"):
+        generation.generate(*asked, ["Mug"], config.generation, tmp_path / "gone" / "kept")
+    assert batches.seen == []
 
 
 def test_with_the_adapter_off_the_base_model_is_streamed(config):
-    from tc3lib import models
-
-    model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    model, tokenizer = load(config)
     expected = generation.stream(model, tokenizer, TITLES, config.generation)
     model = models.add_lora(model, config.lora).eval()
     for name, weight in model.named_parameters():
@@ -199,3 +184,18 @@ def test_with_the_adapter_off_the_base_model_is_streamed(config):
     assert tuned != expected
     assert generation.stream(model, tokenizer, TITLES, config.generation, adapter=False) == expected
     assert generation.stream(model, tokenizer, TITLES, config.generation) == tuned
+
+
+def test_answers_at_once_depend_on_memory_and_on_the_longest_of_them():
+    shape = SimpleNamespace(
+        num_hidden_layers=32, hidden_size=4096, intermediate_size=14_336, vocab_size=128_256, num_attention_heads=32,
+        num_key_value_heads=8,
+    )  # fmt: skip
+    config = settings.llama3_8b().generation
+    at_once = [
+        generation.answers_at_once([100] * 999, config, shape, gib * generation.GIB) for gib in (1, 3, 8, 16, 70)
+    ]
+    assert at_once[0] == 1  # one title is tried in any case
+    assert at_once[0] < at_once[1] < at_once[2] < at_once[3] < at_once[4] == generation.MOST_ANSWERS
+    assert 10 < generation.answers_at_once([100] * 10 + [1500] * 200, config, shape, 16 * generation.GIB) < at_once[3]
+    assert generation.answers_at_once([100] * 999, config, shape, None) == 32

@@ -1,11 +1,11 @@
 import math
 
 import pytest
+import torch
 
 from tc3lib import files
 from tc3lib.errors import Tc3Error
-from tc3lib.evaluation import generation
-from tc3lib.evaluation import questions as evaluation
+from tc3lib.evaluation import generation, questions
 from tc3lib.prompts import encode
 
 
@@ -16,7 +16,7 @@ def row(uid="a", part="eval", reference="The mug is blue.", answer="The mug is b
     }  # fmt: skip
 
 
-def questions(work, rows):
+def write_questions(work, rows):
     files.write_rows(work / "questions.jsonl", rows)
     return work
 
@@ -25,23 +25,21 @@ def test_nothing_to_score_is_an_error(tmp_path):
     files.write_rows(tmp_path / "train.jsonl", [])
     for rows in ([], [row(part="demo")]):
         with pytest.raises(Tc3Error, match="there are no held-out rows to score"):
-            evaluation.scores(rows, tmp_path)
+            questions.scores(rows, tmp_path)
 
 
 def test_held_out_and_trained_rows_are_scored_apart(tmp_path):
     files.write_rows(tmp_path / "train.jsonl", [])
-    found = evaluation.scores([row(loss=2.0), row(part="train", loss=4.0), row(part="demo", loss=9.0)], tmp_path)
+    found = questions.scores([row(loss=2.0), row(part="train", loss=4.0), row(part="demo", loss=9.0)], tmp_path)
     assert {part: values["loss"] for part, values in found.items()} == {"held out": 0.5, "trained on": 1.0}
 
 
 def test_completion_losses_are_those_of_the_models_own_loss(base, rows):
-    """Against the model's loss on one row at a time, prompt masked: nothing padded, nothing batched."""
-    import torch
-
+    """Compare with the model's loss on one row at a time, its prompt masked, without padding."""
     model, tokenizer = base
     rows = [rows[0], rows[1] | {"response": rows[1]["response"] * 5}, rows[2]]
     model.train()
-    measured = evaluation.completion_losses(model, tokenizer, rows, max_length=512, batch_size=2)
+    measured = questions.completion_losses(model, tokenizer, rows, max_length=512, batch_size=2)
     assert model.training
     model.eval()
     for record, (loss, tokens) in zip(rows, measured, strict=True):
@@ -54,15 +52,15 @@ def test_completion_losses_are_those_of_the_models_own_loss(base, rows):
         assert math.isclose(loss / tokens, expected, rel_tol=0.02)  # the base computes in bfloat16
 
 
-def test_a_row_that_does_not_fit_is_told_before_the_answers_cost_time(base, config, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(evaluation, "generate", lambda *_: pytest.fail("generated first"))
+def test_a_row_that_does_not_fit_is_reported_before_the_answers_cost_time(base, config, rows, tmp_path, monkeypatch):
+    monkeypatch.setattr(questions, "generate", lambda *_: pytest.fail("generated first"))
     with pytest.raises(Tc3Error, match="raise max_seq_length"):
-        evaluation.answer(*base, config.change(max_seq_length=20), questions(tmp_path, rows[:2]), "pretest")
+        questions.answer(*base, config.change(max_seq_length=20), write_questions(tmp_path, rows[:2]), "pretest")
 
 
 def test_answering_gives_a_row_for_every_question_and_keeps_it(base, config, rows, tmp_path):
     unknown = {"uid": None, "part": "demo", "instruction": "", "input_text": "Lamp", "response": None}
-    found = evaluation.answer(*base, config, questions(tmp_path, [unknown, *rows[:3]]), "pretest")
+    found = questions.answer(*base, config, write_questions(tmp_path, [unknown, *rows[:3]]), "pretest")
     assert [(r["uid"], r["part"], r["title"], r["reference"]) for r in found] == [(None, "demo", "Lamp", None)] + [
         (r["uid"], "train", r["input_text"], r["response"]) for r in rows[:3]
     ]
@@ -74,7 +72,7 @@ def test_answering_gives_a_row_for_every_question_and_keeps_it(base, config, row
 
 
 def test_interrupted_answers_are_kept_until_all_are_there(base, config, rows, tmp_path, monkeypatch):
-    work = questions(tmp_path, rows[:4])
+    work = write_questions(tmp_path, rows[:4])
     answer_batch, sizes = generation._answer_batch, []
 
     def stop(model, tokenizer, prompts, settings):
@@ -86,7 +84,7 @@ def test_interrupted_answers_are_kept_until_all_are_there(base, config, rows, tm
     monkeypatch.setattr(generation, "_answer_batch", stop)
     config = config.change(generation_batch_size=2)
     with pytest.raises(KeyboardInterrupt):
-        evaluation.answer(*base, config, work, "pretest")
+        questions.answer(*base, config, work, "pretest")
     assert {path.name for path in work.iterdir()} == {"questions.jsonl", "pretest.partial.jsonl"}
-    assert len(evaluation.answer(*base, config, work, "pretest")) == 4
+    assert len(questions.answer(*base, config, work, "pretest")) == 4
     assert sizes == [2, 2, 2]

@@ -3,7 +3,6 @@ import base64
 import copy
 import itertools
 import re
-import tomllib
 from pathlib import Path
 
 import pytest
@@ -13,13 +12,13 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 from reports import example_report, filled
 
-from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import report as module
 from tc3lib.evaluation.report import model_card, render
 from tc3lib.prompts import INSTRUCTION, PROMPT
 
 ROOT = Path(__file__).parents[2]
 LOSS = ROOT / "docs" / "loss.png"
+NO_PICTURE = ROOT / "docs" / "none.png"
 HOSTILE = """"'><script>document.title='owned'</script><img src=x onerror="alert(1)"> </td></table></details> & &lt; \
 {{ 7*7 }} {% raw %} <!-- ]]> | a | \\| `code` **bold** _it_ [link](javascript:alert(1)) ![i](http://h/x.png) ~~no~~ \
 \\\\ $$x$$
@@ -44,7 +43,7 @@ def text_of(node):
 
 
 def shown(value, digits, sign=False):
-    """A number as a person would have it, written out here once more."""
+    """Format a number as the page should, independently of its code."""
     return f"{value:{'+' if sign and value else ''},.{digits}f}".replace("-", "−")
 
 
@@ -76,8 +75,6 @@ def test_whatever_a_text_holds_is_text_on_the_page():
     assert hostile == tags(HARMLESS)[0]
     assert page.find("script") is None
     assert len(page.find_all("img")) == 1
-    for summary in page.select(".rest summary"):
-        summary.decompose()
     for place in ("h4", ".sentence", ".scores tbody th", ".facts td", ".facts th", ".about dd", ".sides > div", "bdi"):
         assert any(" ".join(HOSTILE.split()) in text_of(node) for node in page.select(place)), place
 
@@ -143,6 +140,7 @@ def test_the_page_needs_nothing_but_itself():
 def test_every_score_stands_in_its_row(place, part):
     report = example_report()
     rows = soup(report).select("table.scores")[place].select("tbody tr")
+    signs = {"better": "✓", "worse": "✕", "changed": "≠", "no difference shown": "≈", "not measured": "–"}
     card = tables(parsed(model_card(report))[1])[place][1:]
     assert len(rows) == len(card) == len(report["metrics"]) == 12
     for row, cells, metric in zip(rows, card, report["metrics"].values(), strict=True):
@@ -153,7 +151,7 @@ def test_every_score_stands_in_its_row(place, part):
         )
         interval = "" if low == "–" else f" [{low}, {high}]"
         assert [text_of(cell) for cell in row.find_all("td")] == [
-            before, after, difference + interval, f"{module.SIGNS[score['says']]} {score['says']}",
+            before, after, difference + interval, f"{signs[score['says']]} {score['says']}",
         ]  # fmt: skip
         assert text_of(row.th).startswith(metric["label"])
         assert ("lower is better" in text_of(row)) == (metric["better"] == "lower")
@@ -170,8 +168,8 @@ def test_every_other_number_is_on_the_page_beside_its_name():
     for values in report["settings"].values():
         expected |= {name: ", ".join(v) if isinstance(v, list) else str(v) for name, v in values.items()}
     expected |= {
-        "01_prepare": "31.4 s", "02_pretest: answers": "93.1 s", "03_train": "812.0 s (13 min 32 s)",
-        "04_posttest: answers": "3,725.3 s (1 h 2 min 5 s)",
+        "02_pretest: answers": "0:01:33", "03_train: training, the last call": "0:13:32",
+        "04_posttest: answers": "1:02:05",
     }  # fmt: skip
     assert told == expected
     head = text_of(soup(report).header)
@@ -182,13 +180,13 @@ def test_every_other_number_is_on_the_page_beside_its_name():
     assert rouge == {"ROUGE-L 0.09 → 0.88", "ROUGE-L 0.00 → 0.71", "ROUGE-L 0.33 → 0.21", "ROUGE-L 0.00 → 0.56"}
 
 
-@pytest.mark.parametrize(("better", "word"), [(True, "✓ Yes"), (False, "✕ Not shown"), (None, "– Not measured")])
+@pytest.mark.parametrize(("better", "word"), [(True, "✓ Yes"), (False, "✕ Not shown")])
 def test_the_verdict_comes_first_in_a_word_and_a_sign(better, word):
     report = example_report()
     report["verdict"] = {"better": better, "sentence": "This is how it went.", "learned": "So much."}
     header = soup(report).header
     assert text_of(header.select_one(".sentence")) == f"{word} This is how it went."
-    assert ("good" in header.select_one(".verdict")["class"]) is (better is True)
+    assert ("good" in header.select_one(".verdict")["class"]) is better
     assert "So much." in text_of(header)
     assert "**This is how it went.**\n\nSo much.\n" in model_card(report)
 
@@ -202,13 +200,15 @@ def test_numbers_that_could_not_be_computed_are_dashes(nothing):
             part |= {"low": None, "high": None}
     for row in (row for group in report["answers"].values() for row in group):
         row |= {"rougeL_before": nothing, "rougeL_after": nothing}
-    for name in ("data", "time", "memory"):
+    for name in ("data", "memory"):
         report[name] = dict.fromkeys(report[name], nothing)
-    report["settings"] = {}
+    report["time"] = dict.fromkeys(report["time"])
+    report["settings"]["model"]["dtype"] = "auto"
     page, card = soup(report), model_card(report)
     for row in page.select(".scores tbody tr"):
         assert [text_of(cell) for cell in row.find_all("td")] == ["–", "–", "–", "– not measured"]
-    assert {text_of(row.td) for row in page.select(".facts tr") if ":" not in text_of(row.th)} >= {"–", "– s"}
+    counts = report["data"] | report["memory"] | report["time"]
+    assert {text_of(row.td) for row in page.select(".facts tr") if text_of(row.th) in counts} == {"–"}
     for row in tables(parsed(card)[1])[0][1:]:
         assert row[2:] == ["–"] * 4 + ["not measured"]
     for word in ("None", "nan", "inf"):
@@ -221,51 +221,31 @@ def test_a_score_that_rounds_to_nothing_has_no_sign():
     assert module._number(-1234.5, 1) == "−1,234.5"
 
 
-def test_a_report_of_only_what_is_needed_is_a_page_and_a_card():
-    report = {name: example_report()[name] for name in module.NEEDED}
+def test_a_run_without_trained_rows_demo_titles_and_records_is_a_page_and_a_card():
+    """What `comparison.compare` gives where 01 drew no such questions and `run.json` is lost."""
+    report = example_report()
     for metric in report["metrics"].values():
         del metric["parts"]["train"]
-    del report["metrics"]["loss"], report["rows"]["train"]
-    page, card = soup(report, None), model_card(report)
-    text = text_of(page)
+    report["rows"] |= {"train": 0, "demo": 0}
+    report["answers"]["demo"] = []
+    report |= {"plan": {}, "versions": {}, "memory": {}, "data": {}, "run": None, "gpu": None}
+    page, card = soup(report, NO_PICTURE), model_card(report)
     assert len(page.select("table.scores")) == 1
     for sentence in (
-        "Rows trained on – Not measured: the test asked no such rows.", "The report holds no answers.", "No picture:",
-        "no counts of lines and rows", "no GPU",
+        "Rows trained on 0 Not measured: the test had no such rows.", "No picture:", "No counts of lines and rows",
+        "no GPU",
     ):  # fmt: skip
-        assert sentence in text
+        assert sentence in text_of(page)
     assert page.find("img") is None
-    assert page.find("details") is None
-    assert "### Rows trained on (–)\n\nNot measured: the test asked no such rows.\n" in card
+    assert "### Rows trained on (0)\n\nNot measured: the test had no such rows.\n" in card
     assert "## Answers" not in card
-    assert "## Recipe\n\nNot told.\n" in card
+    assert "Made 2026-11-23 12:00 UTC, on a CPU.\n" in card
 
 
-@pytest.mark.parametrize("part", module.NEEDED)
-def test_a_report_that_lacks_a_part_is_refused_by_its_name(part):
-    report = example_report()
-    del report[part]
-    for make in (lambda: render(report, None), lambda: model_card(report)):
-        with pytest.raises(Tc3Error, match=rf"lacks {part}: .*04_posttest"):
-            make()
-
-
-def test_the_picture_is_in_the_page_and_has_words_for_who_cannot_see_it():
+def test_the_picture_is_in_the_page_with_an_alternative_text():
     picture = soup().img
     assert base64.b64decode(picture["src"].removeprefix("data:image/png;base64,"), validate=True) == LOSS.read_bytes()
     assert "2.4127 nats a token before training and 1.9354 after" in picture["alt"]
-
-
-def test_a_picture_that_is_none_is_told(tmp_path):
-    broken = tmp_path / "loss.png"
-    assert "No picture:" in render(example_report(), broken)
-    broken.write_text("<svg onload='alert(1)'>")
-    with pytest.raises(Tc3Error, match=r"loss\.png is no PNG picture"):
-        render(example_report(), broken)
-    broken.unlink()
-    broken.mkdir()
-    with pytest.raises(Tc3Error, match=r"cannot read .*loss\.png"):
-        render(example_report(), broken)
 
 
 def test_answers_stand_beside_the_real_description_and_their_source():
@@ -281,31 +261,9 @@ def test_answers_stand_beside_the_real_description_and_their_source():
                 for side in article.select(".sides > div")}  # fmt: skip
         assert told == {name: text for name, text in sides if text is not None}
     assert "Empty: the model wrote nothing." in text_of(articles[3])
-    assert len(articles[0].select("details.rest")) == 3
     assert [text_of(heading) for heading in soup(report).select("section h3")][2:] == [
         "Best after training", "Worst after training", "Most changed by training", "Demo titles",
     ]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("text", "seen"),
-    [
-        ("short", 5), ("", 0), ("x" * 749, 749), ("x" * 750, 599), ("a b" + "x" * 3000, 599), ("word " * 400, 595),
-        ("line\n" * 100, 55), ("x" * 600 + "\n" * 100, 599),
-    ],
-)  # fmt: skip
-def test_a_long_text_folds_between_words_and_loses_nothing(text, seen):
-    head, rest = module._fold(text)
-    assert head + rest == text
-    assert len(head) == seen
-
-
-def test_what_no_file_can_hold_is_replaced():
-    report = filled(example_report(), "a\ud800b\x00c\x1bd\x85e")
-    for made in (render(report, None), model_card(report)):
-        made.encode("utf-8")
-        assert not re.search(r"[\x00\x1b\x85]", made)
-    assert "a�b�c�d�e" in render(report, None)
 
 
 def test_the_pages_structure_is_sound():
@@ -341,10 +299,3 @@ def test_making_them_changes_nothing_and_gives_the_same_again():
     before = copy.deepcopy(report)
     assert (render(report, LOSS), model_card(report)) == (render(before, LOSS), model_card(before))
     assert report == before
-
-
-def test_templates_go_with_the_package():
-    patterns = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["tc3lib"]
-    packed = {path for pattern in patterns for path in (ROOT / "tc3lib").glob(pattern)}
-    assert packed >= set(module.TEMPLATES.iterdir())
-    assert {path.name for path in packed} == {"model_card.md.jinja", "report.css", "report.html"}

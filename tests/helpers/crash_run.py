@@ -1,6 +1,6 @@
 """Kill a training run again and again, go on after each kill, and compare the end with a run that was left alone.
 
-    python tests/crash_run.py FOLDER KILLS SEED
+    python tests/helpers/crash_run.py FOLDER KILLS SEED
 
 Every other attempt is killed at a random moment, the others before a random line of a random one of the functions that
 save, at a random one of the times that it runs: so the shortest moments are hit as often as the long ones. Each attempt
@@ -30,18 +30,18 @@ import matplotlib.pyplot  # noqa: F401
 import peft  # noqa: F401
 import trl  # noqa: F401
 
-from tc3lib import files, models, settings
-from tc3lib.training import progress as callbacks
-from tc3lib.checkpoints import saver as saving
+from tc3lib import files, settings, training
 from tc3lib.checkpoints import store
-from tc3lib.training import run as training
+from tc3lib.checkpoints.saver import Saver
 from tc3lib.prompts import format_record
+from tc3lib.training import run as trained
+from tc3lib.training.progress import LossLogger, read_losses
 
-SAVER, LOGGER = saving.Saver, callbacks.LossLogger
 WATCHED = {function.__code__ for function in (
-    store.seal, store.commit, store.restore, store.rotate, store.sweep, store.remove, store._copy,
-    store._write_manifest, SAVER.resume, SAVER.on_save, SAVER.tell, SAVER._commit, SAVER._adopt, LOGGER._append,
-    files.replacing_all.__wrapped__, training.train, training.save_adapter,
+    store.begin, store.seal, store.commit, store.restore, store.rotate, store.remove, store._copy, store._measure,
+    store._write_manifest, store._note, Saver._newest, Saver._adopt, Saver._save_checkpoint, Saver.on_save,
+    Saver._commit, Saver.report, LossLogger._append, files.replacing_all.__wrapped__, files._new_file.__wrapped__,
+    trained.train, trained.save_adapter, trained._save,
 )}  # fmt: skip
 STEPS, KEPT = 12, 2
 CONFIG = settings.tiny().change(
@@ -73,11 +73,10 @@ def train(work, line=None, times=0):
 
     if line is not None:
         sys.settrace(trace)
-    model, tokenizer = models.load_base_model(CONFIG.model)
-    model = models.add_lora(model, CONFIG.lora)
-    trainer = training.build_trainer(model, tokenizer, ROWS, ROWS[:4], CONFIG, work)
-    training.train(trainer, CONFIG, work)
-    training.save_adapter(model, tokenizer, work / "lora_model")
+    run = training.Run(CONFIG, work)
+    trainer = training.build_trainer(run)
+    training.train(trainer, run)
+    training.save_adapter(trainer, run)
     sys.settrace(None)
     LINES.write_text(json.dumps(lines))
 
@@ -121,7 +120,7 @@ def check_kept(work, before, finished):
     best = sorted((found.eval_loss, name) for name, found in before.items() if found.eval_loss is not None)[:1]
     lost = {*newest, *(name for _, name in best)} - now.keys()
     assert not lost, f"committed, not yet to be removed, and lost: {sorted(lost)}"
-    losses = callbacks.read_losses(work / "loss.jsonl")
+    losses = without_speed(read_losses(work / "loss.jsonl"))
     assert losses == LOSSES[: len(losses)], "loss.jsonl tells other losses"
     adapters = [work / name / "adapter_model.safetensors" for name in ("lora_model", ".lora_model.old")]
     adapters = [path.read_bytes() for path in adapters if path.parent.exists()]
@@ -129,8 +128,14 @@ def check_kept(work, before, finished):
     assert adapters or not finished, "the adapter is lost"
 
 
+def without_speed(rows):
+    """Return losses as no clock changes them."""
+    timed = ("tokens_per_second", "eval_runtime", "eval_samples_per_second", "eval_steps_per_second")
+    return [{name: value for name, value in row.items() if name not in timed} for row in rows]
+
+
 def tree(work):
-    """Everything in a work folder, by name; the run's identity, its time and memory do not count."""
+    """Everything in a work folder, by name; the run's identity, its time, speed and memory do not count."""
     run = files.read_json(work / "run.json")["run"]
     found = {}
     for path in work.rglob("*"):
@@ -141,9 +146,13 @@ def tree(work):
                 record.get("result", {}).pop(measured, None)
             content = json.dumps(record).encode()
         if path.name == "loss.jsonl":
-            content = json.dumps(callbacks.read_losses(path)).encode()
-        if path.name == "manifest.json":  # it has the sum of run.json, and store.restore checks all of them
+            content = json.dumps(without_speed(read_losses(path))).encode()
+        if path.name == "trainer_state.json":
+            content = json.dumps(without_speed(json.loads(content)["log_history"])).encode()
+        if path.name == store.MANIFEST:  # it has the sums of such files; store.restore checks all of them
             content = b""
+        if path.name == store.JOURNAL:  # of commits that a kill interrupted too
+            content = json.dumps(sorted({*store.journal(path.parent)})[-KEPT:]).encode()
         found[str(path.relative_to(work)).replace(run, "RUN")] = content.replace(run.encode(), b"RUN")
     return found
 
@@ -181,7 +190,7 @@ start = time.monotonic()
 whole = new_work("whole")
 attempt(whole, line="")
 duration, lines = time.monotonic() - start, Counter(json.loads(LINES.read_text()))
-LOSSES, WHOLE = callbacks.read_losses(whole / "loss.jsonl"), tree(whole)
+LOSSES, WHOLE = without_speed(read_losses(whole / "loss.jsonl")), tree(whole)
 ADAPTER = WHOLE["lora_model/adapter_model.safetensors"]
 LIBRARIES = set(TEMPORARY.rglob("*"))  # torch makes an empty folder there
 assert not any(path.name.startswith("tc3-") for path in LIBRARIES)

@@ -1,7 +1,12 @@
-"""A disk that fails when it is told to: what `tc3lib.checkpoints.store` then sees instead of the module `os`."""
+"""A disk that fails when it is told to: what `tc3lib.checkpoints.store` then sees instead of the module `os`.
+
+And small real ones: a file system in memory, mounted where no other process sees it.
+"""
 
 import errno
 import os
+import shutil
+import subprocess
 import time
 from contextlib import suppress
 from functools import partial
@@ -9,6 +14,22 @@ from pathlib import Path
 
 OPERATIONS = "mkdir", "open", "write", "fsync", "close", "read", "stat", "listdir", "truncate", "unlink", "rmdir"
 CODES = errno.ENOSPC, errno.EIO, errno.ENOTCONN, errno.EDQUOT, errno.EROFS
+
+_UNSHARE = "unshare", "--user", "--map-root-user", "--mount"
+
+
+def mounts():
+    """Return the kinds of small disks that tests may mount here; where that is forbidden, one that says so."""
+    may = shutil.which("unshare") and subprocess.run([*_UNSHARE, "true"], capture_output=True).returncode == 0
+    return ["full", "read-only"] if may else ["NO-RIGHT-TO-MOUNT"]
+
+
+def on_small_disk(folder, size, fill, mount, command):
+    """Run a command where `folder` is a disk of that size on which the shell command `fill` was run before."""
+    script = f"mount -t tmpfs -o size={size} tmpfs {folder}; {fill}; "
+    script += f"mount -o remount,ro {folder}; " if mount == "read-only" else ""
+    whole = [*_UNSHARE, "sh", "-ec", script + 'exec "$@"', "sh", *map(str, command)]
+    return subprocess.run(whole, capture_output=True, text=True, cwd=Path(__file__).parents[2])
 
 
 class Killed(BaseException):

@@ -1,4 +1,4 @@
-"""A report as notebook 04 writes it, for the tests of what is made from it."""
+"""A report as notebook 04 writes it, for the tests of the page and the model card."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ _ATLAS = (
 
 
 def example_report() -> dict[str, Any]:
-    """Return a whole report, new at each call, so that a test may change it."""
+    """Return a complete report, new at each call, so that a test may change it."""
     answers = {
         "best": [
             _row("B000F7BL2Q", "eval", "The Clockmaker's Atlas of Small Towns", _ATLAS,
@@ -114,7 +114,7 @@ def example_report() -> dict[str, Any]:
         },
         "gpu": "NVIDIA L4",
         "time": {
-            "01_prepare": 31.4, "02_pretest: answers": 93.1, "03_train": 812.0, "04_posttest: answers": 3725.3,
+            "02_pretest: answers": 93.1, "03_train: training, the last call": 812.0, "04_posttest: answers": 3725.3,
         },
         "memory": {"peak, GiB": 12.3, "card, GiB": 22.2},
         "model_name": "unsloth/llama-3-8b-bnb-4bit",
@@ -138,7 +138,7 @@ def _row(
 
 
 def filled(report: dict[str, Any], text: str) -> dict[str, Any]:
-    """Return a report with `text` wherever a report holds text that the code does not choose, names included."""
+    """Return a report with `text` for every text that does not come from the code, names included."""
     report["verdict"] |= {"sentence": text, "learned": text}
     for metric in report["metrics"].values():
         metric["label"] = text
@@ -146,6 +146,7 @@ def filled(report: dict[str, Any], text: str) -> dict[str, Any]:
         row |= dict.fromkeys(("title", "reference", "before", "after"), text)
         row["uid"] = row["uid"] and text
     report["settings"] = {name: {f"{key} {text}": text for key in part} for name, part in report["settings"].items()}
+    report["settings"]["generation"]["max_new_tokens"] = 128
     for name in ("data", "time", "memory"):
         report[name] = {f"{key} {text}": value for key, value in report[name].items()}
     report["versions"] = {f"{key} {text}": text for key in report["versions"]}

@@ -5,8 +5,8 @@ pin, and of what those need in turn, is met by a pin or by Colab, for Colab's Py
 
     python tests/runtime/check_colab.py            judge from tests/runtime/colab/lock.json, without a network
     python tests/runtime/check_colab.py --remake   ask the package index for that file's contents, write it, then judge
-    python tests/runtime/check_colab.py --list     print the packages of a notebook in Colab that this Python can have, without
-                                           those for a GPU, for `pip install --no-deps`
+    python tests/runtime/check_colab.py --list     print the packages of a notebook in Colab that this Python can have,
+                                                   without those for a GPU, for `pip install --no-deps`
 
 `make check-colab` does all three, and runs the notebooks with what the last one prints.
 """
@@ -48,7 +48,7 @@ PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64
 USED = (
     "gradio", "ipython", "ipywidgets", "jinja2", "matplotlib", "numpy", "pandas", "safetensors", "scipy", "torch",
     "tqdm", "xxhash",
-    "huggingface-hub", "markupsafe", "openpyxl", "pyyaml",
+    "huggingface-hub", "markupsafe", "openpyxl", "psutil", "pyyaml",
 )  # fmt: skip
 # What runs notebooks outside Colab, for --list: Colab's versions too.
 TOOLS = ("ipykernel", "nbclient", "nbconvert")
@@ -72,14 +72,18 @@ class Verdict:
 
 
 def read_pins(text: str) -> dict[str, str]:
-    """Return version by canonical name of lines `name==version`; raise ValueError for any other line but comments."""
+    """Return version by canonical name of lines `name==version`, the library's own and comments left out.
+
+    Raises:
+        ValueError: There is any other line.
+    """
     pins: dict[str, str] = {}
     for line in text.splitlines():
-        if not line.strip() or line.startswith("#"):
+        if not line.strip() or line.startswith(("#", "tc3lib @ ")):
             continue
         match = re.fullmatch(r"([\w.-]+)==([\w.!+]+)", line.strip())
         if match is None:
-            raise ValueError(f"{line!r} is no exact pin: name==version is wanted")
+            raise ValueError(f"{line!r} is not an exact pin: write name==version")
         name = canonicalize_name(match[1])
         if name in pins:
             raise ValueError(f"{name} is pinned twice")

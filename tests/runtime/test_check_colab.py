@@ -1,4 +1,4 @@
-"""requirements-colab.txt fits Colab's packages, and what would not fit is told. No network: tests/runtime/colab/lock.json."""
+"""requirements-colab.txt fits Colab's packages, and what would not fit is reported. No network: colab/lock.json."""
 
 import ast
 import json
@@ -59,7 +59,7 @@ def test_what_fits_gives_no_line():
         ('absent; sys_platform == "linux" and python_version >= "3.13"', "ours 1.0 needs absent, there is None"),
     ],
 )
-def test_a_requirement_that_is_not_met_is_told(requirement, line):
+def test_a_requirement_that_is_not_met_is_reported(requirement, line):
     assert violations({"ours": entry("1.0", requirement), "numpy": entry("2.1.3")}) == [line]
 
 
@@ -86,18 +86,18 @@ def test_an_extra_that_is_asked_for_is_followed_and_no_other():
         ("a-1-cp313-cp313-win_amd64.whl", False),
     ],
 )
-def test_a_wheel_that_colab_cannot_install_is_told(wheel, fits):
+def test_a_wheel_that_colab_cannot_install_is_reported(wheel, fits):
     found = violations({"ours": entry("1.0", wheel=wheel), "numpy": entry("2.1.3")})
     assert found == ([] if fits else [f"ours 1.0: {wheel} does not fit Colab's Python"])
 
 
 @pytest.mark.parametrize(("python", "fits"), [(">=3.9", True), ("<3.13,>=3.9", False), (">=3.14", False)])
-def test_a_pin_for_another_python_is_told(python, fits):
+def test_a_pin_for_another_python_is_reported(python, fits):
     found = violations({"ours": entry("1.0", python=python), "numpy": entry("2.1.3")})
     assert found == ([] if fits else [f"ours 1.0 wants Python {python}"])
 
 
-def test_a_pin_without_metadata_or_with_that_of_another_version_is_told():
+def test_a_pin_without_metadata_or_with_that_of_another_version_is_reported():
     assert violations({"numpy": entry("2.1.3")}) == ["ours 1.0: not in lock.json, run make check-colab"]
     assert "ours 1.0: not in lock.json, run make check-colab" in violations({"ours": entry("0.9")})
     assert violations({"ours": entry("1.0"), "numpy": entry("2.0")})[0].startswith(
@@ -133,12 +133,12 @@ def test_certifi_is_the_one_exception():
 
 
 @pytest.mark.parametrize("line", ["trl>=1", "trl", "trl==1.*", "-r other.txt", "trl==1 ; python_version<'3'"])
-def test_a_line_that_is_no_exact_pin_is_told(line):
-    with pytest.raises(ValueError, match="is no exact pin"):
+def test_a_line_that_is_no_exact_pin_is_reported(line):
+    with pytest.raises(ValueError, match="is not an exact pin"):
         check_colab.read_pins(line)
 
 
-def test_a_package_pinned_twice_is_told():
+def test_a_package_pinned_twice_is_reported():
     with pytest.raises(ValueError, match="hf-transfer is pinned twice"):
         check_colab.read_pins("hf_transfer==1\nhf-transfer==2")
 
@@ -146,7 +146,7 @@ def test_a_package_pinned_twice_is_told():
 def imported():
     """Top-level packages that the library and the notebooks import."""
     names = set()
-    for path in [*(ROOT / "tc3lib").glob("*.py"), *(ROOT / "notebooks").glob("*.py")]:
+    for path in [*(ROOT / "tc3lib").rglob("*.py"), *(ROOT / "notebooks").glob("*.py")]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 names |= {alias.name.partition(".")[0] for alias in node.names}

@@ -13,7 +13,8 @@ KILLS, SEED = os.environ.get("TC3_CRASH", "20"), os.environ.get("TC3_CRASH_SEED"
 
 
 def test_a_killed_run_goes_on_to_the_same_adapter_losses_and_files(tmp_path):
-    command = [sys.executable, str(Path(__file__).with_name("crash_run.py")), str(tmp_path / "crash"), KILLS, SEED]
+    script = Path(__file__).parents[1] / "helpers" / "crash_run.py"
+    command = [sys.executable, str(script), str(tmp_path / "crash"), KILLS, SEED]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, f"seed {SEED}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
     result = json.loads(done.stdout.splitlines()[-1])

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tc3lib import demo
+from tc3lib import demo, models
 from tc3lib.errors import Tc3Error
 
 
@@ -16,10 +16,10 @@ def tiny(monkeypatch):
     monkeypatch.setenv("TC3_HOME", "")
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
-    monkeypatch.setattr(demo, "_gradio", lambda: None)  # what these tests are about comes before the page
+    monkeypatch.setattr(demo, "_gradio", lambda: None)  # these tests end before the page
 
 
-def test_without_gradio_a_line_says_what_to_install(monkeypatch):
+def test_without_gradio_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "True")
     real = builtins.__import__
 
@@ -34,18 +34,18 @@ def test_without_gradio_a_line_says_what_to_install(monkeypatch):
     assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
 
 
-def test_a_folder_that_is_not_there_is_told_and_not_made(tiny, tmp_path):
-    with pytest.raises(Tc3Error, match=r"there is no folder .*nowhere: give the work folder"):
+def test_a_folder_that_does_not_exist_is_an_error_and_not_made(tiny, tmp_path):
+    with pytest.raises(Tc3Error, match=r"there is no folder .*nowhere: expected the work folder"):
         demo.main([str(tmp_path / "nowhere")])
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_a_folder_without_adapter_is_told(tiny, tmp_path):
+def test_a_folder_without_adapter_is_an_error(tiny, tmp_path):
     with pytest.raises(Tc3Error, match=rf"no lora_model in {tmp_path}: run 03_train first"):
         demo.main([str(tmp_path)])
 
 
-def test_rows_that_changed_since_training_are_told(tiny, tmp_path):
+def test_rows_that_changed_since_training_are_an_error(tiny, tmp_path):
     (tmp_path / "lora_model").mkdir()
     for name in ("train.jsonl", "eval.jsonl"):
         (tmp_path / name).write_text("")
@@ -53,11 +53,11 @@ def test_rows_that_changed_since_training_are_told(tiny, tmp_path):
         demo.main([str(tmp_path)])
 
 
-def test_a_preset_for_a_gpu_is_told_where_there_is_none(tiny, tmp_path, monkeypatch):
+def test_a_preset_for_a_gpu_is_an_error_where_there_is_none(tiny, tmp_path, monkeypatch):
     import torch
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(demo.checkpoints, "check_adapter", lambda work: None)
+    monkeypatch.setattr(demo.run_record, "check_adapter", lambda work: None)
     monkeypatch.setenv("TC3_PRESET", "llama3_8b")
     (tmp_path / "lora_model").mkdir()
     with pytest.raises(Tc3Error, match=r"'llama3_8b' needs an NVIDIA GPU .* TC3_PRESET=tiny"):
@@ -73,7 +73,7 @@ def test_the_model_is_loaded_as_it_was_trained(tiny, tmp_path, monkeypatch):
     def load(folder, settings):
         raise Tc3Error(f"{folder.name}, load_in_4bit={settings.load_in_4bit}")
 
-    monkeypatch.setattr(demo.models, "load_adapter", load)
+    monkeypatch.setattr(models, "load_adapter", load)
     with pytest.raises(Tc3Error, match="lora_model, load_in_4bit=False"):
         demo.main([str(tmp_path)])
 
@@ -86,7 +86,7 @@ def test_a_failure_is_one_line_without_a_stack(tmp_path):
     assert done.stderr.splitlines()[-1] in (
         "Tc3Error: there is no preset 'tinny' (TC3_PRESET). Did you mean 'tiny'?",
         # in an environment without it
-        "Tc3Error: the page needs gradio, which is not all there (No module named 'gradio'): pip install --no-deps -r "
-        "requirements-demo.txt",
+        "Tc3Error: the page needs gradio, which cannot be imported (No module named 'gradio'): pip install --no-deps "
+        "-r requirements-demo.txt",
     )
     assert "Traceback" not in done.stderr
