@@ -17,7 +17,7 @@ import tc3lib
 
 ROOT = Path(__file__).parents[2]
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-TEXTS = ["README.md", "README.pt-BR.md", "CONTRIBUTING.md", "CHANGELOG.md", *sorted(
+TEXTS = ["README.md", "README.pt-BR.md", "CONTRIBUTING.md", "CHANGELOG.md", "requirements-colab.txt", *sorted(
     str(path.relative_to(ROOT)) for path in (ROOT / "notebooks").glob("*.py")
 )]  # fmt: skip
 TROUBLE = ["docs/troubleshooting.md", "docs/troubleshooting.pt-BR.md"]
@@ -54,11 +54,13 @@ def test_colab_gets_what_only_a_gpu_needs_and_keeps_its_torch():
 def test_the_repositorys_address_and_tag_are_those_of_pyproject(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     path = REPOSITORY.removeprefix("https://github.com/")
-    for owner in re.findall(r"(?:colab\.research\.google\.com/github|github\.com)/([\w.-]+/[\w.-]+)", text):
+    hosts = r"colab\.research\.google\.com/github|github\.com|raw\.githubusercontent\.com"
+    for owner in re.findall(rf"(?:{hosts})/([\w.-]+/[\w.-]+)", text):
         if owner.endswith("tc3lib"):
             assert owner == path
-    for tag in re.findall(r"/blob/(v[^/]+)/notebooks/", text):
-        assert tag == f"v{tc3lib.__version__}"
+    tags = re.findall(r"/(?:blob|archive/refs/tags|tc3lib/tc3lib)/(v\d[\d.]*\d)", text)
+    assert set(tags) <= {f"v{tc3lib.__version__}"}
+    assert tags or name in ("CONTRIBUTING.md", "CHANGELOG.md")
 
 
 @pytest.mark.parametrize("name", [*PAGES, "CONTRIBUTING.md", "data/README.md", "benchmarks/RESULTS.md"])
