@@ -1,7 +1,9 @@
-"""`python -m tc3lib.bars NOTEBOOK...`: in executed notebooks, every progress bar becomes the text with which it ended.
+"""Replace the progress bars of executed notebooks by the text that they ended with.
 
-A bar is a widget. GitHub and others that show a notebook without a kernel draw no widgets: they show the text that was
-stored when the bar was made, which says 0%.
+    python tools/settle_progress_bars.py NOTEBOOK...
+
+A bar is a widget. GitHub and other viewers without a kernel draw no widgets: they show the text that was stored when
+the bar was made, which says 0%.
 """
 
 import argparse
@@ -9,14 +11,11 @@ import html
 import json
 from pathlib import Path
 
-from tc3lib.errors import show_alone
-from tc3lib.files import replacing
-
 VIEW, STATE = (f"application/vnd.jupyter.widget-{kind}+json" for kind in ("view", "state"))
 
 
 def settle(notebook: dict) -> None:
-    """Put texts in the place of the widgets that a notebook's outputs show. Bars that were taken away leave none."""
+    """Replace the widgets in a notebook's outputs by text; bars that were closed leave none."""
     models = notebook["metadata"].pop("widgets", {}).get(STATE, {}).get("state", {})
     states = {f"IPY_MODEL_{name}": model["state"] for name, model in models.items()}
     for cell in notebook["cells"]:
@@ -29,7 +28,7 @@ def settle(notebook: dict) -> None:
 
 
 def text(states: dict[str, dict], name: str) -> str:
-    """Return what tqdm's widget says, drawn as tqdm does on a terminal; nothing if it is hidden or gone."""
+    """Return the text of tqdm's widget, drawn as tqdm does on a terminal; empty if it is hidden or gone."""
     box = states.get(name, {})
     if "children" not in box or states[box["layout"]].get("visibility") == "hidden":
         return ""
@@ -39,11 +38,9 @@ def text(states: dict[str, dict], name: str) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m tc3lib.bars", description=settle.__doc__)
-    parser.add_argument("notebooks", type=Path, nargs="+", help="executed ones, which are written in their place")
-    show_alone()
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("notebooks", type=Path, nargs="+", help="executed notebooks, which are changed in place")
     for path in parser.parse_args().notebooks:
         notebook = json.loads(path.read_text(encoding="utf-8"))
         settle(notebook)
-        with replacing(path) as file:
-            file.write((json.dumps(notebook, ensure_ascii=False, indent=1) + "\n").encode())
+        path.write_text(json.dumps(notebook, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -54,7 +54,7 @@ class Run:
 
     def __init__(self, config: Settings, work: Path):
         self.config, self.work = config, work
-        self.record = run_record.manifest(config, work)
+        self.record = run_record.describe(config, work)
         if config.training.resume_from_checkpoint:
             run_record.check_run(work, self.record)
         self.texts = {name: read_rows(work / f"{name}.jsonl") for name in ("train", "eval")}

@@ -1,31 +1,24 @@
 """JupyterLab as a person has it, with the four notebooks in a folder, and how such a person runs one.
 
-In Colab's case the kernels have the stand-in for `google.colab`, with its Drive, and the set-up cell fetches a local
-repository; what stands for `/content` is a folder.
+In Colab's case the kernels have the stand-in for `google.colab`, with its Drive, and the set-up cell installs the
+library from local files; a folder stands for `/content`.
 """
 
 import json
 import os
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import time
-import tomllib
 import urllib.request
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from release import ROOT, URL, pack
 
-import tc3lib
-from tc3lib.runtime import packages as colab
-
-ROOT = Path(__file__).parents[2]
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-TAG = f"v{tc3lib.__version__}"
 WAIT = 120_000
 """Milliseconds, for a machine that is busy."""
 STAGE = 900_000
@@ -36,13 +29,13 @@ TOKEN = "hf_plantedInColabsSecrets012345"
 COMMENT = "# max_steps=120, learning_rate=1e-4, clean=False,"
 STARTUP = """
 import sys
-sys.path.append({tests!r})
+sys.path.append({helpers!r})
 from pathlib import Path
 import pytest
 import fake_colab
 _drive = fake_colab.install(pytest.MonkeyPatch(), Path({content!r}) / "drive", Path({content!r}) / "cloud")
 sys.modules["google.colab"].userdata.secrets["HF_TOKEN"] = {token!r}
-sys.path.remove({tests!r})
+sys.path.remove({helpers!r})
 """
 QUIET = """{
   "@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false},
@@ -67,33 +60,14 @@ def change(source: str, settings: str) -> str:
     return source.replace(COMMENT, settings)
 
 
-def git(*arguments, cwd):
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
-    subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)
-
-
 def publish(folder: Path, content: Path) -> Path:
-    """Make a repository with the library at its tag, whose Colab is at `content`; return it.
+    """Return a requirement file for the set-up cell: the library alone, whose Drive is below `content`.
 
-    It asks for the packages that are installed here in Colab's version: most others are for a GPU.
+    The packages are those that are installed here: most of Colab's are for a GPU.
     """
-    origin = folder / "tc3lib"
-    shutil.copytree(ROOT / "tc3lib", origin / "tc3lib", ignore=shutil.ignore_patterns("__pycache__"))
-    (origin / "data").mkdir()
-    shutil.copy(ROOT / "data" / "trn.json", origin / "data")
-    shutil.copytree(ROOT / "data" / "base_model", origin / "data" / "base_model")
-    runtime = origin / "tc3lib" / "runtime.py"
-    runtime.write_text(runtime.read_text().replace('"/content/drive"', repr(str(content / "drive"))))
-    here = {
-        name: version for name, version in colab.pins(colab.REQUIREMENTS).items() if colab.installed(name) == version
-    }
-    assert len(here) > 9
-    (origin / "requirements-colab.txt").write_text("".join(f"{name}=={version}\n" for name, version in here.items()))
-    git("init", "-q", cwd=origin)
-    git("add", ".", cwd=origin)
-    git("commit", "-qm", "x", cwd=origin)
-    git("tag", TAG, cwd=origin)
-    return origin
+    requirements = folder / "requirements-colab.txt"
+    requirements.write_text(f"tc3lib @ {pack(folder, drive=content / 'drive').as_uri()}\n")
+    return requirements
 
 
 @contextmanager
@@ -111,12 +85,18 @@ def jupyterlab(folder: Path, settings: str, *, in_colab: bool, **environment: st
         path.mkdir(parents=True)
     texts = {path.name: change(path.read_text(), settings) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
     if in_colab:
-        origin = publish(folder, content)
-        start = STARTUP.format(tests=str(ROOT / "tests"), content=str(content), token=TOKEN)
+        requirements = publish(folder, content)
+        start = STARTUP.format(helpers=str(ROOT / "tests" / "helpers"), content=str(content), token=TOKEN)
         (home / "ipython" / "profile_default" / "startup" / "0.py").write_text(start)
         for name, text in texts.items():
-            texts[name] = text.replace("/content", str(content)).replace(f"{REPOSITORY}\\", f"{origin.as_uri()}\\")
-            assert origin.as_uri() in texts[name]
+            texts[name] = text.replace(URL, str(requirements)).replace("/content &&", f"{content} &&")
+            assert f"test -d {content} && pip install -q --no-deps -r {requirements}" in texts[name]
+        site = content / "site"
+        environment |= {
+            "PIP_TARGET": str(site), "PIP_UPGRADE": "1", "PIP_NO_BUILD_ISOLATION": "0",
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }  # fmt: skip
     for name, text in texts.items():
         (notebooks / name).write_text(text)
     (home / "overrides.json").write_text(QUIET)

@@ -1,7 +1,7 @@
 """Train a few small runs, in as many processes as a launcher starts; each writes what it saw.
 
-    python tests/process_runs.py FOLDER RUN ...
-    accelerate launch --multi_gpu --num_processes 2 tests/process_runs.py FOLDER RUN ...
+    python tests/helpers/process_runs.py FOLDER RUN ...
+    accelerate launch --multi_gpu --num_processes 2 tests/helpers/process_runs.py FOLDER RUN ...
 
 The runs are those of `RUNS`; each has a work folder in FOLDER. `<run>.<process>.json` there has its losses, gradient
 norms and held-out losses, the rows that the process saw at each step, and the adapter's hash.
@@ -10,7 +10,6 @@ norms and held-out losses, the rows that the process saw at each step, and the a
 import contextlib
 import hashlib
 import json
-import math
 import os
 import signal
 import sys
@@ -19,43 +18,56 @@ from pathlib import Path
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
+import runs
 import torch
 import unsloth  # noqa: F401  (before transformers, trl and peft, which it patches)
-from test_equivalence import ROWS, build, memory_for, settings, train
-from test_training import at_step
+from steps import ROWS, changed, memory_for, train
 
 from tc3lib import models
-from tc3lib.checkpoints import agreement
 from tc3lib.checkpoints.saver import Saver
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.evaluation import generation
+from tc3lib.files import write_rows
 from tc3lib.runtime import processes
-from tc3lib.training import run as training
-from tc3lib.training.progress import Fetched
 
 FOLDER = Path(sys.argv[1])
-agreement.SLOW_SECONDS = math.inf  # however slow the machine is
+LAST = processes.index() == processes.count() - 1
 # An epoch has 8, 8, 8 and 1 rows: for its last step there are fewer rows than processes.
-CONFIG = settings(
+CONFIG = changed(
     gradient_accumulation_steps=1, max_steps=-1, num_train_epochs=2, optim="sgd", learning_rate=1e-2,
     eval_strategy="steps", eval_steps=4, eval_on_start=True, save_strategy="steps", save_steps=3,
 )  # fmt: skip
 
 
-def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None):
-    found = train(config, ROWS[:25], FOLDER / (work or name), max_tokens, prepare)
+# What TRL and accelerate share out by themselves: without that last step, for which they would repeat rows.
+RECIPE = CONFIG.change(plan="recipe", per_device_train_batch_size=4, gradient_accumulation_steps=2)
+
+
+def write_once(path, rows):
+    """Write the rows of a run, which in a notebook are there, in the main process alone."""
+    if processes.is_main():
+        write_rows(path, rows)
+    processes.wait()
+
+
+def run(name, config=CONFIG, max_tokens=None, prepare=None, work=None, rows=25):
+    found = train(config, ROWS[:rows], FOLDER / (work or name), max_tokens, prepare)
     digest = hashlib.sha256(b"".join(weights.numpy().tobytes() for _, weights in sorted(found.adapter.items())))
     seen = {step: [row for row in rows if any(label != -100 for label in row[1])] for step, rows in found.seen.items()}
-    told = {
+    result = {
         "losses": found.losses.tolist(), "norms": found.norms.tolist(), "eval_losses": found.eval_losses.tolist(),
         "seen": seen, "adapter": digest.hexdigest(), "refused": getattr(found.trainer, "refused", []),
         "processes": found.trainer.args.world_size,
     }  # fmt: skip
-    (FOLDER / f"{name}.{processes.index()}.json").write_text(json.dumps(told))
+    write(name, result)
+
+
+def write(name, result):
+    (FOLDER / f"{name}.{processes.index()}.json").write_text(json.dumps(result))
 
 
 def stop_at(step, patch):
-    """Tell the last process alone to stop, a moment before a step ends."""
+    """Send the last process alone a signal, a moment before a step ends."""
     end = Saver.on_step_end
 
     def then_end(saver, args, state, control, **named):
@@ -66,28 +78,18 @@ def stop_at(step, patch):
     patch.setattr(Saver, "on_step_end", then_end)
 
 
-def fail(trainer):
-    def act():
-        raise Tc3Error("there is something wrong here.")
-
-    if LAST:
-        trainer.add_callback(at_step(2, act))
-
-
 def stop_and_resume():
     config = CONFIG.change(optim="adamw_torch", learning_rate=1e-3, save_total_limit=None)
     run("undisturbed", config)
-    told = {}
-    # Step 3 is saved anyway; what is said then is heard after step 4, at once after the last, or where steps are slow.
-    for name, step, slow in (("stopped", 3, math.inf), ("stopped at the end", 8, math.inf), ("slow", 4, 0)):
+    messages = {}
+    for name, step in (("stopped", 4), ("stopped at the end", 8)):
         with pytest.MonkeyPatch.context() as patch:
             stop_at(step, patch)
-            patch.setattr(agreement, "SLOW_SECONDS", slow)
             try:
                 run(name, config)
             except Tc3Error as error:
-                told[name] = str(error)
-    (FOLDER / f"stopped.{processes.index()}.json").write_text(json.dumps(told))
+                messages[name] = str(error)
+    write("stopped", messages)
     run("resumed", config, work="stopped")
 
 
@@ -118,59 +120,29 @@ def answers():
     ask("again", kept)
     ask("memory", None, lambda rounds, size: torch.OutOfMemoryError() if LAST and size > 1 else None)
     found["lines"] = len(kept.read_text().splitlines())
-    (FOLDER / f"answers.{processes.index()}.json").write_text(json.dumps(found))
+    write("answers", found)
 
 
-def sharded():
-    """Save an adapter of which each process holds a part, and take its gradient's norm: both need all of them.
+def fail(trainer):
+    def act():
+        raise Tc3Error("there is something wrong here.")
 
-    unsloth's FSDP2, which shards a model like this, needs a GPU.
-    """
-    from safetensors.torch import save_file
-    from torch.distributed.device_mesh import init_device_mesh
-    from torch.distributed.fsdp import fully_shard
-    from torch.distributed.tensor import DTensor
-
-    processes.wait()
-    trainer = build(CONFIG.change(plan="recipe"), ROWS[:8], FOLDER / "sharded")
-    model = trainer.model
-    frozen = {weight for weight in model.parameters() if not weight.requires_grad}
-    learned = [weight.detach().clone() for weight in model.parameters() if weight.requires_grad]
-    fully_shard(model, mesh=init_device_mesh("cpu", (processes.count(),)), ignored_params=frozen)
-
-    def save_pretrained(folder, safe_serialization):
-        learned = [weight.full_tensor() for weight in model.parameters() if weight.requires_grad]
-        if processes.is_main():
-            save_file({str(n): weight.detach() for n, weight in enumerate(learned)}, folder / "adapter.safetensors")
-
-    model.save_pretrained = save_pretrained
-    training.save_adapter(model, trainer.processing_class, FOLDER / "lora_model")
-    save_file({str(n): weight for n, weight in enumerate(learned)}, FOLDER / f"whole.{processes.index()}.safetensors")
-    for weight in model.parameters():
-        if isinstance(weight, DTensor):
-            weight.grad = weight.detach().clone()
-    trainer.step_loss = torch.zeros(())
-    trainer._clip_grad_norm(model)
-    found = Fetched(trainer.step_grad_norm).values()[0]
-    expected = math.sqrt(sum(weight.square().sum().item() for weight in learned))
-    (FOLDER / f"norm.{processes.index()}.json").write_text(json.dumps([found, expected]))
+    if LAST:
+        trainer.add_callback(runs.at_step(2, act))
 
 
-LAST = processes.index() == processes.count() - 1
 RUNS = {
     "whole": lambda: run("whole"),
     "cut": lambda: run("cut", max_tokens=100 if LAST else None),
     "memory": lambda: run("memory", prepare=memory_for(150, "backward") if LAST else None),
-    "recipe": lambda: run(
-        "recipe", CONFIG.change(plan="recipe", per_device_train_batch_size=4, gradient_accumulation_steps=2)
-    ),
+    "recipe": lambda: run("recipe", RECIPE, rows=24),
     "resumed": stop_and_resume,
     # One of them finds that it is time to save, at every step.
     "minutes": lambda: run("minutes", CONFIG.change(save_minutes=1e-9 if LAST else None, save_total_limit=None)),
     "answers": answers,
-    "sharded": sharded,
     "failed": lambda: run("failed", prepare=fail),
 }
+runs.write_rows = write_once
 show_alone()
 for name in sys.argv[2:]:
     RUNS[name]()

@@ -1,110 +1,127 @@
-"""The set-up cell, run as a kernel would: outside Colab, and in it against a local repository and package folder."""
+"""The set-up cell, run as a shell and as a kernel run it, against local files; and the wheel that it installs."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tomllib
 import zipfile
 from pathlib import Path
 from types import ModuleType
 
-import jupytext
 import nbformat
 import pytest
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
+from release import CELL, REPOSITORY, URL, pack
 
 import tc3lib
-from tc3lib.errors import Tc3Error
-from tc3lib.runtime import packages as colab
+from tc3lib.runtime import packages
 
 ROOT = Path(__file__).parents[2]
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-TAG = f"v{tc3lib.__version__}"
-CELL = next(
-    cell.source for cell in jupytext.read(ROOT / "notebooks" / "01_prepare.py").cells if cell.cell_type == "code"
-)
-FOLDER = f"tc3lib-{TAG}"
-NOT_FETCHED = "IPython.core.error.UsageError: tc3lib was not fetched, mend this and run the cell again"
-KERNEL = """
-import sys, types
-if {in_colab}:
-    sys.modules["google"] = types.ModuleType("google")
-    sys.modules["google.colab"] = types.ModuleType("google.colab")
-{before}
-exec(compile({cell!r}, "cell", "exec"), {{"__name__": "__main__"}})
-{after}
-"""
-AFTER = "import tc3lib, tc3tiny; print(tc3lib.__file__, tc3tiny.__version__)"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+SETUP = "from tc3lib import runtime, settings; runtime.setup(settings.tiny(), {stage!r})"
 
 
-def wheel(folder, version, size=0):
-    """Write a wheel of a package `tc3tiny`, as small as one can be, with a file of so many bytes."""
-    info = f"tc3tiny-{version}.dist-info"
-    with zipfile.ZipFile(folder / f"tc3tiny-{version}-py3-none-any.whl", "w") as archive:
-        archive.writestr("tc3tiny.py", f"__version__ = '{version}'\n")
-        archive.writestr("tc3tiny.bin", bytes(size))
-        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tc3tiny\nVersion: {version}\n")
+def distribution(folder, name, version, size=0):
+    """Write a wheel with one module and a file of so many bytes."""
+    info = f"{name}-{version}.dist-info"
+    with zipfile.ZipFile(folder / f"{name}-{version}-py3-none-any.whl", "w") as archive:
+        archive.writestr(f"{name}.py", f"__version__ = '{version}'\n")
+        archive.writestr(f"{name}.bin", bytes(size))
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
         archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         archive.writestr(f"{info}/RECORD", "")
 
 
-def git(*arguments, cwd):
-    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org", "-c", "init.defaultBranch=main"]
-    subprocess.run(["git", *identity, *arguments], cwd=cwd, check=True, capture_output=True)
-
-
 class Machine:
-    """A machine like Colab's: `/content`, packages that pip installs, a repository with a tag, an index."""
+    """A machine like Colab's: `/content`, an environment of its own with the packages of this one, no network."""
 
-    def __init__(self, folder):
-        self.folder, self.content, self.site = folder, folder / "content", folder / "site"
-        self.origin, self.wheels, self.bin = folder / "origin" / "tc3lib", folder / "wheels", folder / "bin"
-        for path in (self.content, self.origin, self.wheels, self.bin, self.site):
-            path.mkdir(parents=True)
-        wheel(self.wheels, "1.0")
-        (self.origin / "tc3lib").mkdir()
-        for name in ("__init__.py", "colab.py", "errors.py"):
-            shutil.copy(ROOT / "tc3lib" / name, self.origin / "tc3lib")
-        (self.origin / "requirements-colab.txt").write_text("# pins\ntc3tiny==1.0\n")
-        git("init", "-q", cwd=self.origin)
-        git("add", ".", cwd=self.origin)
-        git("commit", "-qm", "x", cwd=self.origin)
-        git("tag", TAG, cwd=self.origin)
-        self.environment = {
-            **os.environ, "PYTHONPATH": str(self.site), "PIP_TARGET": str(self.site), "PIP_NO_INDEX": "1",
-            "PIP_FIND_LINKS": str(self.wheels), "LC_ALL": "C.UTF-8",
-            "PATH": f"{self.bin}{os.pathsep}{os.environ['PATH']}",
+    def __init__(self, folder, release):
+        self.folder, self.content, self.wheels = folder, folder / "content", folder / "wheels"
+        self.requirements, self.python = folder / "requirements.txt", folder / "venv" / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "venv"], check=True)
+        self.site = Path(sysconfig.get_path("purelib", "posix_prefix", {"base": str(folder / "venv")}))
+        (self.site / "parent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+        self.content.mkdir()
+        self.wheels.mkdir()
+        distribution(self.wheels, "tc3tiny", "1.0")
+        self.publish(release)
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(("TC3", "PYTHON"))}
+        self.environment |= {
+            "PIP_PYTHON": str(self.python), "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(self.wheels), "PIP_RETRIES": "0",
+            "PIP_NO_BUILD_ISOLATION": "0",  # pip's word for: with the setuptools that is here
+            "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         }  # fmt: skip
 
-    def run(self, in_colab=True, before="", after=AFTER, origin=None, tag=TAG, command=()):
-        cell = CELL.replace("/content", str(self.content)).replace(REPOSITORY, origin or self.origin.as_uri())
-        cell = cell.replace(f"--branch {TAG}", f"--branch {tag}")
-        script = KERNEL.format(cell=cell, before=before, after=after, in_colab=in_colab)
-        return subprocess.run(
-            [*command, sys.executable, "-c", script], cwd=self.folder, env=self.environment, capture_output=True,
-            text=True,
-        )  # fmt: skip
+    def publish(self, release):
+        self.requirements.write_text(f"tc3lib @ {release.as_uri()}\ntc3tiny==1.0\n")
 
-    def refused(self, **arguments):
-        """Return the one line with which the cell fails."""
-        done = self.run(**arguments)
-        assert done.returncode == 1
-        assert done.stdout == ""
-        return done.stderr.strip().splitlines()[-1]
+    def cell(self, url=None):
+        assert URL in CELL
+        return CELL.replace("/content", str(self.content)).replace(URL, url or str(self.requirements))
+
+    def call(self, *command):
+        return subprocess.run(
+            [*map(str, command)], cwd=self.folder, env=self.environment, capture_output=True, text=True
+        )
+
+    def shell(self, *words, url=None):
+        """Run the cell as IPython does."""
+        return self.call(*words, "sh", "-c", self.cell(url).removeprefix("!"))
+
+    def run(self, code):
+        return self.call(self.python, "-c", code)
+
+    def notebook(self, monkeypatch, *cells):
+        """Run cells in a kernel of the machine's environment."""
+        spec = self.folder / "jupyter" / "kernels" / "machine" / "kernel.json"
+        spec.parent.mkdir(parents=True)
+        argv = [str(self.python), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+        spec.write_text(json.dumps({"argv": argv, "display_name": "machine", "env": self.environment}))
+        monkeypatch.setenv("JUPYTER_PATH", str(self.folder / "jupyter"))
+        monkeypatch.setenv("IPYTHONDIR", str(self.folder / "ipython"))
+        monkeypatch.delenv("PYTHONPATH", raising=False)
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in cells])
+        client = NotebookClient(notebook, kernel_name="machine", resources={"metadata": {"path": str(self.folder)}})
+        return notebook, client
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory):
+    return pack(tmp_path_factory.mktemp("release"))
+
+
+@pytest.fixture(scope="module")
+def wheel(release):
+    """The release, built once."""
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-index", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*command, "--wheel-dir", release.parent, release], check=True)
+    return next(release.parent.glob("*.whl"))
 
 
 @pytest.fixture
-def machine(tmp_path):
-    return Machine(tmp_path)
+def machine(tmp_path, wheel):
+    return Machine(tmp_path, wheel)
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory, release):
+    """A machine on which the cell has run."""
+    machine = Machine(tmp_path_factory.mktemp("machine"), release)
+    done = machine.shell()
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return machine
 
 
 @pytest.fixture
 def small_disk():
-    """Return a function: the words before a command that runs it with a disk of 256 kB at a folder, and lists that."""
-    mount = 'mount -t tmpfs -o size=256k none "$0" || exit 99; "$@"; status=$?; ls -A "$0"; exit $status'
+    """Return a function: the words before a command that runs it with a disk of 256 kB at a folder."""
+    mount = 'mount -t tmpfs -o size=256k none "$0" || exit 99; exec "$@"'
 
     def words(folder):
         return ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, str(folder)]
@@ -117,206 +134,146 @@ def small_disk():
     return words
 
 
-def test_outside_colab_it_runs_nothing_writes_nothing_and_changes_nothing(machine):
-    watch = """
-def watch(event, arguments):
-    if event in ("subprocess.Popen", "os.system", "os.mkdir", "os.exec", "os.posix_spawn", "socket.connect"):
-        raise SystemExit(f"{event} {arguments}")
-    if event == "open" and set(str(arguments[1])) & set("wax+"):
-        raise SystemExit(f"{event} {arguments}")
-import runpy, subprocess
-sys.addaudithook(watch)
-path = list(sys.path)
+def test_the_cell_is_one_line_and_installs_this_version_with_its_pins():
+    assert f"!test -d /content && pip install -q --no-deps -r {URL}" == CELL
+    lines = [line for line in (ROOT / "requirements-colab.txt").read_text().splitlines() if line[0] != "#"]
+    assert lines[0] == f"tc3lib @ {REPOSITORY}/archive/refs/tags/v{tc3lib.__version__}.tar.gz"
+    assert all(re.fullmatch(r"[\w.-]+==[\w.!+]+", line) for line in lines[1:])
+
+
+def test_outside_colab_it_does_nothing(machine):
+    machine.content.rmdir()
+    machine.environment["PATH"] = "/nowhere"
+    done = machine.call("/bin/sh", "-c", machine.cell().removeprefix("!").replace("test", "/usr/bin/test", 1))
+    assert (done.stdout, done.stderr) == ("", "")
+    machine.content.mkdir()
+    assert "pip" in machine.call("/bin/sh", "-c", machine.cell().removeprefix("!")).stderr  # here it would
+
+
+def test_what_it_installs_has_all_that_the_small_run_needs(installed):
+    """Away from the checkout: the catalogue and the model are those of `data/`, and runs go to the current folder."""
+    code = f"""
+import tc3lib, tc3tiny
+{SETUP.format(stage="01_prepare")}
+config = settings.get("tiny")
+print(tc3lib.__file__, config.model.model_name, config.data.fallback_source, sep="\\n")
 """
-    after = "assert path == sys.path; assert 'tc3lib' not in sys.modules"
-    done = machine.run(in_colab=False, before=watch, after=after)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert list(machine.content.iterdir()) == []
-    assert "subprocess.Popen" in machine.run(before=watch).stderr  # the watch sees what the cell does in Colab
+    done = installed.run(code)
+    assert done.returncode == 0, done.stderr
+    *shown, said, module, model, catalogue = done.stdout.splitlines()
+    assert said == f"preset tiny, work folder {installed.folder / 'runs' / 'tiny'}"
+    assert (installed.folder / "runs" / "tiny").is_dir()
+    assert Path(module).parent == installed.site / "tc3lib"
+    compared = next(line for line in shown if line.split()[1] == "packages")
+    assert f"tested, torch {packages.installed('torch')}" in compared
+    pairs = [(Path(catalogue), ROOT / "data" / "trn.json")]
+    pairs += [(Path(model) / path.name, path) for path in (ROOT / "data" / "base_model").iterdir()]
+    assert len(pairs) == 6
+    for found, expected in pairs:
+        assert found.is_relative_to(installed.site)
+        assert found.read_bytes() == expected.read_bytes()
 
 
-def test_in_colab_it_fetches_installs_and_says_so_in_a_line(machine):
-    done = machine.run()
-    assert done.stderr == ""
-    said, library = done.stdout.splitlines()
-    assert re.fullmatch(rf"tc3lib {tc3lib.__version__}: 1 packages installed in \d+ s", said)
-    assert library == f"{machine.content / FOLDER / 'tc3lib' / '__init__.py'} 1.0"
+def test_an_editable_checkout_uses_its_own_files(machine, release):
+    source = release.parent / f"tc3lib-{tc3lib.__version__}"
+    checkout = shutil.copytree(source, machine.folder / "checkout")
+    done = machine.call(sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--editable", checkout)
+    assert done.returncode == 0, done.stderr
+    done = machine.run(f"{SETUP.format(stage='01_prepare')}; print(settings.get('tiny').model.model_name)")
+    assert done.returncode == 0, done.stderr
+    *_, said, model = done.stdout.splitlines()
+    assert said == f"preset tiny, work folder {checkout / 'runs' / 'tiny'}"
+    assert model == str(checkout / "data" / "base_model")
+    assert Path(model, "model.safetensors").is_file()
 
 
-def test_a_second_time_it_needs_neither_network_nor_pip(machine):
-    machine.run()
-    shutil.rmtree(machine.origin)
-    shutil.rmtree(machine.wheels)
-    done = machine.run()
-    assert done.stdout.splitlines()[0] == f"tc3lib {tc3lib.__version__}: all packages are there"
-    assert done.stderr == ""
-
-
-def test_the_same_kernel_can_run_it_twice(machine):
-    again = CELL.replace("/content", str(machine.content))
-    count = f"print(sys.path.count({str(machine.content / FOLDER)!r}))"
-    done = machine.run(after=f"exec(compile({again!r}, 'cell', 'exec')); {count}")
-    assert done.stdout.splitlines()[1:] == [f"tc3lib {tc3lib.__version__}: all packages are there", "1"]
-
-
-def test_a_wrong_tag_is_told_and_nothing_stays(machine):
-    line = machine.refused(tag="v9.9.9")
-    assert line.startswith(f"{NOT_FETCHED}: ")
-    assert "Remote branch v9.9.9 not found" in line
-    assert list(machine.content.iterdir()) == []
-    assert machine.run().returncode == 0
-
-
-def test_no_network_is_told(machine):
-    line = machine.refused(origin="file:///nowhere/tc3lib")
-    assert line.startswith(f"{NOT_FETCHED}: fatal: ")
-    assert "/nowhere/tc3lib" in line
-    assert list(machine.content.iterdir()) == []
-
-
-def test_a_disk_that_fills_while_fetching_is_told_and_half_a_library_does_not_stay(machine):
-    fake = machine.bin / "git"
-    fake.write_text(
-        f"#!/bin/sh\nmkdir -p {FOLDER}/tc3lib\necho 'error: unable to create file x: No space left on device' >&2\n"
-        "echo 'fatal: unable to checkout working tree' >&2\nexit 128\n"
-    )
-    fake.chmod(0o755)
-    assert machine.refused() == (
-        f"{NOT_FETCHED}: error: unable to create file x: No space left on device fatal: unable to checkout working tree"
-    )
-    assert list(machine.content.iterdir()) == []
-    fake.unlink()
-    assert machine.run().returncode == 0
-
-
-def test_a_library_that_was_half_fetched_is_fetched_again(machine):
-    """As when the machine stopped in the middle: git writes its index when all files are there."""
-    half = machine.content / FOLDER / "tc3lib"
-    (half.parent / ".git").mkdir(parents=True)
-    half.mkdir()
-    (half / "colab.py").write_text("raise SystemExit('half a library')")
-    done = machine.run()
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (half.parent / ".git" / "index").is_file()
-    (half / "colab.py").unlink()  # what is whole is not looked at again
-    assert "colab.py" in machine.run().stderr
-
-
-def test_a_disk_that_is_full_is_told_by_git_itself_and_half_a_library_does_not_stay(machine, small_disk):
-    (machine.origin / "big.bin").write_bytes(os.urandom(2**20))
-    git("add", ".", cwd=machine.origin)
-    git("commit", "-qm", "big", cwd=machine.origin)
-    git("tag", "-f", TAG, cwd=machine.origin)
-    line = machine.refused(command=small_disk(machine.content))  # the list of what is left, on stdout, is empty
-    assert line.startswith(NOT_FETCHED)
-    assert "No space left on device" in line
-
-
-def test_a_disk_that_is_full_is_told_by_pip_itself(machine, small_disk):
-    wheel(machine.wheels, "1.0", size=2**20)
-    done = machine.run(command=small_disk(machine.site))
-    line = done.stderr.strip().splitlines()[-1]
+def test_a_wheel_reports_a_package_in_another_version_and_one_imported_before_its_pin(installed):
+    """It compares with the requirement files that travel in it."""
+    stale = installed.site / "trl-0.9.0.dist-info"
+    stale.mkdir()
+    (stale / "METADATA").write_text("Metadata-Version: 2.1\nName: trl\nVersion: 0.9.0\n")
+    try:
+        done = installed.run(SETUP.format(stage="01_prepare"))
+    finally:
+        shutil.rmtree(stale)
+    pin = packages.pins(ROOT / "requirements-colab.txt")["trl"]
+    assert f"packages     trl 0.9.0 (tested: {pin}): install them with" in done.stdout, done.stderr
+    old = "import sys, types; sys.modules['trl'] = types.ModuleType('trl'); sys.modules['trl'].__version__ = '0.9.0'; "
+    done = installed.run(old + SETUP.format(stage="02_pretest"))
     assert done.returncode == 1
-    assert line.startswith("tc3lib.errors.Tc3Error: the packages of ")
-    assert "[Errno 28] No space left on device" in line
-    assert "(the disk is full: delete files" in line
+    assert done.stderr == (
+        "Tc3Error: trl 0.9.0 was imported before its pin was installed: choose Runtime > Restart session and run all "
+        "again.\n"
+    )
 
 
-def test_a_kernel_shows_one_line_and_runs_no_cell_after_it(machine, monkeypatch):
-    """No traceback, and none of what IPython adds to `sys.exit`."""
-    monkeypatch.setenv("IPYTHONDIR", str(machine.folder / "ipython"))
-    source = CELL.replace("/content", str(machine.content)).replace(REPOSITORY, "file:///nowhere/tc3lib")
-    colab = "import sys, types; sys.modules['google.colab'] = types.ModuleType('google.colab')"
-    cells = [nbformat.v4.new_code_cell(text) for text in (colab, source, "print('after')")]
-    notebook = nbformat.v4.new_notebook(cells=cells)
+def test_a_session_that_imported_another_tc3lib_before_is_asked_to_restart(machine, wheel, tmp_path):
+    machine.publish(pack(tmp_path, "0.0.1"))
+    assert machine.shell().returncode == 0
+    before = "import subprocess, tc3lib; from tc3lib import runtime; assert tc3lib.__version__ == '0.0.1'"
+    machine.publish(wheel)
+    cell = f"subprocess.run(['sh', '-c', {machine.cell().removeprefix('!')!r}], check=True)"
+    done = machine.run(f"{before}; {cell}; {SETUP.format(stage='01_prepare')}")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Tc3Error: tc3lib 0.0.1 was imported before its pin was installed: choose Runtime > ")
+    done = machine.run(SETUP.format(stage="01_prepare"))  # a new session
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_second_time_a_lost_network_does_no_harm(installed):
+    done = installed.shell(url="http://127.0.0.1:9/requirements-colab.txt")
+    assert done.returncode != 0
+    assert installed.run("import tc3lib, tc3tiny").returncode == 0
+    done = installed.shell()
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_without_a_network_pip_says_so_and_the_imports_cell_ends_the_notebook_in_a_line(machine, monkeypatch):
+    cells = [machine.cell(url="http://127.0.0.1:9/requirements-colab.txt"), "import tc3lib", "print('after')"]
+    notebook, client = machine.notebook(monkeypatch, *cells)
     with pytest.raises(CellExecutionError):
-        NotebookClient(notebook, kernel_name="python3").execute()
-    (shown,) = notebook.cells[1].outputs
-    assert shown.text.startswith(NOT_FETCHED.removeprefix("IPython.core.error."))
-    assert shown.text.count("\n") == 1
+        client.execute()
+    assert "ERROR: Could not install packages due to" in "".join(output.text for output in notebook.cells[0].outputs)
+    (error,) = notebook.cells[1].outputs
+    assert (error.ename, error.evalue) == ("ModuleNotFoundError", "No module named 'tc3lib'")
     assert notebook.cells[2].execution_count is None
 
 
-def test_a_checkout_of_another_version_is_left_alone_and_not_used(machine):
-    for name in ("tc3lib", "tc3lib-v0.0.1"):
-        (machine.content / name / "tc3lib").mkdir(parents=True)
-        (machine.content / name / "tc3lib" / "colab.py").write_text("raise SystemExit('the other one')")
-    done = machine.run()
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.splitlines()[1].startswith(str(machine.content / FOLDER))
-    assert sorted(path.name for path in machine.content.iterdir()) == sorted(["tc3lib", "tc3lib-v0.0.1", FOLDER])
+def test_a_kernel_installs_imports_and_goes_on_without_a_restart(machine, monkeypatch):
+    notebook, client = machine.notebook(monkeypatch, machine.cell(), SETUP.format(stage="01_prepare"))
+    client.execute()
+    assert notebook.cells[0].outputs == []
+    assert "preset tiny, work folder" in notebook.cells[1].outputs[0].text
 
 
-def test_a_session_that_has_imported_another_version_is_asked_to_restart(machine):
-    other = machine.content / "tc3lib"
-    shutil.copytree(machine.origin / "tc3lib", other / "tc3lib")
-    (other / "tc3lib" / "__init__.py").write_text("__version__ = '0.0.1'\n")
-    line = machine.refused(before=f"sys.path.insert(0, {str(other)!r}); import tc3lib")
-    assert line == (
-        f"tc3lib.errors.Tc3Error: this session has imported tc3lib 0.0.1 from {other}, not from "
-        f"{machine.content / FOLDER}: {colab.RESTART}."
-    )
-    assert list(machine.site.iterdir()) == []
-
-
-def test_a_package_index_that_does_not_answer_is_told(machine):
-    del machine.environment["PIP_NO_INDEX"], machine.environment["PIP_FIND_LINKS"]
-    machine.environment |= {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_CONFIG_FILE": os.devnull}
-    line = machine.refused()
-    assert line.startswith("tc3lib.errors.Tc3Error: the packages of ")
-    assert line.endswith("(the package index does not answer: run this cell again in a minute)")
-
-
-def test_a_version_that_is_not_in_the_index_is_told(machine):
+def test_a_version_that_is_not_in_the_index_and_a_full_disk_are_pips_own_errors(machine, small_disk):
     (machine.wheels / "tc3tiny-1.0-py3-none-any.whl").unlink()
-    machine.environment |= {"FORCE_COLOR": "1", "PYTHON_COLORS": "0"}  # a kernel asks pip for colours
-    line = machine.refused()
-    assert "No matching distribution found for tc3tiny==1.0 (the package index lacks a version" in line
+    assert "No matching distribution found for tc3tiny==1.0" in machine.shell().stderr
+    assert machine.run("import tc3lib").returncode == 1
+    distribution(machine.wheels, "tc3tiny", "1.0", size=2**20)
+    machine.requirements.write_text("tc3tiny==1.0\n")
+    (machine.site / "parent.pth").unlink()
+    assert "[Errno 28] No space left on device" in machine.shell(*small_disk(machine.site)).stderr
 
 
-def test_a_disk_that_fills_while_installing_is_told(machine):
-    fake = machine.site / "pip"
-    fake.mkdir()
-    (fake / "__init__.py").touch()
-    (fake / "__main__.py").write_text(
-        "import sys\nprint('WARNING: x', file=sys.stderr)\n"
-        "sys.exit('ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device')\n"
-    )
-    line = machine.refused()
-    assert "[Errno 28] No space left on device (the disk is full: delete files" in line
-    shutil.rmtree(fake)
-    assert machine.run().returncode == 0
-
-
-def test_a_package_that_was_in_use_before_asks_for_a_restart_and_no_other_does(machine):
-    old = machine.folder / "old"
-    wheel(machine.wheels, "0.9")
-    with zipfile.ZipFile(machine.wheels / "tc3tiny-0.9-py3-none-any.whl") as archive:
-        archive.extractall(old)
-    machine.environment["PYTHONPATH"] += f"{os.pathsep}{old}"
-    done = machine.run(before="import tc3tiny", after="import tc3tiny; print(tc3tiny.__version__)")
-    assert "; tc3tiny 0.9 was in use before: 02 to 04 need a restart now, choose Runtime > Restart" in done.stdout
-    done = machine.run(before="import tc3tiny")
-    assert "restart" not in done.stdout
-
-
-def test_what_hides_an_installed_package_is_told(monkeypatch, tmp_path):
-    """As an older copy of it would, in a folder that Python looks at first."""
-    (tmp_path / "requirements.txt").write_text("pip==0.0.1\n")
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, "", ""))
-    with pytest.raises(Tc3Error, match=r"and Python still finds pip \d"):
-        colab.install(tmp_path / "requirements.txt")
-
-
-def test_in_use_compares_what_was_imported_with_what_is_there(monkeypatch):
+def test_what_was_imported_is_compared_with_what_is_installed(monkeypatch):
     module = ModuleType("pip")
-    module.__version__ = colab.installed("pip")
+    module.__version__ = packages.installed("pip")
     monkeypatch.setitem(sys.modules, "pip", module)
-    assert colab.in_use({"pip": "1", "no-such-package": "1"}) == []
+    monkeypatch.setitem(sys.modules, "no_such_package", module)  # without metadata: a checkout that is in the path
+    assert packages.imported_before(["pip", "no-such-package", "not-imported"]) == []
     module.__version__ = "0.1"
-    assert colab.in_use({"pip": "1"}) == ["pip 0.1"]
+    assert packages.imported_before(["pip", "no-such-package"]) == ["pip 0.1"]
 
 
-def test_the_pins_of_a_file_that_is_not_there_are_none(tmp_path):
-    assert colab.pins(tmp_path / "x.txt") == {}
-    assert colab.pins(colab.REQUIREMENTS)["trl"] == colab.installed("trl")
+def test_the_pins_of_a_file(tmp_path):
+    assert packages.pins(tmp_path / "x.txt") == {}
+    pins = packages.pins(packages.COLAB)
+    assert pins["trl"] == packages.installed("trl")
+    assert "tc3lib" not in pins
+
+
+def test_every_package_is_in_the_list_of_pyproject():
+    folders = {path.parent.relative_to(ROOT) for path in (ROOT / "tc3lib").rglob("__init__.py")}
+    listed = PROJECT["tool"]["setuptools"]["packages"]
+    assert sorted(listed) == sorted([*(".".join(folder.parts) for folder in folders), "tc3lib.root"])

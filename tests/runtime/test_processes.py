@@ -1,6 +1,5 @@
 """Two processes under `accelerate launch` are one run: the same steps, files and messages as in one process."""
 
-import contextlib
 import json
 import os
 import signal
@@ -14,15 +13,14 @@ from types import SimpleNamespace
 import numpy
 import pytest
 
-from tc3lib import files, settings
+from tc3lib import files, settings, training
 from tc3lib.errors import Tc3Error
 from tc3lib.runtime import processes
 from tc3lib.training import batches
-from tc3lib.training import run as training
 from tc3lib.training.progress import read_losses
 
 ROOT = Path(__file__).parents[2]
-RUNS = ROOT / "tests" / "process_runs.py"
+RUNS = ROOT / "tests" / "helpers" / "process_runs.py"
 TOLERANCE = 1e-5
 EPOCH = (8, 8, 8, 1)
 LAUNCH = [
@@ -33,7 +31,7 @@ LAUNCH = [
 
 def start(arguments, **environment):
     command = [sys.executable, *map(str, arguments)]
-    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"} | environment
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)} | environment
     if "--multi_gpu" in command:
         environment |= {"ACCELERATE_USE_CPU": "true", "ACCELERATE_TORCH_DEVICE": "cpu"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -41,7 +39,7 @@ def start(arguments, **environment):
 
 
 def end(process, seconds=600):
-    """Return the exit status and what was printed; a process that hangs is told to end, and fails the test."""
+    """Return the exit status and what was printed; a process that hangs is ended, and fails the test."""
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -55,7 +53,7 @@ def folder(tmp_path_factory):
     """What `process_runs` leaves: in `one` of one process, in `two` of two."""
     folder = tmp_path_factory.mktemp("runs")
     for name, before, runs in (
-        ("one", [], ["whole", "answers"]),
+        ("one", [], ["whole", "recipe", "answers"]),
         ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed", "minutes", "answers"]),
     ):
         (folder / name).mkdir()
@@ -64,12 +62,12 @@ def folder(tmp_path_factory):
     return folder
 
 
-def told(folder, name, process=0):
+def read(folder, name, process=0):
     return json.loads((folder / f"{name}.{process}.json").read_text())
 
 
 def saved(folder, name):
-    return {int(path.name.split("-")[1]) for path in (folder / "two" / name / "outputs").iterdir()}
+    return {int(path.name.split("-")[1]) for path in (folder / "two" / name / "outputs").glob("checkpoint-*")}
 
 
 @pytest.fixture
@@ -82,13 +80,13 @@ def launched(monkeypatch):
 
 @pytest.fixture(scope="module")
 def alone(folder):
-    return told(folder / "one", "whole")
+    return read(folder / "one", "whole")
 
 
-@pytest.mark.parametrize("name", ["whole", "cut", "memory", "recipe"])
+@pytest.mark.parametrize("name", ["whole", "cut", "memory"])
 def test_two_processes_make_the_steps_of_one(folder, alone, name):
     """Also where one cuts its rows otherwise, or runs out of memory and makes its part again."""
-    found, other = told(folder / "two", name), told(folder / "two", name, 1)
+    found, other = read(folder / "two", name), read(folder / "two", name, 1)
     assert (alone["processes"], found["processes"]) == (1, 2)
     assert len(alone["losses"]) == 2 * len(EPOCH)
     for what in ("losses", "norms", "eval_losses"):
@@ -98,9 +96,20 @@ def test_two_processes_make_the_steps_of_one(folder, alone, name):
     assert bool(other["refused"]) == (name == "memory")
 
 
-@pytest.mark.parametrize("name", ["whole", "cut", "memory", "recipe"])
+def test_with_the_recipe_two_processes_make_the_steps_of_one_too(folder):
+    """TRL's own trainer; micro-batches are dealt out by accelerate."""
+    alone, *both = read(folder / "one", "recipe"), *(read(folder / "two", "recipe", process) for process in (0, 1))
+    assert len(alone["losses"]) == 6
+    for found in both:
+        for what in ("losses", "norms", "eval_losses"):
+            assert found[what] == pytest.approx(alone[what], rel=TOLERANCE), what
+    for step, rows in alone["seen"].items():
+        assert Counter(map(str, rows)) == Counter(map(str, both[0]["seen"][step] + both[1]["seen"][step]))
+
+
+@pytest.mark.parametrize("name", ["whole", "cut", "memory"])
 def test_every_row_is_seen_once_an_epoch_in_the_step_of_one_process(folder, alone, name):
-    parts = [told(folder / "two", name, process)["seen"] for process in (0, 1)]
+    parts = [read(folder / "two", name, process)["seen"] for process in (0, 1)]
     steps = range(1, 2 * len(EPOCH) + 1)
     whole = {step: Counter(map(str, parts[0][str(step)] + parts[1][str(step)])) for step in steps}
     assert whole == {step: Counter(map(str, alone["seen"][str(step)])) for step in steps}
@@ -112,44 +121,41 @@ def test_every_row_is_seen_once_an_epoch_in_the_step_of_one_process(folder, alon
     assert sizes == [[4, 4, 4, 1] * 2, [4, 4, 4, 0] * 2]
 
 
-def test_told_to_stop_one_process_takes_the_other_along_and_both_continue_exactly(folder):
-    whole, resumed = (told(folder / "two", name) for name in ("undisturbed", "resumed"))
+def test_a_signal_to_one_process_stops_both_after_the_same_step_and_both_continue_exactly(folder):
+    whole, resumed = (read(folder / "two", name) for name in ("undisturbed", "resumed"))
     assert saved(folder, "stopped") == {3, 4, 6, 8}
-    assert saved(folder, "slow") == {3, 4}
     for process in (0, 1):
-        assert told(folder / "two", "stopped", process) == {
+        assert read(folder / "two", "stopped", process) == {
             name: f"stopped by SIGTERM after step {step} of 8: run it again."
-            for name, step in (("stopped", 4), ("stopped at the end", 8), ("slow", 4))
+            for name, step in (("stopped", 4), ("stopped at the end", 8))
         }
     assert list(resumed["seen"]) == ["5", "6", "7", "8"]
     for what in ("losses", "norms", "eval_losses", "adapter"):
         assert resumed[what] == whole[what]
 
 
-def test_where_one_process_finds_it_is_time_to_save_all_do_a_step_later_unless_they_have(folder):
-    """Steps 3 and 6 are saved anyway."""
-    assert saved(folder, "minutes") == {2, 3, 5, 6, 8}
+def test_where_one_process_finds_it_is_time_to_save_all_save(folder):
+    assert saved(folder, "minutes") == set(range(1, 9))
 
 
 def test_another_number_of_processes_is_another_run(folder, monkeypatch):
-    config = settings.tiny()
     runs = [files.read_json(folder / name / "whole" / "run.json") for name in ("one", "two")]
     assert runs[0]["order"] == runs[1]["order"]
     for name, was, now in (("two", 2, 1), ("one", 1, 2)):
         run = files.read_json(folder / name / "whole" / "run.json")
-        values = {key: value for part in run["settings"].values() for key, value in part.items()}
-        same = config.change(**values)
-        if now == 2:
-            monkeypatch.setattr(processes, "count", lambda: 2)
+        same = settings.tiny().change(
+            **{key: value for part in run["settings"].values() for key, value in part.items()}
+        )
+        monkeypatch.setattr(processes, "count", lambda now=now: now)
         with pytest.raises(Tc3Error, match=rf"--num_processes \(of accelerate launch\) was {was} and is now {now}"):
-            training.plan_run([100] * 25, same, folder / name / "whole")
+            training.Run(same, folder / name / "whole")
         monkeypatch.setattr(processes, "count", lambda was=was: was)
-        assert training.plan_run([100] * 25, same, folder / name / "whole").steps == 8
+        assert training.Run(same, folder / name / "whole").plan.steps == 8
 
 
 def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folder):
     """A round has two titles for each process; where one has too little memory both go on with one."""
-    alone, *both = told(folder / "one", "answers"), *(told(folder / "two", "answers", process) for process in (0, 1))
+    alone, *both = read(folder / "one", "answers"), *(read(folder / "two", "answers", process) for process in (0, 1))
     assert alone["undisturbed"]["asked"] == 9
     assert [found["undisturbed"]["asked"] for found in both] == [5, 4]
     for found in (alone, *both):
@@ -158,19 +164,6 @@ def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folde
         assert found["lines"] == 1 + 9
     assert alone["again"]["asked"] == 9 - 4
     assert sum(found["again"]["asked"] for found in both) == 9 - 4
-
-
-def test_an_adapter_of_which_each_process_holds_a_part_is_saved_whole_and_its_norm_is_that_of_all(tmp_path):
-    status, out, err = end(start([*LAUNCH, RUNS, tmp_path, "sharded"]), seconds=120)
-    assert status == 0, (out + err)[-6000:]
-    saved = (tmp_path / "lora_model" / "adapter.safetensors").read_bytes()
-    assert saved == (tmp_path / "whole.0.safetensors").read_bytes()
-    assert {path.name for path in tmp_path.iterdir()} == {
-        "sharded", "lora_model", "whole.0.safetensors", "whole.1.safetensors", "norm.0.json", "norm.1.json",
-    }  # fmt: skip
-    for process in range(2):
-        norm, expected = told(tmp_path, "norm", process)
-        assert norm == pytest.approx(expected, rel=1e-5)
 
 
 def test_an_error_in_one_process_ends_the_run_with_its_message(tmp_path):
@@ -201,7 +194,7 @@ def notebook(tmp_path_factory):
 
 
 def make_rows(work):
-    from test_equivalence import ROWS
+    from steps import ROWS
 
     files.write_rows(work / "rows.jsonl", ROWS[:50])
     return work / "rows.jsonl"
@@ -255,90 +248,32 @@ def test_rows_are_dealt_out_evenly_and_a_process_without_any_gets_one_without_la
     assert set(none["labels"].flatten().tolist()) == {-100}
     assert none["lengths"] == batches.collate(rows[:1])["lengths"]
     assert none["labelled"] == 9 + 5 - 2 * 2
-    trls = {"labels": none["labels"]}  # gets nothing that a model may refuse
-    assert batches.share(lambda rows: trls, rows, 0, 3) == trls
 
 
 def test_one_long_row_does_not_make_a_process_wait_for_the_other():
     lengths = [600, 90, 80, 80, 70, 60, 50, 50]
     parts = [batches.share(batches.collate, [row(length) for length in lengths], index, 2) for index in range(2)]
     assert [len(part["lengths"]) - 1 for part in parts] == [4, 4]
-    assert sorted(map(batches.count_tokens, parts)) == [320, 760]
+    shared = 1  # the token that all rows begin with is there once for four of them
+    assert sorted(sum(part["lengths"]) + 3 * shared for part in parts) == [320, 760]
 
 
 @pytest.mark.parametrize(
-    ("joined", "device", "kind", "recipe", "message"),
+    ("joined", "device", "message"),
     [
-        (1, "cpu", "NO", False, "started 2 processes without a GPU for each: .*ACCELERATE_USE_CPU=true"),
-        (2, "cpu:0", "MULTI_CPU", False, "ACCELERATE_TORCH_DEVICE=cpu"),
-        (2, "cpu", "MULTI_CPU", False, None),
-        (2, "cuda:1", "DEEPSPEED", False, "with DEEPSPEED set plan='recipe'"),
-        (2, "cuda:1", "FSDP", False, "with accelerate's FSDP set plan='recipe'"),
-        (2, "cuda:1", "FSDP", True, "fsdp_version .* is None: only 2 is supported"),
-        (2, "cuda:1", "MULTI_GPU", False, None),
+        (1, "cpu", "started 2 processes without a GPU for each: .*ACCELERATE_USE_CPU=true"),
+        (2, "cpu:0", "ACCELERATE_TORCH_DEVICE=cpu"),
+        (2, "cpu", None),
+        (2, "cuda:1", None),
     ],
 )
-def test_processes_that_are_not_joined_are_told(launched, joined, device, kind, recipe, message):
-    accelerator = SimpleNamespace(num_processes=joined, device=device, distributed_type=SimpleNamespace(value=kind))
+def test_processes_that_do_not_know_of_each_other_are_an_error(launched, joined, device, message):
+    accelerator = SimpleNamespace(num_processes=joined, device=device)
     launched.setattr("accelerate.PartialState", lambda cpu: SimpleNamespace(num_processes=1))
     with pytest.raises(Tc3Error, match="started 2 processes without a GPU for each"):
         processes.gather(1)
     if message is None:
-        processes.check(accelerator, recipe=recipe)
+        processes.check(accelerator)
         return
     with pytest.raises(Tc3Error, match=message):
-        processes.check(accelerator, recipe=recipe)
-
-
-@pytest.mark.parametrize(
-    ("value", "sharded"), [("1", True), ("native", True), ("ON", True), ("0", False), ("", False), ("2", False)]
-)
-def test_a_model_that_unsloth_shards_needs_the_recipe(launched, value, sharded):
-    launched.setenv("UNSLOTH_FSDP2", value)
-    accelerator = SimpleNamespace(num_processes=2, device="cuda:1", distributed_type=SimpleNamespace(value="MULTI_GPU"))
-    processes.check(accelerator, recipe=True)
-    with pytest.raises(Tc3Error, match="with unsloth's FSDP2 set plan") if sharded else contextlib.nullcontext():
-        processes.check(accelerator, recipe=False)
-    launched.setenv("WORLD_SIZE", "1")
-    assert processes.sharding() is None
-
-
-@pytest.mark.parametrize(
-    ("name", "by"),
-    [
-        ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed"),
-        ("ACCELERATE_USE_FSDP", "accelerate's FSDP"),
-        ("UNSLOTH_FSDP2", "unsloth's FSDP2"),
-    ],
-)
-def test_a_run_whose_model_is_sharded_otherwise_is_another_run(folder, launched, name, by):
-    """And that plan="auto" cannot shard is told before the model is loaded."""
-    work = folder / "two" / "recipe"
-    run = files.read_json(work / "run.json")
-    same = settings.tiny().change(**{key: value for part in run["settings"].values() for key, value in part.items()})
-    assert training.plan_run([100] * 25, same, work).steps == 8
-    launched.setenv(name, "true")
-    for setting, value in (("FSDP_VERSION", "2"), ("FSDP_STATE_DICT_TYPE", "FULL_STATE_DICT")):
-        launched.setenv(setting, value)
-    with pytest.raises(Tc3Error, match=f"the model was sharded by nothing and is now by {by}"):
-        training.plan_run([100] * 25, same, work)
-    with pytest.raises(Tc3Error, match=f"with {by} set plan='recipe'"):
-        training.plan_run([100] * 25, same.change(plan="auto"), work)
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("FSDP_VERSION", "1", r"--fsdp_version \(of accelerate launch\) is 1: only 2 is supported"),
-        ("FSDP_STATE_DICT_TYPE", None, r"--fsdp_state_dict_type \(of .*\) is None: only FULL_STATE_DICT is supported"),
-        ("FSDP_STATE_DICT_TYPE", "SHARDED_STATE_DICT", "is SHARDED_STATE_DICT: only FULL_STATE_DICT is supported"),
-        ("UNSLOTH_TP_SIZE", "2", "UNSLOTH_TP_SIZE=2 is not supported: unset it"),
-        ("PARALLELISM_CONFIG_CP_SIZE", "2", "PARALLELISM_CONFIG_CP_SIZE=2 is not supported: unset it"),
-    ],
-)
-def test_what_cannot_be_shared_or_saved_is_told_before_the_model_is_loaded(folder, launched, name, value, message):
-    options = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_STATE_DICT_TYPE": "FULL_STATE_DICT"}
-    for option, given in (options | {name: value}).items():
-        launched.setenv(option, given) if given else launched.delenv(option, raising=False)
-    with pytest.raises(Tc3Error, match=message):
-        training.plan_run([100] * 25, settings.tiny().change(plan="recipe"), folder / "two" / "recipe")
+        processes.check(accelerator)
