@@ -193,14 +193,13 @@ class Catalogue:
         from rapidfuzz import fuzz, process
 
         bare = _bare(key)
-        # `token_sort_ratio` ignores the order of words, and takes five times as long.
-        for scorer, texts in ((fuzz.ratio, {key, bare}), (fuzz.token_sort_ratio, {bare} if " " in bare else ())):
-            best: dict[int, float] = {}
-            for asked in texts:
-                for _, score, row in process.extract(asked, self._keys, scorer=scorer, limit=limit, score_cutoff=CLOSE):
-                    best[row] = max(score, best.get(row, 0))
-            if best:
-                return nlargest(limit, best.items(), key=lambda pair: pair[1])
+        tries = [(fuzz.ratio, key), (fuzz.ratio, bare)]
+        if " " in bare:
+            tries.append((fuzz.token_sort_ratio, bare))  # ignores the order of words; five times as slow
+        for scorer, asked in tries:
+            found = process.extract(asked, self._keys, scorer=scorer, limit=limit, score_cutoff=CLOSE)
+            if found:
+                return [(row, score) for _, score, row in found]
         return []
 
     def _matches(self, scored: Iterable[tuple[int, float]], question: str) -> tuple[Match, ...]:

@@ -1,4 +1,4 @@
-"""Which files are a catalogue, what is said of all others, and what a damaged one costs."""
+"""Which files are a catalogue, the errors for all others, and what damage costs."""
 
 import bz2
 import codecs
@@ -122,7 +122,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_catalogue_is_named(tmp_path, name):
+def test_other_files_are_named(tmp_path, name):
     content, message = REFUSED[name]
     with pytest.raises(Tc3Error, match=rf"trn\.json.*{message}") as caught:
         titles(tmp_path, content)

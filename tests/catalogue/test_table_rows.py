@@ -1,4 +1,4 @@
-"""Catalogues in CSV, Excel and Parquet, with columns of any name, and what is said of damaged ones."""
+"""Catalogues in CSV, Excel and Parquet, with columns of any name, and the errors for damaged ones."""
 
 import csv
 import datetime
@@ -248,7 +248,7 @@ def remade(path, **changes):
     return path
 
 
-def test_a_sheet_that_tells_a_wrong_size_is_read_whole(tmp_path):
+def test_a_sheet_with_a_wrong_size_in_it_is_read_whole(tmp_path):
     path = in_excel(tmp_path / "shop.xlsx", [HEADER, *ROWS])
     remade(path, sheet1=(b'<dimension ref="A1:C9"', b'<dimension ref="A1"'))
     assert prepared(path)[1] == KEPT
@@ -289,7 +289,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_wrong_column_is_told_with_those_that_are_there(tmp_path, name):
+def test_a_wrong_column_is_an_error_that_lists_the_columns(tmp_path, name):
     header, columns, message = WRONG[name]
     row = ["Mug"] * len(header)
     sources = [
@@ -306,7 +306,7 @@ def test_a_wrong_column_is_told_with_those_that_are_there(tmp_path, name):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["shop.csv", "shop.parquet", "shop.xlsx", "shop2.csv"]
 
 
-def test_a_wrong_key_of_json_lines_is_told_with_those_that_are_there(tmp_path):
+def test_a_wrong_key_of_json_lines_is_an_error_that_lists_the_keys(tmp_path):
     source = shop(tmp_path, b'\nx\n{"Title": "a", "content": "b"}\n', "trn.json")
     expected = r"no column 'title'\. Did you mean 'Title'\? .*the keys of its first line are 'Title', 'content'\."
     with pytest.raises(Tc3Error, match=rf"has no row with a title .*missing required field `title`.*{expected}"):
@@ -320,7 +320,7 @@ def test_a_wrong_key_of_json_lines_is_told_with_those_that_are_there(tmp_path):
 
 
 @pytest.mark.parametrize("columns", [Columns("a", "a"), Columns(uid="title")])
-def test_three_columns_are_wanted(tmp_path, columns):
+def test_title_content_and_uid_must_be_three_columns(tmp_path, columns):
     with pytest.raises(Tc3Error, match=r"title_column='\w+', content_column='\w+', .*must be three columns"):
         prepared(shop(tmp_path, in_csv(ROWS)), columns=columns)
 
