@@ -11,13 +11,13 @@ from types import ModuleType
 class FakeDrive(ModuleType):
     """`google.colab.drive` over local folders: mounting moves `MyDrive` from `cloud` to the mount point.
 
-    As with the real one, whether Drive is mounted already is judged by a folder `My Drive` (another name of
-    `MyDrive`) at the mount point, so a local folder of that name passes for it.
+    Like the real one it takes Drive for mounted if there is a folder `My Drive` (another name of `MyDrive`) at the
+    mount point, even a local one.
 
     Attributes:
         point: The mount point.
         mounted, stale: Whether Drive is there, and whether its process has died under it.
-        fails: Raised by the next call that gets to the work itself: refused leave, time-outs.
+        fails: Raised by the next call that gets that far: a refusal, a timeout.
         stays_stale: A new mount is dead too.
         empty: What is mounted has no `MyDrive`.
         mounts: `force_remount` of every call of `mount`.
@@ -96,7 +96,7 @@ class FakeUserdata(ModuleType):
 
     Attributes:
         secrets: Value by name; an exception is raised.
-        asked: The names that were asked for: for each the real one may show the user a question.
+        asked: The names that were asked for; the real one may ask the user each time.
     """
 
     class SecretNotFoundError(ColabError):

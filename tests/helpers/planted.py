@@ -1,4 +1,4 @@
-"""Looks for a planted secret in whatever a run left."""
+"""Search what a run left for a planted secret."""
 
 import base64
 import zlib
