@@ -13,13 +13,12 @@ from typing import Any
 
 import msgspec
 
-from tc3lib import models, settings
+from tc3lib import settings
 from tc3lib.catalogue.cleaning import clean_text
 from tc3lib.catalogue.rows import Columns
 from tc3lib.catalogue.source import opened
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error, show_alone
-from tc3lib.evaluation import generation
 from tc3lib.files import write_rows
 from tc3lib.runtime import processes, workspace
 from tc3lib.settings import DataSettings, Settings, setting_names
@@ -78,6 +77,8 @@ def describe(
 
     After an interruption, call it again: finished answers are kept beside `target` until `forget` is called.
     """
+    from tc3lib.evaluation import generation
+
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         kept = target.with_name(f"{target.name}.{start}.partial")
@@ -131,8 +132,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     show_alone()
-    if what := processes.sharding():
-        raise Tc3Error(f"each process answers with the whole model: start it with --multi_gpu, without {what}.")
     if not (options.folder / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
     config = run_record.as_trained(settings.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)
@@ -144,6 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if target.exists():
         raise Tc3Error(f"{target} already exists: move or rename it, and run this again.")
     rows = read_titles(options.file, config.data)
+    from tc3lib import models  # only now: importing unsloth takes half a minute
+
     model, tokenizer = models.load_adapter(work / "lora_model", config.model)
     answered = describe(model, tokenizer, rows, config, target)
     if processes.is_main():

@@ -209,6 +209,7 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                     _check_untrained(trainer.model, config)
                 trainer.args.output_dir = str(saver.local)
                 trainer.args.eval_on_start &= not last
+                trainer.remove_callback(LossLogger)  # of an earlier call
                 trainer.add_callback(saver)
                 trainer.add_callback(progress)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)

@@ -3,7 +3,7 @@ import json
 import openpyxl
 import pytest
 
-from tc3lib import describe
+from tc3lib import describe, models
 from tc3lib.errors import Tc3Error
 
 
@@ -106,9 +106,9 @@ def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
     with pytest.raises(Tc3Error, match=r"no lora_model in .*: run 03_train first"):
         describe.main([str(tmp_path), str(source)])
     (tmp_path / "lora_model").mkdir()
-    for name, value in (("LOCAL_RANK", "0"), ("WORLD_SIZE", "2"), ("UNSLOTH_FSDP2", "1")):
+    for name, value in (("LOCAL_RANK", "0"), ("RANK", "0"), ("WORLD_SIZE", "2"), ("UNSLOTH_FSDP2", "1")):
         monkeypatch.setenv(name, value)
-    with pytest.raises(Tc3Error, match="start it with --multi_gpu, without unsloth's FSDP2"):
+    with pytest.raises(Tc3Error, match=r"unsloth.s FSDP2 \(UNSLOTH_FSDP2=1\) is not supported"):
         describe.main([str(tmp_path), str(source)])
     monkeypatch.delenv("LOCAL_RANK")
     run = {"run": "1", "data": {}, "settings": {"model": {"load_in_4bit": False, "dtype": "float32", "gone": 1}}}
@@ -117,7 +117,7 @@ def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
     monkeypatch.setenv("TC3_HOME", "elsewhere")
     monkeypatch.setattr(describe.settings, "get", lambda name: config.change(max_new_tokens=4))
     loaded = []
-    monkeypatch.setattr(describe.models, "load_adapter", lambda folder, settings: loaded.append(settings) or base)
+    monkeypatch.setattr(models, "load_adapter", lambda folder, settings: loaded.append(settings) or base)
     describe.main([str(tmp_path), str(source), "--set", "title_column=nome"])
     assert [(settings.load_in_4bit, settings.dtype) for settings in loaded] == [(False, "float32")]  # as it was trained
     written = (tmp_path / "new.2.described.jsonl").read_text()
