@@ -12,7 +12,7 @@ export TC3_PRESET := tiny
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run test browser demo fuzz crash check-colab lint notebooks from-colab data clean
+.PHONY: help run test slow attack browser demo check-colab lint notebooks from-colab data clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -27,7 +27,7 @@ run: $(READY)  ## run the four notebooks on the embedded data, on a CPU: results
 	$(BIN)/jupyter nbconvert --log-level WARN --coalesce-streams $(RUN)/0*.ipynb
 	$(BIN)/python -m tc3lib $(RUN)
 
-test: $(READY)  ## run every test
+test: $(READY)  ## run the tests
 	$(BIN)/python -m pytest
 
 browser: $(READY) $(BROWSER)  ## run the tests in headless Chromium, which must be installed
@@ -36,11 +36,11 @@ browser: $(READY) $(BROWSER)  ## run the tests in headless Chromium, which must 
 demo: $(READY) $(BROWSER)  ## ask the models of a finished run on a page: http://127.0.0.1:7860
 	$(BIN)/python -m tc3lib.demo $(RUN)
 
-fuzz: $(READY)  ## attack 01_prepare with 100,000 flipped bytes instead of the few of make test
-	TC3_FUZZ=100000 $(BIN)/python -m pytest tests/whole/test_fuzz.py
+slow: $(READY)  ## run the tests that are long for a reason: kills, flipped bytes, whole runs compared to the bit
+	$(BIN)/python -m pytest -m slow
 
-crash: $(READY)  ## kill training 200 times instead of the 20 of make test, and compare with a run left alone
-	TC3_CRASH=200 $(BIN)/python -m pytest tests/whole/test_crash.py
+attack: $(READY)  ## attack harder: kill training 200 times, flip 100,000 bytes of catalogues
+	TC3_CRASH=200 TC3_FUZZ=100000 $(BIN)/python -m pytest -m slow tests/whole/test_crash.py tests/whole/test_fuzz.py
 
 check-colab: $(READY)  ## ask the package index whether Colab's packages and ours fit, and run the notebooks with them
 	$(BIN)/python tests/runtime/check_colab.py --remake

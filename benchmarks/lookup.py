@@ -18,8 +18,7 @@ from tempfile import TemporaryDirectory
 from catalogue import ROWS, write_catalogue
 
 from tc3lib import settings
-from tc3lib.catalogue import prepare as data
-from tc3lib.catalogue import sampling
+from tc3lib.catalogue import prepare, select
 from tc3lib.catalogue.lookup import Catalogue
 from tc3lib.files import read_rows
 
@@ -46,9 +45,10 @@ def main() -> None:
     with TemporaryDirectory() as name:
         work = Path(name)
         write_catalogue(work / "trn.json", rows)
-        data.prepare(work / "trn.json", work / "trn_output.json")
+        config = settings.llama3_8b()
+        prepare(config, work)
         (work / "trn.json").unlink()
-        sampling.select(work / "trn_output.json", work, settings.llama3_8b().data, train_rows=1920)
+        select(config, work)
         before, start = gib(), time.perf_counter()
         catalogue = Catalogue(work)
         print(f"\nOpened {len(catalogue):,} of {rows:,} rows in {time.perf_counter() - start:.1f} s; ", end="")

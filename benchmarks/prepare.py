@@ -79,20 +79,19 @@ def ours(workers: int, clean: bool):
     """Return a contender: the library's own function."""
 
     def run(source: Path, target: Path) -> None:
-        from tc3lib.catalogue import prepare as data
+        from tc3lib import catalogue, settings
 
-        data.prepare(source, target, clean=clean, workers=workers)
+        config = settings.llama3_8b().change(source=str(source), clean=clean, workers=workers)
+        catalogue.prepare(config, target.parent)
 
     return run
 
 
 def select(source: Path, target: Path) -> None:
     """Draw the default preset's rows from what a contender before has written."""
-    from tc3lib import settings
-    from tc3lib.catalogue import sampling
+    from tc3lib import catalogue, settings
 
-    config = settings.llama3_8b()
-    sampling.select(target, target.parent, config.data, train_rows=settings.rows_needed(config.training))
+    catalogue.select(settings.llama3_8b(), target.parent)
 
 
 RECIPE = {
@@ -225,7 +224,7 @@ def main() -> None:
     print(table(others, size, "the user's loop (above)"), "\n")
     draws = measure(["select"], source, target, arguments.rounds)
     print(table(draws, target.stat().st_size, None), "\n")
-    print(table(measure(WITH_LONG_LINE, long_line, folder / "out" / "long.json", 1), long_line.stat().st_size, None))
+    print(table(measure(WITH_LONG_LINE, long_line, target, 1), long_line.stat().st_size, None))
 
 
 if __name__ == "__main__":

@@ -29,19 +29,16 @@
 # !test -d /content && pip install -q --no-deps -r https://raw.githubusercontent.com/tc3lib/tc3lib/v0.1.0/requirements-colab.txt
 
 # %% [markdown]
-# The library reads, cleans and formats.
+# `runtime` looks at the machine before anything heavy is imported.
 
 # %%
 import os
-from dataclasses import asdict
 
-from tc3lib import files, models, plotting, prompts, settings
-from tc3lib.catalogue import prepare as data
-from tc3lib.catalogue import sampling
-from tc3lib.runtime import workspace as runtime
+from tc3lib import runtime, settings
 
 # %% [markdown]
-# Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
+# Choose the preset, and change any of its settings by name, the same in all four notebooks. `TC3_PRESET=tiny` runs
+# everything on a CPU in minutes.
 
 # %% tags=["parameters"]
 config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
@@ -51,34 +48,31 @@ work = runtime.setup(config, "01_prepare")
 
 # %% [markdown]
 # Read the whole catalogue once. A product needs a title and a content; every line is accounted for. Lines that cannot
-# be read are passed over and listed in `quarantine.jsonl`. pandas shows the counts.
+# be read are skipped and listed in `quarantine.jsonl`.
 
 # %%
 import pandas as pd
 
-source, rules = runtime.catalogue(config, work), config.data
-columns, options = data.columns(rules), {"clean": rules.clean, "max_damaged": rules.max_damaged}
-report = data.prepare(source, work / "trn_output.json", columns=columns, **options)
-print(report.remark)
+from tc3lib import catalogue, files, plotting, prompts
+
+report = catalogue.prepare(config, work)
 pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="lines").to_frame()
 
 # %% [markdown]
 # What cleaning does to some texts (`clean=False` leaves them as they are): HTML is unescaped, white space is tidied, and
-# edition notes that were glued to the end go.
+# edition notes glued to the end are removed.
 
 # %%
-plotting.table(data.before_and_after(source, columns=columns), ["uid", "before", "after"])
+plotting.table(catalogue.before_and_after(config, work), ["uid", "before", "after"])
 
 # %% [markdown]
 # Draw the rows that the planned steps will see. The hash of a description decides whether it may be trained on or is
 # held out, so none is on both sides. Equal rows count once. The questions for the tests before and after training are
-# drawn here too, once: the demo titles, held-out rows, and rows to train on.
+# drawn here too: the demo titles, held-out rows, and rows to train on.
 
 # %%
-needed, demo = settings.rows_needed(config.training), config.generation.demo_titles
-sample = sampling.select(work / "trn_output.json", work, rules, train_rows=needed, demo_titles=demo)
-files.write_json(work / "prepare_report.json", {**asdict(report), "selected": asdict(sample)})
-pd.Series(asdict(sample), name="rows").to_frame()
+selected = catalogue.select(config, work)
+pd.Series(vars(selected), name="rows").to_frame()
 
 # %% [markdown]
 # Some of the rows to train on, which are in random order.
@@ -103,11 +97,11 @@ plotting.plot_lengths(rows)
 # How many tokens they have. What is longer than `max_seq_length` loses its end in training.
 
 # %%
-lengths = prompts.token_lengths(models.load_tokenizer(config.model), rows)
+lengths = prompts.token_lengths(config.model.model_name, rows)
 plotting.plot_tokens(lengths, config.model.max_seq_length)
 
 # %% [markdown]
-# In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.
+# In Colab this waits until Drive has every file, and then unmounts it. Outside Colab it says where the results are.
 
 # %%
 runtime.finish(work)

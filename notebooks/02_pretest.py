@@ -30,18 +30,16 @@
 # !test -d /content && pip install -q --no-deps -r https://raw.githubusercontent.com/tc3lib/tc3lib/v0.1.0/requirements-colab.txt
 
 # %% [markdown]
-# The library loads the model and asks it.
+# `runtime` looks at the machine before anything heavy is imported.
 
 # %%
 import os
 
-from tc3lib import files, models, plotting, settings
-from tc3lib.evaluation import generation, metrics
-from tc3lib.evaluation import questions as evaluation
-from tc3lib.runtime import workspace as runtime
+from tc3lib import runtime, settings
 
 # %% [markdown]
-# Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
+# Choose the preset, and change any of its settings by name, the same in all four notebooks. `TC3_PRESET=tiny` runs
+# everything on a CPU in minutes.
 
 # %% tags=["parameters"]
 config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
@@ -53,33 +51,36 @@ work = runtime.setup(config, "02_pretest")
 # Load the base model in 4 bit, with its own tokenizer.
 
 # %%
+from tc3lib import files, models, plotting
+from tc3lib.evaluation import generation, metrics, questions
+
 model, tokenizer = models.load_base_model(config.model)
 
 # %% [markdown]
 # The demo titles, written as you watch, each with the `uid` of its row in the catalogue.
 
 # %%
-questions = files.read_rows(work / "questions.jsonl")
-answers = generation.stream(model, tokenizer, config.generation.demo_titles, config.generation, questions)
+rows, titles = files.read_rows(work / "questions.jsonl"), config.generation.demo_titles
+answers = generation.stream(model, tokenizer, titles, config.generation, rows)
 
 # %% [markdown]
-# All questions in batches, with the loss of the descriptions that the products really have. Interrupted, it goes on
-# where it was.
+# All questions in batches, with the loss of the descriptions that the products really have. After an interruption, run
+# it again: it continues.
 
 # %%
-rows = evaluation.answer(model, tokenizer, config, work, "pretest")
-plotting.table(rows[:8], ["part", "uid", "title", "reference", "answer"])
+answered = questions.answer(model, tokenizer, config, work, "pretest")
+plotting.table(answered[:8], ["part", "uid", "title", "reference", "answer"])
 
 # %% [markdown]
-# The base model's scores, on titles that it will not be trained on and on some that it will be, as a table of pandas.
+# The base model's scores, on titles that it will not be trained on and on some that it will be.
 
 # %%
 import pandas as pd
 
-pd.DataFrame(evaluation.scores(rows, work)).rename(metrics.labels())
+pd.DataFrame(questions.scores(answered, work)).rename(metrics.labels())
 
 # %% [markdown]
-# In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.
+# In Colab this waits until Drive has every file, and then unmounts it. Outside Colab it says where the results are.
 
 # %%
 runtime.finish(work)

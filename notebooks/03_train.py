@@ -29,15 +29,16 @@
 # !test -d /content && pip install -q --no-deps -r https://raw.githubusercontent.com/tc3lib/tc3lib/v0.1.0/requirements-colab.txt
 
 # %% [markdown]
-# `training` does the work of this notebook; its steps are in `tc3lib/training/run.py`.
+# `runtime` looks at the machine before anything heavy is imported.
 
 # %%
 import os
 
-from tc3lib import runtime, settings, training
+from tc3lib import runtime, settings
 
 # %% [markdown]
-# Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
+# Choose the preset, and change any of its settings by name, the same in all four notebooks. `TC3_PRESET=tiny` runs
+# everything on a CPU in minutes.
 
 # %% tags=["parameters"]
 config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
@@ -46,9 +47,12 @@ config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
 work = runtime.setup(config, "03_train")
 
 # %% [markdown]
-# Read the rows and turn them into tokens, and see for how long the model will be trained.
+# Read the rows, turn them into tokens, and see for how long the model will be trained. The steps of this notebook are in
+# `tc3lib/training/run.py`, in this order.
 
 # %%
+from tc3lib import training
+
 run = training.Run(config, work)
 print(run)
 
@@ -65,8 +69,8 @@ run.show(3)
 vars(config.model) | vars(config.lora) | vars(config.training)
 
 # %% [markdown]
-# Load the base model in 4 bit and put a new adapter on it: only the adapter's weights will change. The first line says
-# how a step's rows pass through the card; `plan="recipe"` takes them as they are set.
+# Load the base model in 4 bit and put a new adapter on it: only the adapter's weights will change. A line says how a
+# step's rows pass through the card; `plan="recipe"` takes the recipe's own micro-batches and checkpointing.
 
 # %%
 trainer = training.build_trainer(run)

@@ -29,20 +29,16 @@
 # !test -d /content && pip install -q --no-deps -r https://raw.githubusercontent.com/tc3lib/tc3lib/v0.1.0/requirements-colab.txt
 
 # %% [markdown]
-# The library loads the adapter, asks and compares.
+# `runtime` looks at the machine before anything heavy is imported.
 
 # %%
 import os
 
-from tc3lib import files, models, plotting, settings
-from tc3lib.catalogue import lookup
-from tc3lib.checkpoints import run_record as checkpoints
-from tc3lib.evaluation import asking, comparison, generation, report
-from tc3lib.evaluation import questions as evaluation
-from tc3lib.runtime import workspace as runtime
+from tc3lib import runtime, settings
 
 # %% [markdown]
-# Pick the preset, and change any of its settings by name. `TC3_PRESET=tiny` runs everything on a CPU in minutes.
+# Choose the preset, and change any of its settings by name, the same in all four notebooks. `TC3_PRESET=tiny` runs
+# everything on a CPU in minutes.
 
 # %% tags=["parameters"]
 config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
@@ -51,34 +47,40 @@ config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
 work = runtime.setup(config, "04_posttest")
 
 # %% [markdown]
-# Load the base model with the adapter on top, if it was trained on the rows that lie here.
+# Load the base model with the adapter on top, if it was trained on the rows of this folder.
 
 # %%
-checkpoints.check_adapter(work)
+from tc3lib import files, models, plotting
+from tc3lib.checkpoints import run_record
+
+run_record.check_adapter(work)
 model, tokenizer = models.load_adapter(work / "lora_model", config.model)
 
 # %% [markdown]
 # The demo titles, first with the adapter switched off: this is the base model again.
 
 # %%
-questions, titles = files.read_rows(work / "questions.jsonl"), config.generation.demo_titles
-base = generation.stream(model, tokenizer, titles, config.generation, questions, adapter=False)
+from tc3lib.evaluation import asking, comparison, generation, questions, report
+
+rows, titles = files.read_rows(work / "questions.jsonl"), config.generation.demo_titles
+base = generation.stream(model, tokenizer, titles, config.generation, rows, adapter=False)
 
 # %% [markdown]
 # The same with the adapter on.
 
 # %%
-tuned = generation.stream(model, tokenizer, titles, config.generation, questions)
+tuned = generation.stream(model, tokenizer, titles, config.generation, rows)
 
 # %% [markdown]
 # All questions again, the same as in the pretest.
 
 # %%
-rows = evaluation.answer(model, tokenizer, config, work, "posttest")
+answered = questions.answer(model, tokenizer, config, work, "posttest")
+plotting.table(answered[:8], ["part", "uid", "title", "reference", "answer"])
 
 # %% [markdown]
-# Has it learned, and what: the manner, or these products? Every difference has its 95 % interval; where it holds 0, no
-# difference is shown.
+# Has it learned, and what: the manner, or these products? Every difference has its 95 % interval; where that contains 0,
+# no difference is shown.
 
 # %%
 found = comparison.compare(work, config)
@@ -87,23 +89,24 @@ print(found["verdict"]["sentence"], found["verdict"]["learned"], sep="\n")
 plotting.plot_comparison(found)
 
 # %% [markdown]
-# Some held-out answers side by side: the best, the worst, and others that changed most. `report.html` in the work folder has
-# all of this on one page to pass on.
+# Some held-out answers side by side: the best, the worst, and others that changed most. `report.html` in the work folder
+# has all of this on one page to pass on.
 
 # %%
-answers = [*found["answers"]["best"], *found["answers"]["worst"], *found["answers"]["most_changed"]]
-plotting.table(answers, ["chosen", "uid", "title", "reference", "before", "after"])
+chosen = [*found["answers"]["best"], *found["answers"]["worst"], *found["answers"]["most_changed"]]
+plotting.table(chosen, ["chosen", "uid", "title", "reference", "before", "after"])
 
 # %% [markdown]
 # Ask for yourself: a title, or a question that contains one. The source is the row of the catalogue that it is about,
 # and whether the model was trained on it.
 
 # %%
-catalogue = lookup.Catalogue(work)
-asking.show(asking.ask(model, tokenizer, "Nice for Mice", config.generation, catalogue))
+from tc3lib.catalogue.lookup import Catalogue
+
+asking.show(asking.ask(model, tokenizer, "Nice for Mice", config.generation, Catalogue(work)))
 
 # %% [markdown]
-# In Colab this waits until Drive has every file, and then takes Drive away. Elsewhere it says where the results are.
+# In Colab this waits until Drive has every file, and then unmounts it. Outside Colab it says where the results are.
 
 # %%
 runtime.finish(work)

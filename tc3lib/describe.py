@@ -1,12 +1,13 @@
 """`python -m tc3lib.describe WORK FILE`: let the tuned model of a work folder describe every title of a catalogue.
 
-Started by `accelerate launch -m tc3lib.describe WORK FILE` its processes share the titles, each on a card of its own.
+Started by `accelerate launch -m tc3lib.describe WORK FILE`, several processes share the titles, each on its own GPU.
 """
 
 import argparse
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,67 +15,59 @@ import msgspec
 
 from tc3lib import models, settings
 from tc3lib.catalogue.cleaning import clean_text
-from tc3lib.catalogue.json_rows import Columns
-from tc3lib.catalogue.prepare import columns
+from tc3lib.catalogue.rows import Columns
 from tc3lib.catalogue.source import opened
-from tc3lib.checkpoints import run_record as checkpoints
+from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.evaluation import generation
 from tc3lib.files import write_rows
-from tc3lib.runtime import processes
-from tc3lib.runtime import workspace as runtime
+from tc3lib.runtime import processes, workspace
 from tc3lib.settings import DataSettings, Settings, setting_names
 
 CHUNK = 10_000
-"""Titles that are tokenised together; the answers to each so many have a file of their own until all are there."""
+"""Titles that are tokenised together; their answers are kept in one file until all titles are described."""
 
 
 def read_titles(path: Path, config: DataSettings) -> list[dict[str, Any]]:
-    """Return `uid` and `title` of every product of a catalogue that has a title, tidied as for training.
+    """Return `uid` and `title` of every product of a catalogue that has a title, cleaned as for training.
 
     Args:
-        path: The catalogue, in any form that notebook 01 reads. It needs no contents.
-        config: The columns' names, and `clean`.
+        path: The catalogue, in any format that notebook 01 reads. It needs no contents.
+        config: The columns' names, `clean` and `max_damaged`.
 
     Raises:
-        Tc3Error: It cannot be read, or more of its lines than `max_damaged` allows, or it has no title.
+        Tc3Error: It cannot be read, or more of its lines are damaged than `max_damaged` allows, or it has no title.
     """
-    named = columns(config)
-    try:
-        return _read_titles(path, named, config)
-    except Tc3Error:  # it may be a table without contents; where there are some they tell its sheet and its delimiter
-        return _read_titles(path, named._replace(content=None), config)
+    columns = Columns.of(config)
+    with opened(path, columns) as source:
+        table = source.kind in ("CSV", "Excel", "Parquet")
+    if table:  # where there are contents, they tell the sheet and the delimiter
+        with suppress(Tc3Error):
+            return _read_titles(path, columns, config)
+    return _read_titles(path, columns._replace(content=None), config)
 
 
-def _read_titles(path: Path, named: Columns, config: DataSettings) -> list[dict[str, Any]]:
+def _read_titles(path: Path, columns: Columns, config: DataSettings) -> list[dict[str, Any]]:
     tidy = clean_text if config.clean else str.strip
     found, read, damaged, first = [], 0, 0, []
-    with opened(path, named) as source:
-        fields = [("title", str | None, None), ("uid", str | int | float | bool | None, None)]
-        product = msgspec.defstruct("Titled", fields, rename={"title": named.title, "uid": named.uid})
-        decode = msgspec.json.Decoder(product).decode
-        for block in source.blocks():
-            for line, (number, _) in zip(block.lines, block.positions(read + 1), strict=True):
-                try:
-                    row = product() if line and not line.strip() else decode(line)  # b"" is what cannot be read
-                except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-                    damaged += 1
-                    first += [f"line {number}: {block.reason or error}"] if damaged <= 3 else []
-                    continue
-                title = tidy(row.title or "")
-                found += [{"uid": row.uid, "title": title}] if title else []
-            read += len(block.lines)
-    told = "; ".join(first) + ("; ..." if damaged > 3 else "")
+    with opened(path, columns) as source:
+        for rows in source.rows():
+            titles = [(product.uid, tidy(product.title or "")) for product in rows.products]
+            found += [{"uid": uid, "title": title} for uid, title in titles if title]
+            first += [f"line {line}: {reason}" for line, _, reason in rows.damaged[: 3 - len(first)]]
+            damaged += len(rows.damaged)
+            read += rows.read
+    examples = "; ".join(first) + ("; ..." if damaged > 3 else "")
     if damaged > config.max_damaged * read:
         raise Tc3Error(
-            f"{damaged:,} of {read:,} lines of {path} cannot be read, more than max_damaged="
-            f"{config.max_damaged:g} allows ({told}). Mend them, or --set max_damaged=1 to leave them out."
+            f"{damaged:,} of {read:,} lines of {path} are damaged, more than max_damaged={config.max_damaged:g} "
+            f"allows ({examples}). Fix them, or --set max_damaged=1 to skip them."
         )
     if not found:
-        raise Tc3Error(f"no title in {path}: expected {named.title!r}, or another name, --set title_column=NAME.")
+        raise Tc3Error(f"no title in {path}: expected {columns.title!r}, or another name, --set title_column=NAME.")
     print(f"{len(found):,} titles in {path}; {read - len(found) - damaged:,} lines have none")
     if damaged:
-        print(f"{damaged:,} damaged lines are left out: {told}")
+        print(f"{damaged:,} damaged lines are skipped: {examples}")
     return found
 
 
@@ -83,7 +76,7 @@ def describe(
 ) -> Iterator[dict[str, Any]]:
     """Yield `uid`, `title`, `answer` and `eos` (ended by the model itself) of each row, in order.
 
-    Interrupted, it goes on when it is called again: finished answers lie beside `target` until `forget` is called.
+    After an interruption, call it again: finished answers are kept beside `target` until `forget` is called.
     """
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
@@ -96,23 +89,23 @@ def describe(
 
 
 def forget(target: Path) -> None:
-    """Remove what `describe` kept for an interruption."""
+    """Remove the answers that `describe` kept for another call."""
     for path in target.parent.glob(f"{glob.escape(target.name)}.*.partial"):
         path.unlink(missing_ok=True)
 
 
 def change(config: Settings, settings: Sequence[str]) -> Settings:
-    """Return a copy with settings changed that are given as `name=value`: text as it stands, all else as in JSON.
+    """Return a copy with settings changed by `name=value`; numbers, true, false and null are written as in JSON.
 
     Raises:
-        Tc3Error: One is not of this form, is not used here, or as `Settings.change`.
+        Tc3Error: One is not of this form, or is not used here; or as for `Settings.change`.
     """
     for setting in settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise Tc3Error(f"--set {setting}: expected name=value, such as max_new_tokens=200.")
         if name == "model_name" or setting_names().get(name) in ("lora", "training", "saving", "planning"):
-            raise Tc3Error(f"--set {name}: the adapter is trained already. Only reading and answering can be changed.")
+            raise Tc3Error(f"--set {name}: the adapter is already trained. Only reading and answering can be changed.")
         try:
             config = config.change(**{name: value})
         except Tc3Error as error:
@@ -127,7 +120,7 @@ def change(config: Settings, settings: Sequence[str]) -> Settings:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Describe the titles of a file: once all are done, `<file>.described.jsonl` in the work folder has the answers.
 
-    The model is loaded as the run in the folder had it; all other settings are the preset's (TC3_PRESET), or --set.
+    The model is loaded with the settings of the run in the folder; all others are the preset's (TC3_PRESET), or --set.
     """
     parser = argparse.ArgumentParser(prog="python -m tc3lib.describe", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="the work folder with lora_model/")
@@ -142,14 +135,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise Tc3Error(f"each process answers with the whole model: start it with --multi_gpu, without {what}.")
     if not (options.folder / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
-    config = checkpoints.as_trained(settings.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)
+    config = run_record.as_trained(settings.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)
     config = change(config, options.settings)
     os.environ["TC3_HOME"] = str(options.folder)
-    work = runtime.setup(config)
+    work = workspace.setup(config)
     name = Path(options.file.name.removesuffix(".gz").removesuffix(".zip")).stem
     target = work / f"{name}.described.jsonl"
     if target.exists():
-        raise Tc3Error(f"{target} is there already: move or rename it, and call this again.")
+        raise Tc3Error(f"{target} already exists: move or rename it, and run this again.")
     rows = read_titles(options.file, config.data)
     model, tokenizer = models.load_adapter(work / "lora_model", config.model)
     answered = describe(model, tokenizer, rows, config, target)

@@ -122,6 +122,8 @@ class DataSettings:
     """Unescape HTML, tidy white space, drop glued edition notes. False: only strip both ends."""
     max_damaged: Share = 0.01
     """Largest share of damaged lines that is put up with; they are passed over and listed in `quarantine.jsonl`."""
+    workers: Count | None = None
+    """Processes that read a plain JSON Lines catalogue. None: one per core, 4 at most, from 64 MiB on, else one."""
     train_rows: Count | None = None
     """None: as many as the planned steps use."""
     eval_rows: Count = 128

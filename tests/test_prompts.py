@@ -95,7 +95,18 @@ def test_a_preview_is_what_the_model_meets():
     assert second.endswith("### Input:\nPan\n\n### Response:\nThe 'Pan' is A pan.")
 
 
-def test_token_lengths_are_those_of_training_uncut(tokenizer, rows):
-    lengths = prompts.token_lengths(tokenizer, rows)
+def test_token_lengths_are_those_of_training_uncut(config, tokenizer, rows):
+    lengths = prompts.token_lengths(config.model.model_name, rows)
     assert lengths == [len(prompts.encode(tokenizer, row)["input_ids"]) for row in rows]
-    assert prompts.token_lengths(None, rows) == []
+
+
+def test_the_tokenizer_alone_is_the_one_loaded_with_the_model(config, tokenizer, rows):
+    alone = prompts.load_tokenizer(config.model.model_name)
+    assert [prompts.encode(alone, row) for row in rows] == [prompts.encode(tokenizer, row) for row in rows]
+
+
+def test_a_tokenizer_that_is_missing_is_named_and_costs_01_only_the_counts(rows, capsys):
+    with pytest.raises(Tc3Error, match=r"cannot load the tokenizer of 'nobody/no-such-model' \(model_name\)"):
+        prompts.load_tokenizer("nobody/no-such-model")
+    assert prompts.token_lengths("nobody/no-such-model", rows) == []
+    assert capsys.readouterr().out.startswith("tokens are not counted: cannot load the tokenizer")

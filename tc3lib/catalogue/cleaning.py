@@ -1,4 +1,4 @@
-"""Tidy the text of a product. Nothing is lost but what the docstring of `clean_text` names."""
+"""Clean the text of a product. Nothing is lost except what `clean_text` names."""
 
 import html
 import re
@@ -10,25 +10,24 @@ _EDITION_NOTE = re.compile(rf" ?-- ?{_NOTE} (?:the|an?)(?:(?!--).){{0,100}}?(?:e
 _LONG_REFERENCE = re.compile(r"&#[0-9]{1000,};?")
 _NO_LATIN = re.compile(r"[\u0300-\U0010ffff]{1000}")
 _NOTE_LENGTH = 200
-"""Characters, more than the pattern can match: only the end of a text is searched."""
+"""Characters at the end of a text that are searched: more than the pattern can match."""
 
 
 def clean_text(text: str) -> str:
-    """Return the text with HTML unescaped once, in NFC, runs of white space as one space, no glued edition note.
+    """Unescape HTML once, normalise to NFC, collapse white space (as `str.split` knows it), drop a glued edition note.
 
-    References to C1 controls (`&#x92;`) become what browsers show for them; nothing else is added or removed. White
-    space is what `str.split` takes for it, NBSP included; it goes from both ends. A text with over 1,000 combining
-    marks in a row is not brought into NFC: putting them in order could take hours.
+    References to C1 controls (`&#x92;`) become what browsers show for them; nothing else is added or removed. A text
+    with over 1,000 combining marks in a row is not normalised: sorting them could take hours.
     """
     if "&" in text:
         try:
             text = html.unescape(text)
-        except ValueError:  # Python builds no number of so many digits; no character has one
+        except ValueError:  # more digits than Python reads as a number; no character has so many
             text = html.unescape(_LONG_REFERENCE.sub("\ufffd", text))
     if not text.isascii() and not _piled_marks(text):
         text = unicodedata.normalize("NFC", text)
-    if not text.isprintable():  # true of all white space but the plain space, and of little else
-        text = text.replace("\n", " ").replace("\u00a0", " ")  # the usual ones, in a fraction of the time of `split`
+    if not text.isprintable():  # there is white space other than plain spaces, or something rare
+        text = text.replace("\n", " ").replace("\u00a0", " ")  # the common ones, much faster than `split`
         if not text.isprintable():
             text = " ".join(text.split())
     if "  " in text:
@@ -41,7 +40,7 @@ def clean_text(text: str) -> str:
 
 
 def _piled_marks(text: str) -> bool:
-    """Tell whether the text has so many combining marks in a row that NFC, quadratic in them, would not end."""
+    """Tell whether the text has over 1,000 combining marks in a row: NFC takes quadratic time for them."""
     if len(text) <= 1000 or not _NO_LATIN.search(text):
         return False
     row = 0

@@ -1,47 +1,49 @@
-"""Catalogues in CSV.
+"""Read catalogues in CSV and TSV, with Python's `csv`.
 
-They are read with Python's own `csv`: pandas 3.1 pads a row that is too short in silence, passes over one that is too
-long, and after a line break in a cell tells the wrong line of it.
+Not with pandas: version 3.1 pads a row that is too short without a word, skips one that is too long, and reports the
+wrong line after a line break in a cell.
 """
 
 import csv
 import io
 import re
-from collections import deque
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from tc3lib.catalogue import json_rows as blocks
-from tc3lib.catalogue.json_rows import LINE_BYTES, TOO_LONG, Block, Columns
-from tc3lib.catalogue.table_rows import Row, Table, missing, not_utf8, packed, pick, places
+from tc3lib.catalogue.json_rows import blocks, numbered
+from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns, Rows
+from tc3lib.catalogue.table_rows import Row, batches, missing, not_utf8, pick, places
 from tc3lib.errors import Tc3Error
+
+if TYPE_CHECKING:
+    from tc3lib.catalogue.source import Source
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP = re.compile(r'"?sep=(.)"?\r?\n')
-"""The line with which Excel is told the delimiter."""
-_TRIES = 10
-"""Rows found damaged only lines after their first, in lines once found so, until each line has to be whole by itself:
-where the quotes of all lines are wrong, reading on to the longest allowed row from each would take hours."""
-_CSV_ERRORS = {
+"""A first line that tells Excel the delimiter."""
+_REASONS = {
     "expected after": 'a quote (") in a quoted cell must be doubled ("")',
     "unexpected end": 'the quote (") that a cell begins with is not closed',
     "new-line character": "a carriage return without a line feed after it",
+    "field larger": TOO_LONG,
 }
 
 
-def csv_rows(source: Table) -> Iterator[Block]:
+def csv_rows(source: "Source") -> Iterator[Rows]:
     """Yield the rows of a CSV file after its header; quoted cells may hold line breaks.
 
-    A row that cannot be read costs its first line; reading goes on at the next. So that the rest of such a row is not
-    taken for rows, none that is short, which may lack only empty cells, counts until a whole one has come.
+    A line that `csv` refuses costs itself alone.
+
+    Raises:
+        Tc3Error: `csv` refuses a row of several lines, so that it is unclear where a quote should have been closed.
     """
-    return packed(_csv_rows(source), source.columns)
+    return batches(_csv_rows(source))
 
 
 def csv_delimiter(head: bytes, columns: Columns) -> tuple[str, bool]:
     """Return the delimiter of a CSV file, and whether its header names the columns for title and content.
 
-    The header tells, not the prose below it: a delimiter is right if it splits the header into these names; if none
-    does, it is the one that makes most cells.
+    A delimiter is right if it splits the header into these names. If none does, it is the one that gives most cells.
     """
     text = head.decode(errors="surrogateescape")
     named = _SEP.match(text)
@@ -55,88 +57,56 @@ def csv_delimiter(head: bytes, columns: Columns) -> tuple[str, bool]:
 
 
 def _header(text: str, delimiter: str) -> list[str]:
-    """Return the cells of the first line that is not blank, with nothing around them."""
+    """Return the stripped cells of the first line that is not blank."""
     try:
         for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
             if any(map(str.strip, cells)):
                 return [cell.strip() for cell in cells]
     except csv.Error:
-        pass  # with another delimiter it may be read; if with none, `_csv_rows` says why
+        pass  # another delimiter may do; if none does, `_csv_rows` says why
     return []
 
 
-class _Lines:
-    """Lines of a CSV file, for `csv.reader`, which come again from the second one on if a row of them is damaged."""
+def _csv_rows(source: "Source") -> Iterator[Row]:
+    csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
+    unread, row = _lines(source), []
 
-    def __init__(self, source: Table):
-        self._blocks = blocks.lines(source, source.start, None)
-        self._waiting: deque[tuple[int, int, bytes, str]] = deque()
-        self._taken: list[tuple[int, int, bytes, str]] = []
-        self._size = self._number = 0
-        self.single = 0
-        """Number of the last line that has to be a row by itself."""
-
-    def __iter__(self) -> "_Lines":
-        return self
-
-    def __next__(self) -> str:
-        if not self._waiting:
-            block = next(self._blocks)
-            for (_, offset), line in zip(block.positions(0), block.lines, strict=True):
-                self._number += 1
-                self._waiting.append((self._number, offset, line, block.reason))
-        self._taken.append(self._waiting.popleft())
-        _, _, line, reason = self._taken[-1]
-        self._size += len(line)
-        if reason or self._size > LINE_BYTES:
-            raise csv.Error(reason or TOO_LONG)
-        if len(self._taken) > 1 and self._taken[0][0] <= self.single:
-            raise csv.Error("unexpected end of data")
+    def next_line() -> str:
+        number, offset, line = next(unread)
+        row.append((number, offset))
+        if not line:
+            raise csv.Error(TOO_LONG)
         return line.decode(errors="surrogateescape")
 
-    def begin(self) -> None:
-        """Begin a row."""
-        self._taken.clear()
-        self._size = 0
-
-    def first(self) -> tuple[int, int]:
-        """Return line number and byte offset of the row."""
-        return self._taken[0][:2]
-
-    def again(self) -> int:
-        """Let the row's lines but for the first come again; return how many these are."""
-        self._waiting.extendleft(reversed(self._taken[1:]))
-        return len(self._taken) - 1
-
-
-def _csv_rows(source: Table) -> Iterator[Row]:
-    csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
-    lines, width, trusted = _Lines(source), 0, True
-    doubtful = tries = 0  # the last line that a damaged row has reached, and how many such rows there were on the way
-    at: list[int | None] = []
-    reader = csv.reader(lines, delimiter=source.delimiter, strict=True)
+    reader = csv.reader(iter(next_line, None), delimiter=source.delimiter, strict=True)
+    at: list[int | None] = []  # positions of title, content and uid
+    width = 0
+    after_damage = False
     while True:
-        lines.begin()
+        row.clear()
         try:
             cells = next(reader)
         except StopIteration:
             break
         except csv.Error as error:
-            reason = next((told for mark, told in _CSV_ERRORS.items() if mark in str(error)), str(error))
+            number, offset = row[0]
+            reason = next((text for mark, text in _REASONS.items() if mark in str(error)), str(error))
             if not at:
-                raise Tc3Error(f"{source.path}, line {lines.first()[0]}: the header is damaged: {reason}.") from None
-            number, offset = lines.first()
-            tries, trusted = 0 if number > doubtful else tries, False
-            if (more := lines.again()) and number > lines.single:
-                doubtful, tries = max(doubtful, number + more), tries + 1
-                lines.single = doubtful if tries >= _TRIES else lines.single
+                raise Tc3Error(f"{source.path}, line {number}: the header is damaged: {reason}.") from None
+            if len(row) > 1:
+                raise Tc3Error(
+                    f"{source.path}, line {number}: the row that begins here cannot be read (read on to line "
+                    f"{row[-1][0]}): {reason}. Correct its quotes."
+                ) from None
             yield Row(number, offset, (), reason)
-            reader = csv.reader(lines, delimiter=source.delimiter, strict=True)
+            after_damage = True
             continue
-        number, offset = lines.first()
+        number, offset = row[0]
         if at:
-            reason, trusted = "", trusted or (len(cells) >= width and number > doubtful)
-            if any(cells[width:]) or (0 < len(cells) < width and not trusted):
+            # A row may lack empty cells at its end. After a damaged one it may be the rest of that, until one is whole.
+            after_damage = after_damage and len(cells) < width
+            reason = ""
+            if any(cells[width:]) or (0 < len(cells) < width and after_damage):
                 reason = f"{len(cells)} cells, but the header has {width}: quote a cell that holds {source.delimiter!r}"
             yield Row(number, offset, pick(cells, at) if cells else (), reason)
         elif any(map(str.strip, cells)) and not (number == 1 and cells[0].startswith("sep=")):
@@ -145,6 +115,14 @@ def _csv_rows(source: Table) -> Iterator[Row]:
                 broken.decode()
             except UnicodeDecodeError as error:
                 raise Tc3Error(f"{source.path}, line {number}: {not_utf8(broken[error.start])}.") from None
-            at, width = places(source, cells), len(cells)
+            at, width = places(source.path, source.columns, cells), len(cells)
     if not at:
         raise Tc3Error(missing(source.path, source.columns, []))
+
+
+def _lines(source: "Source") -> Iterator[tuple[int, int, bytes]]:
+    """Yield number, byte offset and text of each line, b"" for one that is too long."""
+    number = 1
+    for offset, block in blocks(source.file, source.start, None):
+        yield from numbered(block, number, offset)
+        number += len(block)

@@ -1,4 +1,4 @@
-"""Find the row of the prepared file that a question is about: its source."""
+"""Look up the product that a question is about in the prepared rows: the source of an answer."""
 
 import string
 from array import array
@@ -22,14 +22,14 @@ HELD_OUT = "held out"
 ABSENT = "not in the catalogue"
 
 CLOSE = 75
-"""Least likeness of a close title, as `rapidfuzz.fuzz.ratio` has it. `benchmarks/lookup.py` tells how many misspelt
-titles are found with it among 1.39 million, and how many that are none."""
+"""Minimum `rapidfuzz.fuzz.ratio` of a close title. `benchmarks/lookup.py` counts how many misspelt titles are found
+with it among 1.39 million, and how many other texts."""
 PART = 50
 """The same for a title that contains the whole question."""
 NAMED = 0.5
-"""Least share of the question's letters, but for `FRAME`, that the title in it has."""
+"""Minimum share of the question's letters, without words of `FRAME`, that a title in it must have."""
 LONGEST = 60
-"""Words in a title that is looked for in a question."""
+"""Words of a title that is looked for in a question."""
 # What questions begin and end with, in English and Portuguese: no title is found by these words alone.
 FRAME = frozenset(
     """
@@ -47,26 +47,27 @@ class Match:
     """A row of the catalogue."""
 
     uid: str
+    """Empty if the catalogue has none."""
     title: str
     description: str
     mark: str
     """`TRAINED` if its title and description are among the rows trained on, else `HELD_OUT`."""
     score: float
-    """How alike question and title are, 0 to 100; 100 also for a title that is all that the question is about."""
+    """Similarity of question and title, 0 to 100; 100 too if all other words of the question are in `FRAME`."""
     exact: bool
-    """Whether the question is the title, but for case, white space and HTML entities."""
+    """Whether the question is the title, apart from case, white space and HTML entities."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """What `Catalogue.find` found, the best first."""
+    """Result of `Catalogue.find`, the best match first."""
 
     how: Literal["exact", "named", "part", "close", "none"]
-    """exact: the question is the title. named: it contains the title. part: the title contains it. close: no title is
-    in the other, these are spelt alike. none: no title is."""
+    """exact: the question is the title. named: it contains the title. part: the title contains it. close: neither, but
+    they are spelt alike. none: no title fits."""
     matches: tuple[Match, ...]
     total: int
-    """Rows with this title (exact, named); else as many as there are matches."""
+    """Rows with this title (exact, named), or the number of matches."""
 
     @property
     def mark(self) -> str:
@@ -85,14 +86,14 @@ class _Record(_Title):
 class Catalogue:
     """The prepared rows by title.
 
-    In memory are the titles, in lower case and without punctuation, and where their lines begin, not the descriptions:
-    about 170 bytes a row (`benchmarks/lookup.py`). Any number of threads may ask at once.
+    Titles are held in memory, in lower case and without punctuation, with the offsets of their lines: about 170 bytes a
+    row (`benchmarks/lookup.py`). Descriptions stay on the disk. Threads may share a catalogue.
 
     Args:
         work: The work folder with `trn_output.json`, `trn_output.uid.jsonl` and `train.jsonl`.
 
     Raises:
-        Tc3Error: One of the three is missing, damaged, or does not belong to the others.
+        Tc3Error: One of the three is missing or damaged, or they are of different runs.
     """
 
     def __init__(self, work: Path | str) -> None:
@@ -125,15 +126,14 @@ class Catalogue:
         self._hashes = values[self._order]
 
     def __len__(self) -> int:
-        """Return the number of rows."""
         return len(self._keys)
 
     def find(self, question: str, limit: int = 3) -> Found:
-        """Return the rows that the question is about, `limit` at most, those trained on first.
+        """Return the rows that the question is about, at most `limit`, those trained on first.
 
-        Titles are compared without case, runs of white space, HTML entities (as `clean_text` resolves them) and, if
-        that finds none, the punctuation around words. Titles that contain the question come before those spelt like
-        it, and the longest title that the question contains before both, unless its score is lower.
+        Case, white space and HTML entities make no difference; nor does punctuation around words, if there is no exact
+        match. The longest title in the question is preferred unless another's score is higher; then titles that
+        contain the question, then those spelt alike.
 
         Raises:
             Tc3Error: A file cannot be read, or has changed since the catalogue was opened.
@@ -157,7 +157,7 @@ class Catalogue:
         return Found("part" if part else "close" if close else "none", self._matches(found, question), len(found))
 
     def _with_key(self, key: str) -> list[int]:
-        """Return the rows with this very key, in the file's order."""
+        """Return the rows with this key, in the file's order."""
         import numpy
 
         value = numpy.uint64(_hash(key))
@@ -165,7 +165,7 @@ class Catalogue:
         return [int(row) for row in self._order[first:last] if self._keys[row] == key]
 
     def _named(self, key: str) -> list[tuple[int, float]]:
-        """Return the rows of the longest title among the question's words, if it is most of what is asked."""
+        """Return the rows of the longest title among the question's words, if it makes up most of the question."""
         words = key.split()
         upto = list(accumulate((0 if word in FRAME else len(word) for word in words), initial=0))
         spans = [
@@ -180,7 +180,7 @@ class Catalogue:
         return []
 
     def _containing(self, key: str, limit: int) -> list[tuple[int, float]]:
-        """Return the rows whose title contains the question as whole words, and how alike they are."""
+        """Return the rows whose title contains the question as whole words, with their scores."""
         from rapidfuzz import fuzz
 
         bare = _bare(key)
@@ -189,18 +189,17 @@ class Catalogue:
         return nlargest(limit, (pair for pair in scores if pair[1]), key=lambda pair: pair[1])
 
     def _alike(self, key: str, limit: int) -> list[tuple[int, float]]:
-        """Return the rows whose titles are spelt most like the question, with or without what frames it."""
+        """Return the rows whose titles are spelt most like the question, with or without the words of `FRAME`."""
         from rapidfuzz import fuzz, process
 
         bare = _bare(key)
-        # The second compares the words in the alphabet's order, and takes five times as long.
-        for scorer, texts in ((fuzz.ratio, {key, bare}), (fuzz.token_sort_ratio, {bare} if " " in bare else ())):
-            best: dict[int, float] = {}
-            for asked in texts:
-                for _, score, row in process.extract(asked, self._keys, scorer=scorer, limit=limit, score_cutoff=CLOSE):
-                    best[row] = max(score, best.get(row, 0))
-            if best:
-                return nlargest(limit, best.items(), key=lambda pair: pair[1])
+        tries = [(fuzz.ratio, key), (fuzz.ratio, bare)]
+        if " " in bare:
+            tries.append((fuzz.token_sort_ratio, bare))  # ignores the order of words; five times as slow
+        for scorer, asked in tries:
+            found = process.extract(asked, self._keys, scorer=scorer, limit=limit, score_cutoff=CLOSE)
+            if found:
+                return [(row, score) for _, score, row in found]
         return []
 
     def _matches(self, scored: Iterable[tuple[int, float]], question: str) -> tuple[Match, ...]:
@@ -212,13 +211,17 @@ class Catalogue:
                     file.seek(self._starts[row])
                     record = msgspec.json.decode(file.readline(), type=_Record)
                     uid_file.seek(self._uid_starts[row])
-                    uid = msgspec.json.decode(uid_file.readline(), type=str)
+                    uid = msgspec.json.decode(uid_file.readline())
                     title, response = record.input_text, record.response
                     if _key(title) != self._keys[row]:
                         raise ValueError(title)
                     mark = TRAINED if _digest(record) in self._trained else HELD_OUT
                     text = description({"input_text": title, "response": response})
-                    matches.append(Match(uid, title, text, mark, round(score, 1), _same(title, question)))
+                    matches.append(
+                        Match(
+                            "" if uid is None else str(uid), title, text, mark, round(score, 1), _same(title, question)
+                        )
+                    )
         except (ValueError, msgspec.DecodeError):
             message = f"{self._rows}, or its uids, has changed since it was opened: open the catalogue again."
             raise Tc3Error(message) from None
@@ -237,20 +240,16 @@ def _readable() -> Iterator[None]:
 
 
 def _read(path: Path, kind: type[_Title]) -> Iterator[tuple[Any, int]]:
-    """Yield each line of a file, decoded, with its length in bytes. Shows a progress bar where it takes seconds."""
+    """Yield each line of a file, decoded, with its length in bytes; show a progress bar if it takes seconds."""
     from tqdm.auto import tqdm
 
     decode = msgspec.json.Decoder(kind).decode
-    bar = tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True, delay=2)
-    with bar, _readable(), open(path, "rb", buffering=1 << 20) as file:
-        for number, line in enumerate(file, 1):
+    with _readable(), open(path, "rb", buffering=1 << 20) as file:
+        for number, line in enumerate(tqdm(file, desc=path.name, unit=" rows", unit_scale=True, delay=2), 1):
             try:
-                record = decode(line)
+                yield decode(line), len(line)
             except (ValueError, msgspec.DecodeError) as error:
                 raise Tc3Error(f"{path}, line {number}: {error}. Run 01_prepare again from the top.") from None
-            yield record, len(line)
-            if not number % 10_000:
-                bar.update(file.tell() - bar.n)
 
 
 def _tidy(text: str) -> str:
@@ -268,7 +267,7 @@ def _key(text: str) -> str:
 
 
 def _bare(key: str) -> str:
-    """Return a question without the words that frame it, unless there are no others."""
+    """Return a question without the words of `FRAME` at both ends, unless there are no others."""
     words = key.split()
     meant = [place for place, word in enumerate(words) if word not in FRAME]
     return " ".join(words[meant[0] : meant[-1] + 1]) if meant else key

@@ -1,28 +1,42 @@
 """From a catalogue of products to fine-tuning records: every line is read once and accounted for."""
 
+import multiprocessing
 import os
+import signal
+import threading
 import time
-from collections.abc import Iterator
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
+from multiprocessing.synchronize import Condition
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
 from tc3lib.catalogue.cleaning import clean_text
-from tc3lib.catalogue.json_rows import COLUMNS, Columns
-from tc3lib.catalogue.records import Converted, decode_each
-from tc3lib.catalogue.source import Source, opened
+from tc3lib.catalogue.json_rows import first_keys
+from tc3lib.catalogue.rows import Columns, Damaged, Rows
+from tc3lib.catalogue.source import Source, find, opened
 from tc3lib.catalogue.table_rows import missing
-from tc3lib.catalogue.workers import convert_here, convert_in_workers
 from tc3lib.errors import Tc3Error
-from tc3lib.files import alone, blaming, replacing_all
-from tc3lib.settings import DataSettings
+from tc3lib.files import alone, blaming, replacing_all, write_json
+from tc3lib.prompts import INSTRUCTION, RESPONSE
+from tc3lib.settings import Settings
 
 PARALLEL_FROM_BYTES = 64 << 20
+RANGE_BYTES = 4 << 20
+"""What a worker process converts before it waits for its turn to write."""
+MANY_DAMAGED = 10_000
+"""Damaged lines for which a worker waits for its turn before its range is done, so that memory stays bounded."""
 FULL_LINES, FULL_USABLE = 2_248_619, 1_390_403
 """Lines of LF-AmazonTitles-1.3MM's `trn.json`, and those of them that the recipe's rule keeps."""
+
+_BEFORE, _BETWEEN, _AFTER = RESPONSE.split("{}")
+_encode_lines = msgspec.json.Encoder().encode_lines
 
 
 @dataclass(frozen=True)
@@ -38,105 +52,150 @@ class PrepareReport:
     """Whether this is the whole catalogue of the Tech Challenge, if it has as many lines."""
 
 
-def columns(config: DataSettings) -> Columns:
-    """Return what the settings say the catalogue calls title, content and uid."""
-    return Columns(config.title_column, config.content_column, config.uid_column)
+class _Record(msgspec.Struct, gc=False, tag_field="instruction", tag=INSTRUCTION):
+    """What `prompts.format_record` returns, in the same order."""
+
+    input_text: str
+    response: str
 
 
-def prepare(
-    source: Path | str,
-    target: Path | str,
-    *,
-    clean: bool = True,
-    max_damaged: float = 0.01,
-    workers: int | None = None,
-    columns: Columns = COLUMNS,
-) -> PrepareReport:
-    """Turn a catalogue into fine-tuning records, dropping products without a title or without a description.
+class _Part(NamedTuple):
+    """What became of some rows."""
 
-    Writes `target` (JSON Lines of `instruction`, `input_text`, `response`); beside it `*.uid.jsonl`, whose n-th line
-    is the uid of the n-th record, and `quarantine.jsonl`, with line number, byte offset (in the unpacked file) and
-    reason of each line that could not be read; a row of Excel or Parquet has a number and no offset. Each file appears
-    whole or not at all; the old one stays until then.
-    The bytes do not depend on `workers`. Memory does not depend on the size of the catalogue or of its lines.
+    records: bytes
+    """The kept ones as JSON Lines."""
+    uids: bytes
+    """Their uids, line for line."""
+    damaged: Sequence[Damaged]
+    counts: Counter[str]
+    """`kept`, and the reasons of `PrepareReport.dropped`."""
+
+
+class _Written(NamedTuple):
+    """What has been written of some rows."""
+
+    counts: Counter[str]
+    first: list[str]
+    """The first three lines of the quarantine."""
+    position: int
+    """Bytes of the file on disk that have been read."""
+
+
+Files = Sequence[IO[bytes]]
+"""For records, uids and quarantine."""
+
+
+def prepare(config: Settings, work: Path) -> PrepareReport:
+    """Turn the catalogue into fine-tuning records, dropping products without a title or without a description.
+
+    Writes `trn_output.json` (JSON Lines of `instruction`, `input_text`, `response`); `trn_output.uid.jsonl`, whose n-th
+    line is the uid of the n-th record; `quarantine.jsonl`, if lines could not be read, with number, byte offset (in the
+    unpacked file; none in Excel and Parquet) and reason of each; and `prepare_report.json`. The first three are
+    replaced together, or stay as they were. The bytes do not depend on the number of workers, nor, for JSON Lines,
+    memory on the size of the file or of a line.
 
     Args:
-        source: JSON Lines, a JSON array or a table of `title`, `content` and, if there is one, `uid`; other keys are
-            passed over. UTF-8, plain or packed with gzip or zip; tables are CSV, packed or not, Excel or Parquet.
-        target: The file to write.
-        clean: Tidy title and content with `clean_text`. False: only strip both ends.
-        max_damaged: Largest share of damaged lines that is put up with.
-        workers: Processes. None: as many as there are cores, 4 at most, for plain JSON Lines from 64 MiB on, else
-            one. What is packed, an array or a table is always read by one.
-        columns: What the catalogue calls the three.
+        config: A run; its section `data` is used.
+        work: The work folder.
 
     Raises:
-        Tc3Error: `source` is missing, not a catalogue, without these columns, too damaged or without a usable row, or
-            a file cannot be written.
+        Tc3Error: The catalogue is missing, not one, without the columns of the settings, too damaged or without a
+            usable row, or a file cannot be written.
     """
-    source, target, start = Path(source), Path(target), time.monotonic()
-    if workers is not None and (not isinstance(workers, int) or workers < 1):
-        raise Tc3Error(f"workers={workers!r}: expected 1 or more, or None to let the file's size decide.")
-    if not target.name or "\0" in str(target) or target.name in ("quarantine.jsonl", "quarantine.json"):
-        raise Tc3Error(f"{str(target)!r} cannot be the file to write: give another name, such as trn_output.json.")
-    uids, quarantine = target.with_suffix(".uid.jsonl"), target.with_name("quarantine.jsonl")
-    total, first = Converted(), []
-    with alone(target.parent), opened(source, columns) as opened_source, blaming(target):
-        _keep_apart(source, (target, uids, quarantine))
-        with replacing_all(target, uids, quarantine, keep_empty=False) as (records, names, damaged):
-            if (workers := _workers(opened_source, workers)) > 1:
-                parts = convert_in_workers(source, clean, (records, names), workers, columns)
-            else:
-                parts = convert_here(opened_source, clean, (records, names))
-            for part in _with_progress(parts, source):
-                for line, offset, reason in part.damaged:
-                    at = {"line": line} if offset is None else {"line": line, "offset": offset}
-                    row = msgspec.json.encode({**at, "reason": reason})
-                    damaged.write(row + b"\n")
-                    if len(first) < 3:
-                        first.append(row.decode())
-                part.damaged.clear()
-                total.add(part)
-            _check(opened_source, total, first, max_damaged)
+    path, start = find(config, work), time.monotonic()
+    print(f"catalogue {path}")
+    target, total, first = work / "trn_output.json", Counter(), []
+    targets = target, target.with_suffix(".uid.jsonl"), work / "quarantine.jsonl"
+    with (
+        alone(work), opened(path, Columns.of(config.data)) as source, blaming(target),
+        replacing_all(*targets, keep_empty=False) as files,
+    ):  # fmt: skip
+        workers = _number_of_workers(source, config.data.workers)
+        if workers > 1:
+            steps = _convert_in_workers(source, config.data.clean, files, workers)
+        else:
+            steps = _convert_here(source, config.data.clean, files)
+        with closing(steps):
+            for written in _with_progress(steps, source):
+                total += written.counts
+                first = (first + written.first)[:3]
+        _check(source, total, first, config.data.max_damaged)
+    kept = total.pop("kept")
+    dropped = {reason: count for reason, count in sorted(total.items()) if count}
     seconds = round(time.monotonic() - start, 3)
-    return PrepareReport(total.read, total.kept, dict(sorted(total.dropped.items())), seconds, _remark(total))
+    report = PrepareReport(kept + total.total(), kept, dropped, seconds, _remark(kept, total))
+    write_json(work / "prepare_report.json", report)
+    if report.remark:
+        print(report.remark)
+    return report
 
 
-def before_and_after(
-    source: Path | str, rows: int = 5, among: int = 20_000, columns: Columns = COLUMNS
-) -> list[dict[str, Any]]:
-    """Return titles and contents that cleaning changes: `uid`, `before` and `after` of some in the first rows.
+def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[str, str]]:
+    """Return titles and contents that cleaning changes: `uid`, `before` and `after` of some in the first 20,000 rows.
 
-    Args:
-        source: The catalogue.
-        rows: How many to return, at most: some of any length up to 300 characters, if there are such.
-        among: Lines to look at.
-        columns: What it calls title, content and uid.
+    At most `rows` are returned, of any length up to 300 characters if there are such.
     """
     changed, seen = [], 0
-    with opened(Path(source), columns) as catalogue:
-        for block in catalogue.blocks():
-            for product in decode_each(block, 1, columns)[0]:
+    with opened(find(config, work), Columns.of(config.data)) as source:
+        for batch in source.rows():
+            for product in batch.products:
                 for text in filter(None, (product.title, product.content)):
                     if (tidy := clean_text(text)) != text.strip():
                         changed.append({"uid": product.uid, "before": text, "after": tidy})
-            seen += len(block.lines)
-            if seen >= among:
+            seen += batch.read
+            if seen >= 20_000:
                 break
     changed.sort(key=lambda row: len(row["before"]))
     short = [row for row in changed if len(row["before"]) <= 300] or changed
     return short[:: max(1, len(short) // rows)][:rows]
 
 
-def _keep_apart(source: Path, written: tuple[Path, ...]) -> None:
-    for path in written:
-        with suppress(FileNotFoundError):
-            if path.samefile(source):
-                raise Tc3Error(f"{path} would overwrite the catalogue: give another target, or rename the catalogue.")
+def _convert(rows: Rows, clean: bool) -> _Part:
+    """Tidy products and encode their records."""
+    tidy = clean_text if clean else str.strip
+    records, uids = [], []
+    counts = Counter({"empty_line": rows.empty, "damaged": len(rows.damaged)})
+    for product in rows.products:
+        title, content = product.title, product.content
+        if title and content and (tidy_title := tidy(title)) and (tidy_content := tidy(content)):
+            records.append(_Record(tidy_title, f"{_BEFORE}{tidy_title}{_BETWEEN}{tidy_content}{_AFTER}"))
+            uids.append(product.uid)
+        else:
+            counts[_why_dropped(title, content)] += 1
+    counts["kept"] = len(records)
+    return _Part(_encode_lines(records), _encode_lines(uids), rows.damaged, counts)
 
 
-def _workers(source: Source, workers: int | None) -> int:
-    if source.packing or source.array or source.table:
+def _why_dropped(title: str | None, content: str | None) -> str:
+    no_title, no_content = not (title and title.strip()), not (content and content.strip())
+    if no_title:
+        return "blank_both" if no_content else "blank_title"
+    return "blank_content" if no_content else "blank_after_cleaning"
+
+
+def _write(part: _Part, files: Files, lines_before: int = 0) -> list[str]:
+    """Append a part to the files; return its first three lines of the quarantine."""
+    records, uids, quarantine = files
+    records.write(part.records)
+    uids.write(part.uids)
+    first = []
+    for line, offset, reason in part.damaged:
+        at = {"line": lines_before + line} | ({} if offset is None else {"offset": offset})
+        row = msgspec.json.encode(at | {"reason": reason})
+        quarantine.write(row + b"\n")
+        if len(first) < 3:
+            first.append(row.decode())
+    return first
+
+
+def _convert_here(source: Source, clean: bool, files: Files) -> Iterator[_Written]:
+    for rows in source.rows():
+        part = _convert(rows, clean)
+        yield _Written(part.counts, _write(part, files), source.position())
+
+
+def _number_of_workers(source: Source, workers: int | None) -> int:
+    if source.packing or source.kind != "JSON Lines":
         return 1
     if workers is None:
         large = source.path.stat().st_size >= PARALLEL_FROM_BYTES
@@ -144,57 +203,123 @@ def _workers(source: Source, workers: int | None) -> int:
     return workers
 
 
-def _with_progress(parts: Iterator[tuple[Converted, int]], source: Path) -> Iterator[Converted]:
-    """Pass the parts on under a progress bar: bytes of the file on disk, rows a second, time left."""
+def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int) -> Iterator[_Written]:
+    """Convert plain JSON Lines range by range in worker processes, which take turns to write, in the file's order.
+
+    The processes are forked: started in another way, they would import the caller's script, and one without
+    `if __name__ == "__main__"`, such as a notebook's, would run again in each. A fork beside a kernel's threads is safe
+    here because a worker only reads, converts and writes files. All processes share the files' positions, so each
+    appends to what the others have written.
+    """
+    size = source.path.stat().st_size
+    edges = [*range(0, size, RANGE_BYTES), size]
+    context = multiprocessing.get_context("fork")
+    job = _Job(source.path, source.columns, clean, files, context.Condition(), context.Array("q", 2, lock=False))
+    pool = ProcessPoolExecutor(workers, context, _start_worker, (job,))
+    try:
+        yield from pool.map(_convert_range, range(len(edges)), edges, edges[1:])
+    except BrokenProcessPool:
+        raise Tc3Error(
+            "a worker of 01_prepare ended too early; mostly the system stops one for want of memory. Run the cell "
+            "again, or set workers=1."
+        ) from None
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Job(NamedTuple):
+    path: Path
+    columns: Columns
+    clean: bool
+    files: Files
+    turn: Condition
+    state: Any
+    """Shared by all: number of the range whose turn it is to be written, and how many lines the ranges before had."""
+
+
+def _start_worker(job: _Job) -> None:
+    global _job
+    _job = job
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interrupt is for the process that started this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    bytes(24 << 20)  # once such a block is freed, glibc keeps freed memory instead of asking for it again and again
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)  # otherwise a killed parent would leave its workers behind, and its lock on the folder with them
+
+
+def _convert_range(number: int, start: int, end: int) -> _Written:
+    parts, counts, first, damaged = [], Counter(), [], 0
+    try:
+        with opened(_job.path, _job.columns) as source:
+            for rows in source.rows(start, end):
+                parts.append(_convert(rows, _job.clean))
+                counts += parts[-1].counts
+                damaged += len(rows.damaged)
+                if damaged > MANY_DAMAGED:
+                    first += _write_in_turn(number, parts)
+                    damaged = 0
+        first += _write_in_turn(number, parts)
+        return _Written(counts, first[:3], end)
+    finally:
+        with _job.turn:
+            _job.turn.wait_for(lambda: _job.state[0] == number)
+            _job.state[:] = number + 1, _job.state[1] + counts.total()
+            _job.turn.notify_all()
+
+
+def _write_in_turn(number: int, parts: list[_Part]) -> list[str]:
+    """Wait until the ranges before are written, then write and forget the parts."""
+    with _job.turn:
+        _job.turn.wait_for(lambda: _job.state[0] == number)
+    first = [row for part in parts for row in _write(part, _job.files, _job.state[1])]
+    for file in _job.files:
+        file.flush()
+    parts.clear()
+    return first
+
+
+def _with_progress(steps: Iterator[_Written], source: Source) -> Iterator[_Written]:
     from tqdm.auto import tqdm
 
-    rows, start, size = 0, time.monotonic(), source.stat().st_size
-    form = "{desc}: {percentage:3.0f}%|{bar}|{postfix} [{elapsed}<{remaining}]"
-    with tqdm(total=size, desc=source.name, bar_format=form) as bar:
-        for part, position in parts:
-            rows += part.read
-            if position - bar.n > size / 1000 or position >= size:
-                speed = rows / max(time.monotonic() - start, 1e-3)
-                bar.set_postfix_str(f"{rows:,} rows, {speed:,.0f} rows/s", refresh=False)
-                bar.update(position - bar.n)
-            yield part
+    rows = 0
+    with tqdm(total=source.path.stat().st_size, desc=source.path.name, unit="B", unit_scale=True) as bar:
+        for written in steps:
+            rows += written.counts.total()
+            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
+            bar.update(written.position - bar.n)
+            yield written
 
 
-def _check(source: Source, total: Converted, first: list[str], max_damaged: float) -> None:
+def _check(source: Source, total: Counter[str], first: list[str], max_damaged: float) -> None:
     """Raise Tc3Error if the catalogue is too damaged, or nothing of it can be used."""
-    path = source.path
-    damaged = total.dropped.get("damaged", 0)
+    path, read, damaged = source.path, total.total(), total["damaged"]
     shown = f" The first: {' '.join(first)}" if first else ""
-    if not total.kept:
-        expected = f"a row with both below the header of a {source.table} file"
-        if not source.table:
+    if not total["kept"]:
+        keys = ""
+        if source.kind in ("JSON Lines", "JSON array"):
             expected = f'JSON Lines such as {{"{source.columns.title}": "...", "{source.columns.content}": "..."}}'
+            if names := first_keys(source):
+                keys = missing(path, source.columns, names, "the keys of its first line are")
+        else:
+            expected = f"a row with both below the header of a {source.kind} file"
         raise Tc3Error(
-            f"{path} has no row with a title and a content in {total.read} lines; expected {expected}.{shown}"
-            f"{_other_keys(source)}"
+            f"{path} has no row with a title and a content in {read} lines; expected {expected}.{shown}"
+            + (f" {keys}" if keys else "")
         )
-    if damaged > max_damaged * total.read:
+    if damaged > max_damaged * read:
         raise Tc3Error(
-            f"{path}: {damaged:,} of {total.read:,} lines are damaged, {damaged / total.read:.1%}; at most "
-            f"{max_damaged:.1%} (max_damaged) are put up with. Copy or download it again, or mend it.{shown}"
+            f"{path}: {damaged:,} of {read:,} lines are damaged, {damaged / read:.1%}; at most {max_damaged:.1%} "
+            f"(max_damaged) are allowed. Copy or download it again, or fix it.{shown}"
         )
 
 
-def _other_keys(source: Source) -> str:
-    """Say which keys a line of JSON has, if those that were looked for are not among them."""
-    block = next(source.blocks(), None)
-    for line in block.lines if block and not source.table else []:
-        with suppress(msgspec.MsgspecError, RecursionError, UnicodeError):
-            if isinstance(found := msgspec.json.decode(line), dict):
-                told = missing(source.path, source.columns, list(found), "the keys of its first line are")
-                return told and f" {told}"
-    return ""
-
-
-def _remark(total: Converted) -> str:
-    if total.read != FULL_LINES:
+def _remark(kept: int, dropped: Counter[str]) -> str:
+    if kept + dropped.total() != FULL_LINES:
         return ""
-    usable = total.kept + total.dropped.get("blank_after_cleaning", 0)
+    usable = kept + dropped["blank_after_cleaning"]
     if usable == FULL_USABLE:
         return f"This is the whole LF-AmazonTitles-1.3MM: {FULL_LINES:,} lines, {FULL_USABLE:,} usable before cleaning."
     return (

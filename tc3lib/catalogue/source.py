@@ -1,20 +1,30 @@
-"""Open a catalogue, however it is packed, and name what is none."""
+"""Find a catalogue, tell what kind of file it is, and open it."""
 
 import codecs
 import gzip
+import os
 import re
+import textwrap
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from tc3lib.catalogue import csv_rows as delimited
-from tc3lib.catalogue import excel_rows as workbooks
-from tc3lib.catalogue import json_rows as blocks
-from tc3lib.catalogue import table_rows as tables
-from tc3lib.catalogue.json_rows import COLUMNS, Block, Columns, is_json
+from tc3lib.catalogue.csv_rows import csv_delimiter, csv_rows
+from tc3lib.catalogue.excel_rows import excel_rows
+from tc3lib.catalogue.json_rows import elements, is_json, lines
+from tc3lib.catalogue.rows import Columns, Rows
+from tc3lib.catalogue.table_rows import parquet_rows
 from tc3lib.errors import Tc3Error
+from tc3lib.settings import Settings
+
+WRITES = (
+    "trn_output.json", "trn_output.uid.jsonl", "quarantine.jsonl", "prepare_report.json", "train.jsonl", "eval.jsonl",
+    "questions.jsonl",
+)  # fmt: skip
+"""Files that notebook 01 writes into the work folder: none of them can be the catalogue."""
 
 _ARCHIVES = {
     b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "Zstandard", b"7z\xbc\xaf": "7-Zip", b"Rar!": "RAR",
@@ -26,116 +36,143 @@ _WIDE = {
 }  # fmt: skip
 _PARQUET, _OLD_OFFICE = b"PAR1", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _SHEETS = {"xl/workbook.bin": "a binary Excel file (.xlsb)", "content.xml": "an OpenDocument file (.ods)"}
-"""Members of a zip file that tell a spreadsheet of another kind than .xlsx."""
+"""Members by which other spreadsheets than .xlsx are recognised."""
 _LINES = (".json", ".jsonl", ".csv", ".tsv")
 _PACKED = (b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"\x1f\x8b")
 _OBJECT_AFTER_OBJECT, _OBJECT_AFTER_COMMA = re.compile(rb"\}\s*\n\s*\{"), re.compile(rb"\}\s*,\s*\{")
+_READERS = {"JSON array": elements, "CSV": csv_rows, "Excel": excel_rows, "Parquet": parquet_rows}
 
 
+@dataclass
 class Source:
-    """An opened catalogue, unpacked as it is read. Every error of reading is a `Tc3Error` that names the file."""
+    """An opened catalogue, unpacked as it is read."""
 
-    def __init__(self, path: Path, raw: IO[bytes], file: IO[bytes], columns: Columns, packing: str = ""):
-        self.path, self.raw, self.file, self.columns, self.packing = path, raw, file, columns, packing
-        self.start = 0
-        self.array = False
-        self.table = ""
-        """Which of the kinds in `tables` it is, if it is one."""
-        self.delimiter = ""
-        self.at: int | None = None
+    path: Path
+    columns: Columns
+    raw: IO[bytes]
+    """The file on disk."""
+    file: IO[bytes]
+    """The same, unpacked."""
+    packing: str = ""
+    """gzip, zip or nothing."""
+    kind: str = "JSON Lines"
+    """JSON Lines, JSON array, CSV, Excel or Parquet."""
+    start: int = 0
+    """Length of the byte order mark."""
+    delimiter: str = ""
+    done: float | None = None
+    """Share of the rows read so far; None: see how far `raw` has been read."""
 
-    def read(self, size: int) -> bytes:
-        """Return the next bytes, `size` at most; none at the end."""
-        try:
-            return self.file.read(size)
-        except Exception as error:  # each way of packing has errors of its own
-            if isinstance(error, OSError) and error.errno:
-                raise Tc3Error(f"cannot read {self.path}: {error.strerror}.") from None
-            if not self.packing:
-                raise  # a defect of ours, not of the file
-            message = f"{self.path} is a damaged {self.packing} file ({error}). Copy or download it again."
-            raise Tc3Error(message) from None
+    def rows(self, start: int = 0, end: int | None = None) -> Iterator[Rows]:
+        """Yield the catalogue's rows; of plain JSON Lines, those that begin in bytes `start` to `end`.
 
-    def seek(self, offset: int) -> None:
-        """Go to a byte of the unpacked file."""
-        self.file.seek(offset)
+        Raises:
+            Tc3Error: The file cannot be read, or not as the kind of file that it is.
+        """
+        with _naming(self.path, self.packing or (self.kind if self.kind in ("Excel", "Parquet") else "")):
+            if self.kind in _READERS:
+                yield from _READERS[self.kind](self)
+            else:
+                yield from lines(self, start, end)
 
     def position(self) -> int:
         """Return how many bytes of the file on disk have been read."""
-        return self.raw.tell() if self.at is None else self.at
-
-    def blocks(self, start: int = 0, end: int | None = None) -> Iterator[Block]:
-        """Yield what the file holds: the lines that begin in bytes `start` to `end`, or the whole array or table."""
-        if self.table == tables.CSV:
-            return delimited.csv_rows(self)
-        if self.table:
-            return workbooks.excel_rows(self) if self.table == tables.EXCEL else workbooks.parquet_rows(self)
-        return blocks.elements(self) if self.array else blocks.lines(self, max(start, self.start), end)
+        return self.raw.tell() if self.done is None else int(self.done * self.path.stat().st_size)
 
 
 @contextmanager
-def opened(path: Path, columns: Columns = COLUMNS) -> Iterator[Source]:
-    """Open a catalogue: JSON Lines, a JSON array or CSV, as it is or in gzip, zip, or gzip in zip; Excel; Parquet.
+def _naming(path: Path, kind: str) -> Iterator[None]:
+    """Raise a `Tc3Error` that names the file if it cannot be read; with `kind`, whatever a library raises."""
+    try:
+        yield
+    except (Tc3Error, MemoryError):
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno:
+            raise Tc3Error(f"cannot read {path}: {error.strerror}.") from None
+        if not kind:
+            raise  # a defect of ours, not of the file
+        reason = textwrap.shorten(f"{type(error).__name__}: {error}", 200)
+        raise Tc3Error(f"{path} is a damaged {kind} file ({reason}). Copy or download it again.") from None
 
-    The bytes tell what it is. Text that begins with neither `{` nor `[` is CSV if its first line names the columns of
-    title and content, or if the file is called so.
 
-    Args:
-        path: The file; text is UTF-8.
-        columns: What it calls title, content and uid.
+def find(config: Settings, work: Path) -> Path:
+    """Return the catalogue to read: `source` in the work folder, `source` with `.gz` or `.zip`, else the preset's own.
 
     Raises:
-        Tc3Error: It is missing, empty, a folder, or something else than a catalogue, which the message names; or two
-            of the columns are the same.
+        Tc3Error: There is none, or it is a file that notebook 01 writes.
+    """
+    name = config.data.source
+    path = work / Path(name).expanduser()
+    candidates = [path, path.with_name(f"{path.name}.gz"), path.with_name(f"{path.name}.zip")]
+    if config.data.fallback_source and name == type(config.data).source:
+        candidates.append(Path(config.data.fallback_source))
+    found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
+    if found is None:
+        raise Tc3Error(
+            f"no {path.name} in {path.parent}: put your catalogue there (JSON Lines with `title` and `content`; `.gz` "
+            "or `.zip` will do), or give its path as the setting `source`. TC3_PRESET=tiny runs on the embedded one."
+        )
+    if any((work / written).exists() and (work / written).samefile(found) for written in WRITES):
+        raise Tc3Error(f"01_prepare would overwrite the catalogue {found}: rename the file, and set source.")
+    return found
+
+
+@contextmanager
+def opened(path: Path, columns: Columns) -> Iterator[Source]:
+    """Open a catalogue: JSON Lines, a JSON array or CSV, as it is or in gzip, zip, or gzip in zip; Excel; Parquet.
+
+    The bytes decide, not the name. Only text that begins with neither `{` nor `[` is CSV if its first line names the
+    columns for title and content, or else if the file is called .csv or .tsv.
+
+    Raises:
+        Tc3Error: It is missing, empty, a folder, or another kind of file, which the message names; or two of the
+            columns are the same.
     """
     if len(set(columns)) < len(columns):
         named = ", ".join(f"{setting}_column={name!r}" for setting, name in columns._asdict().items() if name)
         raise Tc3Error(f"{named}: title, content and uid must be three columns.")
-    try:
-        if path.is_dir():
-            raise Tc3Error(f"{path} is a folder: give the path of the catalogue's file.")
-        if not path.is_file():
-            raise Tc3Error(f"no file {path}: expected JSON Lines with `title` and `content`.")
-    except (OSError, ValueError) as error:
-        raise Tc3Error(f"cannot read {path}: {error}.") from None
+    if path.is_dir():
+        raise Tc3Error(f"{path} is a folder: give the path of the catalogue's file.")
     with ExitStack() as stack:
-        try:
-            raw = stack.enter_context(open(path, "rb", buffering=0))
-        except OSError as error:
-            raise Tc3Error(f"cannot read {path}: {error.strerror}.") from None
-        source, name = Source(path, raw, raw, columns), path.name
+        with _naming(path, ""):
+            raw = stack.enter_context(open(path, "rb", buffering=1 << 16))
+        source, name = Source(path, columns, raw, raw), path.name
         head = _head(source)
         if head.startswith(b"PK"):
             member = _member(path, raw)
             if member is None:
-                source.table = tables.EXCEL
+                source.kind = "Excel"
                 yield source
                 return
-            source, name = Source(path, raw, stack.enter_context(member), columns, "zip"), member.name
+            source.packing, source.file, name = "zip", stack.enter_context(member), member.name
             head = _head(source)
         if head.startswith(b"\x1f\x8b"):
-            unpacked = stack.enter_context(gzip.open(source.file))
-            source = Source(path, raw, unpacked, columns, source.packing or "gzip")
+            source.packing, source.file = source.packing or "gzip", stack.enter_context(gzip.open(source.file))
             head = _head(source)
         _refuse(path, head, source.packing)
-        source.start = len(codecs.BOM_UTF8) if head.startswith(codecs.BOM_UTF8) else 0
-        source.array = _is_array(head[source.start :])
+        if head.startswith(codecs.BOM_UTF8):
+            source.start = len(codecs.BOM_UTF8)
+            head = head[source.start :]
         if head.startswith(_PARQUET):
-            source.table = tables.PARQUET
-        elif not head[source.start :].lstrip().startswith((b"{", b"[")):
-            source.delimiter, named = delimited.csv_delimiter(head[source.start :], columns)
-            called = name.lower().removesuffix(".gz").removesuffix(".zip").endswith((".csv", ".tsv"))
-            source.table = tables.CSV if named or called else ""
-        source.seek(0)
+            source.kind = "Parquet"
+        elif _is_array(head):
+            source.kind = "JSON array"
+        elif not head.lstrip().startswith((b"{", b"[")):
+            source.delimiter, named = csv_delimiter(head, columns)
+            suffixes = name.lower().removesuffix(".gz").removesuffix(".zip")
+            source.kind = "CSV" if named or suffixes.endswith((".csv", ".tsv")) else "JSON Lines"
         yield source
 
 
 def _head(source: Source) -> bytes:
-    source.seek(0)
-    head = source.read(1 << 16)
-    while len(head) < 1 << 16 and (more := source.read(1 << 16)):
-        head += more
-    source.seek(0)
+    """Return the first 64 KiB of the unpacked file."""
+    with _naming(source.path, source.packing):
+        source.file.seek(0)
+        head = b""
+        while len(head) < 1 << 16 and (more := source.file.read((1 << 16) - len(head))):
+            head += more
+        source.file.seek(0)
     return head
 
 
@@ -167,7 +204,7 @@ def _member(path: Path, raw: IO[bytes]) -> IO[bytes] | None:
 
 
 def _refuse(path: Path, head: bytes, packing: str) -> None:
-    """Raise Tc3Error if the first bytes show that this is no catalogue, and say what it is."""
+    """Raise a `Tc3Error` that says what the file is, if its first bytes are not those of a catalogue."""
     text = head[:4096].lstrip(codecs.BOM_UTF8 + b" \t\r\n").lower()
     wide = next((name for mark, name in _WIDE.items() if head.startswith(mark)), None)
     archive = next((name for mark, name in _ARCHIVES.items() if head.startswith(mark)), None)

@@ -212,13 +212,17 @@ def _free_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]
 
 
 def _data(work: Path) -> dict[str, str]:
-    try:
-        return {name: _sha256((work / name).read_bytes()) for name in ("train.jsonl", "eval.jsonl")}
-    except OSError as error:
-        raise Tc3Error(
-            f"cannot read {error.filename}: {error.strerror}. Run the settings cell again (it mounts Drive), or "
-            "01_prepare if it was never run."
-        ) from None
+    digests = {}
+    for name in ("train.jsonl", "eval.jsonl"):
+        try:
+            with open(work / name, "rb") as file:
+                digests[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise Tc3Error(
+                f"cannot read {work / name}: {error.strerror}. Run the settings cell again (it mounts Drive), or "
+                "01_prepare if it was never run."
+            ) from None
+    return digests
 
 
 def _sha256(content: bytes) -> str:

@@ -3,7 +3,7 @@
 A mounted Drive promises neither atomic renames nor up-to-date listings. So a checkpoint gets a new folder, no file of
 it is written twice, and a folder counts only with a manifest that agrees with itself and with every file.
 
-The journal, `committed.jsonl` beside the checkpoints, has a line for each one that was ever committed. It tells a
+The journal, `committed.jsonl` in the same folder, has a line for each one that was ever committed. It tells a
 checkpoint that lost its manifest, which is reported as damaged, from one that was never finished, which is removed.
 A line that is lost costs no more than that: what can be resumed is decided by the manifests alone.
 """

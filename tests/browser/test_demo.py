@@ -41,7 +41,7 @@ def work(rows, tmp_path_factory):
             parameter.data.normal_(std=0.05)
     model.save_pretrained(work / "lora_model")
     tokenizer.save_pretrained(work / "lora_model")
-    write_json(work / "run.json", checkpoints.manifest(config, work))
+    write_json(work / "run.json", checkpoints.describe(config, work))
     return work
 
 

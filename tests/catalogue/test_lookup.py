@@ -50,6 +50,13 @@ def test_a_title_is_exact_whatever_its_case_white_space_and_entities(work, quest
     assert (result.how, result.mark, [m.uid for m in result.matches]) == ("exact", TRAINED, ["B2"])
 
 
+def test_a_uid_may_be_a_number_or_missing(work):
+    uids = [1, 2, 3, 4, 5, 6, 7, None, 9.5]
+    (work / "trn_output.uid.jsonl").write_text("".join(json.dumps(uid) + "\n" for uid in uids))
+    assert found(work, "Enamel Kettle") == ("exact", ["9.5"])
+    assert found(work, "Café “Zupe”") == ("exact", [""])
+
+
 def test_rows_of_one_title_are_all_shown_up_to_the_limit_those_trained_on_first(work):
     result = Catalogue(work).find("Steel Mug No. 3")
     assert [(m.uid, m.mark, m.exact) for m in result.matches] == [("B4", TRAINED, True), ("B1", HELD_OUT, True)]
@@ -152,7 +159,7 @@ def test_uids_of_another_file_are_refused(work):
         Catalogue(work)
 
 
-def test_a_file_that_changed_since_is_told_instead_of_another_row_shown(work):
+def test_a_file_that_has_changed_is_an_error_and_no_other_row_is_shown(work):
     catalogue = Catalogue(work)
     lines = (work / "trn_output.json").read_bytes().splitlines(True)
     (work / "trn_output.json").write_bytes(b"".join(reversed(lines)))

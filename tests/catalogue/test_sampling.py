@@ -2,17 +2,11 @@ import json
 import random
 
 import pytest
+from catalogues import json_lines, rows, written
 
-from tc3lib import files, settings
-from tc3lib.catalogue import prepare as data
-from tc3lib.catalogue import sampling
+from tc3lib import catalogue, settings
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import description, format_record
-
-
-def write(path, products):
-    path.write_text("".join(json.dumps(product, ensure_ascii=False) + "\n" for product in products), encoding="utf-8")
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -26,12 +20,19 @@ def products():
     return rows
 
 
-def draw(folder, rows, **settings):
-    folder.mkdir()
-    data.prepare(write(folder / "trn.json", rows), folder / "out.json")
-    config = settings.tiny().change(eval_rows=30, eval_share=0.2, **settings).data
-    report = sampling.select(folder / "out.json", folder, config, train_rows=200, demo_titles=("Mug 3", "None"))
-    return report, *(files.read_rows(folder / f"{name}.jsonl") for name in ("train", "eval", "questions"))
+def configured(**changes):
+    small = {"eval_rows": 30, "eval_share": 0.2, "train_rows": 200, "demo_titles": ("Mug 3", "None")}
+    return settings.tiny().change(**(small | changes))
+
+
+def draw(folder, products, **changes):
+    """Prepare products and select rows; return the report and what was drawn."""
+    folder.mkdir(exist_ok=True)
+    written(folder, json_lines(products))
+    config = configured(**changes)
+    catalogue.prepare(config, folder)
+    report = catalogue.select(config, folder)
+    return report, *(rows(folder / f"{name}.jsonl") for name in ("train", "eval", "questions"))
 
 
 def test_no_description_and_no_title_is_on_both_sides(tmp_path, products):
@@ -45,8 +46,8 @@ def test_no_description_and_no_title_is_on_both_sides(tmp_path, products):
 def test_rows_carry_their_uid_and_part(tmp_path, products):
     _, train, held_out, questions = draw(tmp_path / "a", products)
     by_uid = {row["uid"]: row for row in products}
-    for part, rows in (("train", train), ("eval", held_out), ("demo", questions[:1])):
-        for row in rows:
+    for part, drawn in (("train", train), ("eval", held_out), ("demo", questions[:1])):
+        for row in drawn:
             product = by_uid[row.pop("uid")]
             assert row.pop("part") == part
             assert row == format_record(product["title"], product["content"])
@@ -79,26 +80,32 @@ def test_exact_duplicates_are_taken_once(tmp_path, products):
 
 
 def test_held_out_titles_are_asked_once(tmp_path):
-    rows = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": f"Mug with picture {n}."} for n in range(400)]
-    (tmp_path / "a").mkdir()
-    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
-    config = settings.tiny().change(eval_rows=30, eval_share=0.5).data
-    sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, train_rows=5)
-    titles = [row["input_text"] for row in files.read_rows(tmp_path / "a" / "eval.jsonl")]
+    products = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": f"Mug with picture {n}."} for n in range(400)]
+    titles = [row["input_text"] for row in draw(tmp_path, products, eval_share=0.5, train_rows=5)[2]]
     assert len(titles) > 10
     assert len(titles) == len(set(titles))
 
 
-def test_the_setting_train_rows_wins_over_what_the_plan_needs(tmp_path, products):
-    assert len(draw(tmp_path / "a", products, train_rows=50)[1]) == 50
+def test_the_setting_train_rows_wins_over_what_the_steps_need(tmp_path, products):
+    steps = {"max_steps": 3, "per_device_train_batch_size": 5, "gradient_accumulation_steps": 2}
+    assert len(draw(tmp_path, products, train_rows=50, **steps)[1]) == 50
+    assert len(draw(tmp_path, products, train_rows=None, **steps)[1]) == 30
+    assert len(draw(tmp_path, products, train_rows=None, max_steps=-1)[1]) > 400
 
 
-def test_files_that_do_not_belong_together_are_told(tmp_path, products):
-    draw(tmp_path / "a", products)
-    uids = (tmp_path / "a" / "out.uid.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "a" / "out.uid.jsonl").write_text("".join(uids[:-1]))
-    with pytest.raises(Tc3Error, match=r"out\.uid\.jsonl has 599 lines, .*out\.json 600: run 01_prepare"):
-        sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", settings.tiny().data)
+def test_the_report_of_01_gets_what_was_drawn(tmp_path, products):
+    selected = draw(tmp_path, products)[0]
+    report = json.loads((tmp_path / "prepare_report.json").read_text())
+    assert report["read"] == 600
+    assert report["selected"] == vars(selected)
+
+
+def test_files_that_do_not_belong_together_are_reported(tmp_path, products):
+    draw(tmp_path, products)
+    uids = (tmp_path / "trn_output.uid.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "trn_output.uid.jsonl").write_text("".join(uids[:-1]))
+    with pytest.raises(Tc3Error, match=r"trn_output\.uid\.jsonl has 599 lines, .*trn_output\.json 600: run 01_prepare"):
+        catalogue.select(configured(), tmp_path)
 
 
 def test_another_seed_draws_others_from_the_whole_file(tmp_path, products):
@@ -108,11 +115,11 @@ def test_another_seed_draws_others_from_the_whole_file(tmp_path, products):
     assert sum(number < 300 for number in numbers) in range(70, 131)
 
 
-def test_too_few_rows_are_told(tmp_path, products):
+def test_too_few_rows_are_reported(tmp_path, products):
+    with pytest.raises(Tc3Error, match=r"trn_output\.json: run 01_prepare first"):
+        catalogue.select(configured(), tmp_path)
     with pytest.raises(Tc3Error, match=r"has 1 rows: .*both need at least one"):
-        draw(tmp_path / "a", products[:1])
-    with pytest.raises(Tc3Error, match=r"out\.json: run 01_prepare first"):
-        sampling.select(tmp_path / "out.json", tmp_path, settings.tiny().data)
+        draw(tmp_path, products[:1])
 
 
 def test_of_equal_rows_the_smallest_uid_is_taken_wherever_it_stands(tmp_path, products):
@@ -125,11 +132,8 @@ def test_of_equal_rows_the_smallest_uid_is_taken_wherever_it_stands(tmp_path, pr
 
 def test_the_report_counts_what_is_repeated(tmp_path):
     texts = [("Mug", "One."), ("Mug", "One."), ("Mug", "Two."), ("Pan", "Two."), ("Pot", "Three."), ("Jug", "Four.")]
-    rows = [{"uid": str(n), "title": title, "content": content} for n, (title, content) in enumerate(texts)]
-    (tmp_path / "a").mkdir()
-    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
-    config = settings.tiny().change(eval_rows=1, eval_share=0.5).data
-    report = sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config)
+    products = [{"uid": str(n), "title": title, "content": content} for n, (title, content) in enumerate(texts)]
+    report = draw(tmp_path, products, eval_rows=1, eval_share=0.5)[0]
     assert (report.rows, report.duplicates, report.repeated_titles, report.repeated_descriptions) == (6, 1, 2, 2)
 
 
@@ -151,42 +155,36 @@ def test_titles_and_descriptions_of_any_text_are_cut_where_they_end(tmp_path):
     """The hashes are taken from the written line: its parts must be those of the record, whatever they hold."""
     texts = [(title, content) for title in AWKWARD for content in AWKWARD]
     texts += [(f"Mug {n}", f"A mug, number {n}.") for n in range(50)]
-    rows = [{"uid": str(n), "title": title, "content": content} for n, (title, content) in enumerate(texts)]
-    (tmp_path / "a").mkdir()
-    source = write(tmp_path / "a" / "trn.json", rows)
-    assert data.prepare(source, tmp_path / "a" / "out.json", clean=False).kept == 150
-    config = settings.tiny().change(eval_rows=2, eval_share=0.3).data
-    found = sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, demo_titles=tuple(AWKWARD))
-    assert (found.repeated_titles, found.repeated_descriptions, found.duplicates) == (90, 90, 0)
-    questions = files.read_rows(tmp_path / "a" / "questions.jsonl")
+    products = [{"uid": str(n), "title": title, "content": content} for n, (title, content) in enumerate(texts)]
+    options = {"clean": False, "eval_rows": 2, "eval_share": 0.3, "demo_titles": tuple(AWKWARD)}
+    found, train, held_out, questions = draw(tmp_path, products, **options)
+    assert (found.rows, found.repeated_titles, found.repeated_descriptions, found.duplicates) == (150, 90, 90, 0)
     assert [row["input_text"] for row in questions if row["part"] == "demo"] == AWKWARD
-    for part in ("train", "eval", "questions"):
-        for row in files.read_rows(tmp_path / "a" / f"{part}.jsonl"):
-            title, content = texts[int(row["uid"])]
-            record = format_record(title.strip(), content.strip())
-            assert {name: row[name] for name in record} == record
+    for row in train + held_out + questions:
+        title, content = texts[int(row["uid"])]
+        record = format_record(title.strip(), content.strip())
+        assert {name: row[name] for name in record} == record
 
 
 def test_each_side_is_a_uniform_sample(tmp_path):
     """Over many seeds each row is trained on as often as any other, wherever it stands in the file."""
-    rows = [{"uid": str(n), "title": f"Mug {n}", "content": f"Mug with picture {n}."} for n in range(200)]
-    (tmp_path / "a").mkdir()
-    data.prepare(write(tmp_path / "a" / "trn.json", rows), tmp_path / "a" / "out.json")
+    written(tmp_path, json_lines({"uid": str(n), "title": f"Mug {n}", "content": f"Mug {n}."} for n in range(200)))
+    catalogue.prepare(configured(), tmp_path)
     counts = [0] * 200
     for seed in range(200):
-        config = settings.tiny().change(eval_rows=5, eval_share=0.2, sample_seed=seed).data
-        sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", config, train_rows=40)
-        for row in files.read_rows(tmp_path / "a" / "train.jsonl"):
+        catalogue.select(configured(eval_rows=5, sample_seed=seed, train_rows=40), tmp_path)
+        for row in rows(tmp_path / "train.jsonl"):
             counts[int(row["uid"])] += 1
     assert sum(counts) == 200 * 40
     chi_square = sum((count - 40) ** 2 / (40 * 0.8) for count in counts)
     assert 130 < chi_square < 285  # 199 degrees of freedom, both tails about 1 in 10,000
 
 
-def test_a_line_that_is_no_record_is_told(tmp_path, products):
-    draw(tmp_path / "a", products)
-    lines = (tmp_path / "a" / "out.json").read_bytes().splitlines(keepends=True)
+def test_a_line_that_is_no_record_is_named(tmp_path, products):
+    draw(tmp_path, products)
+    path = tmp_path / "trn_output.json"
+    lines = path.read_bytes().splitlines(keepends=True)
     for spoilt in (b"spoilt\n", lines[7].replace(b'"response"', b'"answer"'), lines[7][:-3] + b"\n"):
-        (tmp_path / "a" / "out.json").write_bytes(b"".join([*lines[:7], spoilt, *lines[8:]]))
-        with pytest.raises(Tc3Error, match=r"out\.json, line 8 is not a record: run 01_prepare again"):
-            sampling.select(tmp_path / "a" / "out.json", tmp_path / "a", settings.tiny().data)
+        path.write_bytes(b"".join([*lines[:7], spoilt, *lines[8:]]))
+        with pytest.raises(Tc3Error, match=r"trn_output\.json, line 8 is not a record: run 01_prepare again"):
+            catalogue.select(configured(), tmp_path)

@@ -1,4 +1,4 @@
-"""What a catalogue may look like, and what is said of everything else."""
+"""Which files are a catalogue, the errors for all others, and what damage costs."""
 
 import bz2
 import codecs
@@ -9,14 +9,45 @@ import random
 import zipfile
 
 import pytest
+from catalogues import configured, prepared, written
 
-from tc3lib.catalogue import json_rows as blocks
-from tc3lib.catalogue import prepare as data
-from tc3lib.catalogue import source as sources
+from tc3lib import catalogue, settings
+from tc3lib.catalogue import json_rows, source
+from tc3lib.catalogue.rows import LINE_BYTES, Columns
 from tc3lib.errors import Tc3Error
 
 LINE = b'{"uid": "a", "title": "Mug", "content": "A mug."}\n'
 OTHER = '{"uid": "b", "title": "Café", "content": "A pão de queijo."}\n'.encode()
+
+
+def test_the_catalogue_is_the_users_then_gzip_then_zip_then_the_embedded_one(tmp_path):
+    config = settings.tiny()
+    assert source.find(config, tmp_path) == settings.EMBEDDED / "trn.json"
+    for name in ("trn.json.zip", "trn.json.gz", "trn.json"):
+        (tmp_path / name).touch()
+        assert source.find(config, tmp_path) == tmp_path / name
+    (tmp_path / "mine.jsonl").touch()
+    assert source.find(config.change(source=str(tmp_path / "mine.jsonl")), tmp_path / "work") == tmp_path / "mine.jsonl"
+
+
+@pytest.mark.parametrize(
+    ("preset", "name"), [("llama3_8b", "trn.json"), ("tiny", "mine.json"), ("tiny", "x" * 300), ("tiny", "a\0b")]
+)
+def test_a_missing_catalogue_is_named_and_not_replaced_by_the_embedded_one(tmp_path, preset, name):
+    with pytest.raises(Tc3Error, match=rf"no {name} in .*: put your catalogue there .*`title` and `content`"):
+        source.find(settings.get(preset).change(source=name), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["train.jsonl", "trn_output.json", "trn_output.uid.jsonl", "quarantine.jsonl"])
+def test_a_catalogue_that_would_be_overwritten_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(LINE)
+    (tmp_path / "link.json").symlink_to(tmp_path / name)
+    for called in (name, "link.json"):
+        with pytest.raises(Tc3Error, match=rf"would overwrite the catalogue .*{called}"):
+            catalogue.prepare(settings.tiny().change(source=called), tmp_path)
+    assert (tmp_path / name).read_bytes() == LINE
+    (tmp_path / "elsewhere").mkdir()
+    assert source.find(configured(tmp_path / name), tmp_path / "elsewhere")
 
 
 def zipped(**members):
@@ -27,11 +58,8 @@ def zipped(**members):
     return buffer.getvalue()
 
 
-def kept(folder, content, name="trn.json", **settings):
-    """Prepare a file of these bytes and return the kept titles."""
-    (folder / name).write_bytes(content)
-    data.prepare(folder / name, folder / "out.json", **settings)
-    return [json.loads(line)["input_text"] for line in (folder / "out.json").read_bytes().splitlines()]
+def titles(folder, content, name="trn.json", **changes):
+    return prepared(written(folder, content, name), **changes).titles
 
 
 PACKINGS = {
@@ -59,12 +87,12 @@ PACKINGS = {
 
 @pytest.mark.parametrize("name", PACKINGS)
 def test_a_catalogue_is_read_however_it_is_packed(tmp_path, name):
-    assert kept(tmp_path, PACKINGS[name], max_damaged=0) == ["Mug", "Café"]
+    assert titles(tmp_path, PACKINGS[name]) == ["Mug", "Café"]
 
 
 @pytest.mark.parametrize("name", ["trn.json.gz", "trn.zip", "trn.jsonl", "trn"])
 def test_the_bytes_tell_the_packing_and_not_the_name(tmp_path, name):
-    assert kept(tmp_path, gzip.compress(LINE), name) == ["Mug"]
+    assert titles(tmp_path, gzip.compress(LINE), name) == ["Mug"]
 
 
 QUOTA = b"<!DOCTYPE html><html><head><title>Google Drive - Quota exceeded</title></head><body>Sorry.</body></html>"
@@ -94,10 +122,10 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_catalogue_is_named(tmp_path, name):
+def test_other_files_are_named(tmp_path, name):
     content, message = REFUSED[name]
     with pytest.raises(Tc3Error, match=rf"trn\.json.*{message}") as caught:
-        kept(tmp_path, content)
+        titles(tmp_path, content)
     assert "\n" not in str(caught.value)
     assert [path.name for path in tmp_path.iterdir()] == ["trn.json"]
 
@@ -107,14 +135,35 @@ def test_a_zip_with_a_password_is_named(tmp_path):
     for header, flags in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         content[content.index(header) + flags] |= 1
     with pytest.raises(Tc3Error, match=r"is a zip file that cannot be opened \(.*encrypted"):
-        kept(tmp_path, bytes(content))
+        titles(tmp_path, bytes(content))
 
 
-def test_a_folder_and_a_missing_file_are_named(tmp_path):
+def test_a_zip_of_any_method_with_a_damaged_byte_is_named(tmp_path):
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        buffer = io.BytesIO()
+        with zipfile.ZipFile(buffer, "w", method) as archive:
+            archive.writestr("trn.json", LINE * 2000)
+        content = bytearray(buffer.getvalue())
+        content[80] ^= 0xFF
+        with pytest.raises(Tc3Error, match="is a damaged zip file"):
+            titles(tmp_path, bytes(content))
+
+
+def test_a_folder_and_a_file_that_cannot_be_read_are_named(tmp_path, monkeypatch):
     with pytest.raises(Tc3Error, match=r"is a folder: give the path of the catalogue's file"):
-        data.prepare(tmp_path, tmp_path / "out.json")
-    with pytest.raises(Tc3Error, match=r"no file .*trn\.json: expected JSON Lines"):
-        data.prepare(tmp_path / "trn.json", tmp_path / "out.json")
+        catalogue.prepare(configured(tmp_path), tmp_path)
+    with (
+        pytest.raises(Tc3Error, match=r"cannot read .*trn\.json: No such file"),
+        source.opened(tmp_path / "trn.json", Columns()),
+    ):
+        pass
+
+    def fail(*_):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(source, "lines", fail)
+    with pytest.raises(Tc3Error, match=r"cannot read .*trn\.json: Input/output error\."):
+        titles(tmp_path, LINE)
 
 
 DAMAGED = {
@@ -142,8 +191,8 @@ DAMAGED = {
     "a byte order mark": codecs.BOM_UTF8 + LINE[:-1],
     "an object as uid": b'{"title": "a", "content": "b", "uid": {}}',
     "a very long number as uid": b'{"title": "a", "content": "b", "uid": ' + b"9" * 5000 + b"}",
-    "an over-long line": b'{"title": "a", "content": "' + b"x" * blocks.LINE_BYTES + b'"}',
-    "an over-long line of quotes": b'"' * (blocks.LINE_BYTES + 1),
+    "an over-long line": b'{"title": "a", "content": "' + b"x" * LINE_BYTES + b'"}',
+    "an over-long line of quotes": b'"' * (LINE_BYTES + 1),
 }
 
 
@@ -151,188 +200,104 @@ DAMAGED = {
     ("name", "count"), [*((name, 1) for name in DAMAGED), ("an over-long line", 2), ("invalid UTF-8", 2)]
 )
 def test_a_damaged_line_costs_itself_alone(tmp_path, name, count):
-    content = LINE * 3 + DAMAGED[name] + b"\n" + OTHER
-    assert kept(tmp_path, content, max_damaged=1, workers=count) == ["Mug"] * 3 + ["Café"]
-    (row,) = map(json.loads, (tmp_path / "quarantine.jsonl").read_bytes().splitlines())
+    found = prepared(written(tmp_path, LINE * 3 + DAMAGED[name] + b"\n" + OTHER), max_damaged=1, workers=count)
+    assert found.titles == ["Mug"] * 3 + ["Café"]
+    (row,) = found.quarantine
     assert (row["line"], row["offset"]) == (4, 3 * len(LINE))
     assert row["reason"]
 
 
-@pytest.mark.parametrize("name", [name for name in DAMAGED if not name.startswith(("two objects", "a byte order"))])
-def test_a_damaged_element_costs_itself_alone(tmp_path, name):
+VALID = ("UTF-8 of a surrogate", "a number", "an array as content", "null", "an array", "a string")
+VALID += ("a missing key", "an object as uid", "invalid UTF-8")
+
+
+@pytest.mark.parametrize("name", VALID)
+def test_an_element_that_is_no_product_costs_itself_alone(tmp_path, name):
     content = b"[" + b",\n".join([LINE[:-1], DAMAGED[name], OTHER[:-1]]) + b"]"
-    assert kept(tmp_path, content, max_damaged=1) == ["Mug", "Café"]
-    rows = [json.loads(line) for line in (tmp_path / "quarantine.jsonl").read_bytes().splitlines()]
-    assert rows[0]["line"] == 2
-    assert rows[0]["offset"] == len(LINE) + 2
+    found = prepared(written(tmp_path, content), max_damaged=1)
+    assert found.titles == ["Mug", "Café"]
+    assert [(row["line"], row["offset"]) for row in found.quarantine] == [(2, len(LINE) + 2)]
 
 
-def test_an_array_that_is_cut_short_keeps_its_whole_rows(tmp_path):
-    assert kept(tmp_path, b"[" + LINE + b"," + OTHER, max_damaged=1) == ["Mug", "Café"]
-    assert len((tmp_path / "quarantine.jsonl").read_bytes().splitlines()) == 1
-    assert kept(tmp_path, b"[" + LINE + b"," + OTHER[:-5], max_damaged=1) == ["Mug"]
+N = len(LINE)
+ARRAYS = {
+    "cut short between two": (b"[" + LINE + b"," + OTHER, "the array is not closed", 2 + N + len(OTHER)),
+    "cut short in one": (b"[" + LINE + b"," + OTHER[:-9], "the array is not closed", 2 + N + len(OTHER) - 9),
+    "no comma": (b"[" + LINE + b"," + LINE + OTHER + b"]", "JSON is malformed: expected ',' or ']'", 2 + 2 * N),
+    "a byte order mark": (codecs.BOM_UTF8 + b"[" + LINE + b",x]", "JSON is malformed: invalid character", 5 + N),
+    "text after it": (b"[" + LINE + b"]\nhello", "JSON is malformed: trailing characters", 3 + N),
+    "a comma too many": (b"[" + LINE + b",]", "JSON is malformed: trailing comma in array", 2 + N),
+    "in gzip": (gzip.compress(b"[" + LINE + b",{]"), "JSON is malformed: expected '\"'", 3 + N),
+}
 
 
-def test_lines_of_which_the_first_is_an_array_are_lines(tmp_path):
-    assert kept(tmp_path, b"[1, 2]\n" + LINE * 2, max_damaged=1) == ["Mug"] * 2
+@pytest.mark.parametrize("name", ARRAYS)
+def test_a_damaged_array_is_one_error_that_names_byte_and_line(tmp_path, name):
+    content, reason, byte = ARRAYS[name]
+    with pytest.raises(Tc3Error) as caught:
+        titles(tmp_path, content)
+    text = gzip.decompress(content) if name == "in gzip" else content
+    line = text.count(b"\n", 0, byte) + 1
+    assert f"trn.json is a damaged JSON array: {reason} at byte {byte:,}, in line {line}. Fix it" in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["trn.json"]
+    with pytest.raises(Tc3Error, match="is a damaged JSON array: nested too deeply"):
+        titles(tmp_path, b"[" + LINE + b"," + b"[" * 100_000)
 
 
-def test_other_keys_are_passed_over_without_being_built(tmp_path):
+@pytest.mark.parametrize("first", [b"[broken", b"[1, 2", b"[1, 2]", b"[{", b"]", b"[]"])
+def test_lines_after_a_first_one_that_looks_like_an_array_are_kept(tmp_path, first):
+    assert titles(tmp_path, first + b"\n" + LINE * 5, max_damaged=1) == ["Mug"] * 5
+
+
+def test_other_keys_are_skipped_without_being_built(tmp_path):
     """A number with 50,000 digits cannot be built within Python's limit for such conversions."""
     line = LINE.replace(b"}", b', "target_ind": [' + b"9" * 50_000 + b"]}")
-    assert kept(tmp_path, line) == ["Mug"]
-    assert kept(tmp_path, b"[" + line + b"]") == ["Mug"]
-
-
-def lines_of(path, start=0, end=None):
-    with sources.opened(path) as source:
-        found = []
-        for block in source.blocks(start, end):
-            positions = block.positions(1)
-            found += [(offset, line, block.reason) for line, (_, offset) in zip(block.lines, positions, strict=True)]
-    return found
+    assert titles(tmp_path, line) == titles(tmp_path, b"[" + line + b"]") == ["Mug"]
 
 
 def test_ranges_give_what_the_whole_file_gives_wherever_it_is_cut(tmp_path, monkeypatch):
     """Each line lies in the one range in which it begins, over-long ones too, for any size of block."""
-    monkeypatch.setattr(blocks, "LINE_BYTES", 20)
-    monkeypatch.setattr(sources, "_is_array", lambda head: False)
-    draw, path = random.Random(0), tmp_path / "trn.json"
+    monkeypatch.setattr(json_rows, "LINE_BYTES", 20)
+    draw = random.Random(0)
     for _ in range(300):
-        content = draw.choice([b"", codecs.BOM_UTF8]) + b"".join(
+        start = draw.choice([0, 3])
+        content = b"#" * start + b"".join(
             b"x" * draw.choice([0, 1, 5, 19, 20, 21, 22, 60]) + draw.choice([b"\n", b"\r\n", b"\n\n"])
             for _ in range(draw.randrange(1, 12))
         )
         content += b"y" * draw.choice([0, 0, 3, 20, 21])
-        path.write_bytes(content)
-        monkeypatch.setattr(blocks, "BLOCK_BYTES", draw.choice([1, 2, 7, 19, 20]))
-        plain, offset = [], 3 * content.startswith(codecs.BOM_UTF8)
-        for line in io.BytesIO(content[offset:]).readlines():
-            too_long = len(line.removesuffix(b"\n")) > 20
-            plain.append((offset, b"" if too_long else line, blocks.TOO_LONG if too_long else ""))
+        monkeypatch.setattr(json_rows, "BLOCK_BYTES", draw.choice([1, 2, 7, 19, 20]))
+        plain, offset = [], start
+        for line in io.BytesIO(content[start:]).readlines():
+            plain.append((offset, b"" if len(line.removesuffix(b"\n")) > 20 else line))
             offset += len(line)
-        assert lines_of(path) == plain
+
+        def lines(begin, end, content=content, start=start):
+            for offset, block in json_rows.blocks(io.BytesIO(content), max(begin, start), end, skip=begin > start):
+                yield from ((offset, line) for _, offset, line in json_rows.numbered(block, 1, offset))
+
+        assert list(lines(0, None)) == plain
         cuts = sorted({0, *(draw.randrange(1, len(content) + 1) for _ in range(draw.randrange(6)))})
-        ranges = [*zip(cuts, [*cuts[1:], None], strict=True)]
-        assert [line for start, end in ranges for line in lines_of(path, start, end)] == plain
-
-
-def test_an_unreadable_file_is_named(tmp_path, monkeypatch):
-    (tmp_path / "trn.json").write_bytes(LINE * 9)
-
-    def fail(self, size):
-        raise OSError(5, "Input/output error")
-
-    with sources.opened(tmp_path / "trn.json") as source:
-        source.file = type("Broken", (), {"read": fail})()
-        with pytest.raises(Tc3Error, match=r"cannot read .*trn\.json: Input/output error\."):
-            source.read(1)
+        ranges = zip(cuts, [*cuts[1:], None], strict=True)
+        assert [line for begin, end in ranges for line in lines(begin, end)] == plain
 
 
 @pytest.mark.parametrize(
-    "first", [b"[broken", b"[1, 2", b"[" + b"1," * 40_000 + b"1]", b"[{", b'[{"title": "x"', b"]", b"[]"]
-)
-@pytest.mark.parametrize("count", [1, 5])
-def test_lines_after_a_first_one_that_looks_like_an_array_are_kept(tmp_path, first, count):
-    assert kept(tmp_path, first + b"\n" + LINE * count, max_damaged=1) == ["Mug"] * count
-
-
-@pytest.mark.parametrize(
-    "between", [b"," + b"\n" * (6 << 20), b"," * (6 << 20), b" " * (3 << 20) + b"," + b" " * (3 << 20)]
-)
-def test_much_between_two_elements_is_passed_over(tmp_path, between):
-    assert kept(tmp_path, b"[" + LINE + between + OTHER + b"]", max_damaged=0) == ["Mug", "Café"]
-
-
-def report_of(folder, content):
-    (folder / "trn.json").write_bytes(content)
-    report = data.prepare(folder / "trn.json", folder / "out.json", max_damaged=1)
-    return report.read, report.kept, report.dropped.get("damaged", 0)
-
-
-def test_a_damaged_last_element_is_counted_once(tmp_path):
-    good = LINE[:-1]
-    assert report_of(tmp_path, b"[" + good + b"," + good + b',{"title": "b", "content": 5x}]') == (3, 2, 1)
-    assert report_of(tmp_path, b"[\n" + good + b",null]") == (2, 1, 1)
-    assert report_of(tmp_path, b"[" + good + b"]") == (1, 1, 0)
-    assert report_of(tmp_path, b"[" + good + b",]\n") == (1, 1, 0)
-
-
-def test_garbage_between_elements_costs_no_element(tmp_path):
-    good = LINE[:-1]
-    assert report_of(tmp_path, b"[" + good + b"x" + good + b"," + good + b"]") == (4, 3, 1)
-    assert report_of(tmp_path, b"[\n" + good + b",\n{bad}\n" + good + b",\n" + good + b"]") == (4, 3, 1)
-    assert report_of(tmp_path, b"[" + good + b"]\nhello") == (2, 1, 1)
-
-
-@pytest.mark.parametrize(
-    "content",
+    "line",
     [
-        b"[" + b'{"x":[1,' * 100_000 + b"]",
-        b"[" + b'{"a\\", ' * 100_000 + b"{}]",
-        b"[" + b"{},]," * 50_000 + b"{}]",
-        b"[" + b"[" * 1_000_000,
-        b"[" + b'"' * 1_000_000,
-        b"[" + b'{"x":[{"y":1},' * 70_000 + b"]",
         b'{"title": "a' + "\u0301".encode() * 250_000 + "\u0323".encode() * 250_000 + b'", "content": "b"}',
         b'{"title": "' + b"&#" + b"1" * 5000 + b';", "content": "b"}',
     ],
-    ids=["unclosed", "escaped quotes", "closers", "openers", "quotes", "unclosed with objects", "marks", "digits"],
+    ids=["marks", "digits"],
 )
-def test_what_would_take_quadratic_time_ends(tmp_path, content):
-    """Each of these took minutes, or hours, or stopped the program, where time was not linear: see that they end."""
-    rows = b",".join([LINE[:-1]] * 20) if content.startswith(b"[") else LINE * 20
-    end = b"," if content.startswith(b"[") else b"\n"
-    (tmp_path / "trn.json").write_bytes(content[:1] * content.startswith(b"[") + rows + end + content.lstrip(b"["))
-    assert data.prepare(tmp_path / "trn.json", tmp_path / "out.json", max_damaged=1).kept >= 20
-
-
-def test_a_zip_of_any_method_with_a_damaged_byte_is_told(tmp_path):
-    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
-        buffer = io.BytesIO()
-        with zipfile.ZipFile(buffer, "w", method) as archive:
-            archive.writestr("trn.json", LINE * 2000)
-        content = bytearray(buffer.getvalue())
-        content[80] ^= 0xFF
-        with pytest.raises(Tc3Error, match="is a damaged zip file"):
-            kept(tmp_path, bytes(content))
+def test_what_would_take_quadratic_time_ends(tmp_path, line):
+    """Each of these took minutes, or stopped the program, where time was not linear."""
+    assert len(titles(tmp_path, LINE * 20 + line, max_damaged=1)) >= 20
 
 
 def test_a_file_packed_twice_is_named(tmp_path):
     with pytest.raises(Tc3Error, match="is packed more than once"):
-        kept(tmp_path, gzip.compress(gzip.compress(LINE)))
-
-
-@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
-def test_a_name_that_no_file_can_have_is_told(tmp_path, name):
-    with pytest.raises(Tc3Error, match=r"cannot read|no file"):
-        data.prepare(tmp_path / name, tmp_path / "out.json")
-
-
-def element(size):
-    """A product of exactly so many bytes."""
-    row = b'{"title": "Long", "content": "' + b"z" * (size - 32) + b'"}'
-    assert len(row) == size
-    return row
-
-
-L = blocks.LINE_BYTES
-
-
-@pytest.mark.parametrize("separator", [b",", b",\n", b"\n,", b",\n    ", b",\r\n  "])
-def test_elements_around_the_edges_of_what_is_read_at_once_are_kept(tmp_path, separator):
-    good = LINE[:-1]
-    for pad in range(-12, 6):
-        rows = [element(L + pad), element(L), good, good]
-        assert report_of(tmp_path, b"[" + separator.join(rows) + b"]") == (4, 4 - (pad > 0), int(pad > 0))
-        rows = [element(2 * L + pad), good, good]
-        assert report_of(tmp_path, b"[" + separator.join(rows) + b"\n]") == (3, 2, 1)
-        rows = [element(4 * L - 51 + pad), element(300_000), good]
-        assert report_of(tmp_path, b"[" + separator.join(rows) + b"]") == (3, 2, 1)
-
-
-def test_an_over_long_last_element_is_counted_once(tmp_path):
-    assert report_of(tmp_path, b"[" + LINE + b"," + element(3 * L) + b"]\n") == (2, 1, 1)
+        titles(tmp_path, gzip.compress(gzip.compress(LINE)))
 
 
 def test_random_arrays_are_what_json_says(tmp_path):
@@ -343,13 +308,16 @@ def test_random_arrays_are_what_json_says(tmp_path):
             {
                 "uid": str(number),
                 "x": [{"y": draw.choice(texts)}, [], {}],
-                "title": f"Mug {number}",
+                "title": f"Mug {number}" if number % 50 else None if number else 7,
                 "content": draw.choice(texts) * draw.choice([1, 3, 2000]) + ".",
             }
             for number in range(300)
         ]
         text = json.dumps(rows, indent=[None, 1, 4][layout % 3], ensure_ascii=layout % 2 == 0)
         text = text.replace("\n", "\r\n") if layout % 4 == 3 else text
-        assert report_of(tmp_path, codecs.BOM_UTF8 * (layout > 5) + text.encode()) == (300, 300, 0)
-        found = [json.loads(line)["input_text"] for line in (tmp_path / "out.json").read_bytes().splitlines()]
-        assert found == [row["title"] for row in rows]
+        content = codecs.BOM_UTF8 * (layout > 5) + text.encode()
+        found = prepared(written(tmp_path, content), max_damaged=0.1)
+        assert found.titles == [row["title"] for row in rows if row["title"] and row["title"] != 7]
+        (row,) = found.quarantine
+        assert content[row["offset"] :].startswith(b"{")
+        assert content.count(b"\n", 0, row["offset"]) + 1 == row["line"]

@@ -212,7 +212,7 @@ def test_an_adapter_of_other_rows_is_refused(config, work):
         run_record.check_adapter(work)
 
 
-def test_a_work_folder_that_went_away_is_told_in_a_line(config, work):
+def test_a_work_folder_that_went_away_is_reported_in_a_line(config, work):
     (work / "eval.jsonl").unlink()
     with pytest.raises(Tc3Error, match=r"cannot read .*eval\.jsonl: No such file.*Run the settings cell again"):
         run_record.describe(config, work)

@@ -188,7 +188,7 @@ def test_a_second_run_in_the_folder_is_refused(config, rows, work):
 
 
 def test_an_adapter_that_was_trained_already_does_not_start_a_run(config, rows, work):
-    config = config.change(max_steps=1, eval_strategy="no")
+    config = config.change(max_steps=2, eval_strategy="no")  # the first step warms up
     trainer = run(config, rows, work)
     again = prepared(config.change(resume_from_checkpoint=False), rows, work)
     with pytest.raises(Tc3Error, match="the adapter in memory has been trained already"):
@@ -243,19 +243,6 @@ def fit(config, work, *callbacks):
 
 def weights(trainer):
     return [parameter.tolist() for parameter in trainer.model.parameters()]
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_saves_the_step_and_the_next_call_continues(config, work, tmp_path, name, capsys):
-    config = config.change(save_steps=100)
-    (tmp_path / "undisturbed").mkdir()
-    undisturbed, _ = fit(config, tmp_path / "undisturbed")
-    trainer, saver = fit(config, work, at_step(3, lambda: signal.raise_signal(getattr(signal, name))))
-    assert (saver.stop.signal, trainer.state.global_step, saver.safe_step) == (name, 3, 3)
-    assert capsys.readouterr().out.splitlines()[-1] == f"safe to disconnect: step 3 is in {newest(work)}"
-    trainer, saver = fit(config, work)
-    assert (saver.step, saver.safe_step, saved(work)) == (3, 7, [7, 3])
-    assert weights(trainer) == weights(undisturbed)
 
 
 def test_the_second_signal_stops_at_once():
@@ -570,7 +557,7 @@ def test_not_even_one_that_a_manifest_vouches_for(config, rows, whole, work, tmp
     assert not (tmp_path / "mark").exists()
 
 
-def test_a_pickle_planted_beside_the_adapter_does_not_run(config, rows, whole, work, tmp_path):
+def test_a_pickle_planted_next_to_the_adapter_does_not_run(config, rows, whole, work, tmp_path):
     shutil.copytree(whole, work, dirs_exist_ok=True)
     plant(work / "lora_model", tmp_path / "mark")
     models.load_adapter(work / "lora_model", config.model)
@@ -585,6 +572,7 @@ import os
 from pathlib import Path
 from tc3lib import files, settings, training
 from tc3lib.prompts import format_record
+from transformers import TrainerCallback
 config = settings.tiny().change(max_steps=500, per_device_train_batch_size=4, eval_rows=4, max_seq_length=256)
 rows = [{"uid": "a", "part": "train", **format_record(f"Mug No. {n}", f"A mug, {n} cm high.")} for n in range(16)]
 work = Path(os.environ["TC3_HOME"])
@@ -592,6 +580,10 @@ files.write_rows(work / "train.jsonl", rows)
 files.write_rows(work / "eval.jsonl", rows[:4])
 run = training.Run(config, work)
 trainer = training.build_trainer(run)
+class Says(TrainerCallback):
+    def on_step_end(self, args, state, control, **kwargs):
+        print(f"step {state.global_step} is made")
+trainer.add_callback(Says())
 training.train(trainer, run)
 """
 
@@ -602,17 +594,17 @@ def test_the_stop_button_of_a_notebook_saves_and_leaves_the_kernel_alive(work):
     manager, client = start_new_kernel(env={**os.environ, "TC3_HOME": str(work), "OMP_NUM_THREADS": "1"})
     try:
         client.execute(CELL)
-        told, error = "", ""
+        output, error = "", ""
         while not error:
             content = client.get_iopub_msg(timeout=120)["content"]
-            assert content.get("execution_state") != "idle" or "left, evaluations" not in told, "it ran to its end"
-            told += content.get("text", "")
-            if "left, evaluations" in content.get("text", ""):
+            assert content.get("execution_state") != "idle" or "is made" not in output, "it ran to its end"
+            output += content.get("text", "")
+            if "step 3 is made" in content.get("text", ""):
                 manager.interrupt_kernel()
             error = content.get("evalue", "")
         stopped = re.fullmatch(r"stopped by SIGINT after step (\d+) of 500: run it again\.", error)
         assert stopped, error
-        assert f"safe to disconnect: step {stopped[1]} is in {newest(work)}" in told
+        assert f"safe to disconnect: step {stopped[1]} is in {newest(work)}" in output
         client.wait_for_ready(timeout=30)
         assert client.execute_interactive("assert trainer.model.training", timeout=30)["content"]["status"] == "ok"
     finally:

@@ -86,7 +86,7 @@ def steps(outputs):
 
 
 def folders(outputs):
-    """Return the names of what is there besides the journal."""
+    """Return the names of what is there except the journal."""
     return sorted(set(os.listdir(outputs)) - {JOURNAL})
 
 
@@ -333,7 +333,7 @@ def test_any_bit_of_a_manifest_matters(outputs):
 
 
 @pytest.mark.parametrize("name", ["../x", "/x", "a/b", "..", ".", ""])
-def test_a_manifest_may_name_no_file_elsewhere(tmp_path, outputs, name):
+def test_a_manifest_may_name_no_file_outside(tmp_path, outputs, name):
     (outputs / "x").write_text("x")
     path = outputs / f"checkpoint-10-{RUN}" / MANIFEST
     body = json.loads(path.read_text())
@@ -527,10 +527,10 @@ def test_on_a_real_disk_that_is_full_or_read_only(tmp_path, mount):
     fill = f"cp -r {tmp_path}/1 {outputs}/{first}" if mount == "read-only" else "true"
     command = [sys.executable, "-c", MOUNTED, outputs, tmp_path / "1", tmp_path / "2", RUN, tmp_path / "target"]
     done = on_small_disk(outputs, "512k", fill, mount, command)
-    told = [first, second, "No space left on device", f"{first} {second}", f"{second}.1"]
+    printed = [first, second, "No space left on device", f"{first} {second}", f"{second}.1"]
     if mount == "read-only":
-        told = [*["Read-only file system"] * 3, first, "Read-only file system"]
-    assert (done.stdout.splitlines(), done.stderr) == (told, "")
+        printed = [*["Read-only file system"] * 3, first, "Read-only file system"]
+    assert (done.stdout.splitlines(), done.stderr) == (printed, "")
     whole = bytes([1 if mount == "read-only" else 2]) * 200_000
     assert (tmp_path / "target" / "adapter.bin").read_bytes() == whole
 

@@ -110,7 +110,7 @@ def committed(work):
 
 
 def check_kept(work, before, finished):
-    """Nothing that was committed is lost, and what may be read in between is right. `before` is told what is new."""
+    """Nothing that was committed is lost, and what may be read in between is right. Adds what is new to `before`."""
     now = committed(work)
     for name, manifest in now.items():
         store.restore(work / "outputs" / name, SCRATCH, manifest.run)
@@ -206,7 +206,7 @@ while RESULT["kills"] < KILLS:
         line = RANDOM.choice(sorted(line for line in lines if line.split()[1] == function))
         left = 1 - max((found.step for found in before.values()), default=0) / STEPS
         plan = {"line": line, "times": RANDOM.randint(1, max(1, round(left * lines[line])))}
-    told = f"{attempts}: {work.name}, {', '.join(f'{name} {value}' for name, value in plan.items())}"
+    what = f"{attempts}: {work.name}, {', '.join(f'{name} {value}' for name, value in plan.items())}"
     try:
         killed = attempt(work, **plan)
         hit = what_was_hit(work, finished) if killed else "completed"
@@ -219,10 +219,10 @@ while RESULT["kills"] < KILLS:
             lines |= Counter(json.loads(LINES.read_text()))
             check_finished(work)
             finished = True
-        print(f"{told}: {hit}", flush=True)
+        print(f"{what}: {hit}", flush=True)
         keep = killed or RANDOM.random() < 0.3
     except (AssertionError, store.Damaged) as error:
-        RESULT["problems"].append(f"{told}: {error}")
+        RESULT["problems"].append(f"{what}: {error}")
         print(f"PROBLEM {RESULT['problems'][-1]}", flush=True)
         keep = False
         RESULT["kills"] += 1  # so that it comes to an end

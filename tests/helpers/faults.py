@@ -1,4 +1,4 @@
-"""A disk that fails when it is told to: what `tc3lib.checkpoints.store` then sees instead of the module `os`.
+"""A disk that fails on demand: what `tc3lib.checkpoints.store` then sees instead of the module `os`.
 
 And small real ones: a file system in memory, mounted where no other process sees it.
 """

@@ -1,6 +1,6 @@
 """Training under SIGKILL: nothing that was committed is lost, no litter, and the end is that of a run left alone.
 
-`make crash` sets `TC3_CRASH`, the number of kills; `TC3_CRASH_SEED` makes other ones.
+`TC3_CRASH` sets the number of kills, `TC3_CRASH_SEED` makes other ones.
 """
 
 import json
@@ -9,9 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 KILLS, SEED = os.environ.get("TC3_CRASH", "20"), os.environ.get("TC3_CRASH_SEED", "1")
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_adapter_losses_and_files(tmp_path):
     script = Path(__file__).parents[1] / "helpers" / "crash_run.py"
     command = [sys.executable, str(script), str(tmp_path / "crash"), KILLS, SEED]

@@ -19,17 +19,17 @@ def test_titles_are_read_without_contents_and_tidied(config, tmp_path, capsys):
         describe.read_titles(path, config.data)
 
 
-def test_damaged_lines_are_told_and_too_many_refused(config, tmp_path, capsys):
+def test_damaged_lines_are_reported_and_too_many_refused(config, tmp_path, capsys):
     path = tmp_path / "new.csv"
     path.write_text("title\nMug\nBowl, blue\nPlate\n")
     reason = r"line 3: 2 cells, but the header has 1: quote a cell that holds ','"
-    with pytest.raises(Tc3Error, match=rf"1 of 3 lines of .* cannot be read, more than max_damaged=0.01 .*{reason}"):
+    with pytest.raises(Tc3Error, match=rf"1 of 3 lines of .* are damaged, more than max_damaged=0.01 .*{reason}"):
         describe.read_titles(path, config.data)
     titles = describe.read_titles(path, config.change(max_damaged=0.5).data)
     assert [row["title"] for row in titles] == ["Mug", "Plate"]
     out = capsys.readouterr().out
     assert "2 titles in" in out
-    assert "0 lines have none\n1 damaged lines are left out: line 3: 2 cells" in out
+    assert "0 lines have none\n1 damaged lines are skipped: line 3: 2 cells" in out
     path.write_text('{"title": "Mug"}\n{"title": 7}\n')
     with pytest.raises(Tc3Error, match=r"line 2: Expected `str \| null`, got `int`"):
         describe.read_titles(path, config.data)
@@ -67,7 +67,7 @@ def test_settings_are_changed_by_name(config):
     assert (changed.data.title_column, changed.generation.max_new_tokens) == ("nome", 7)
     assert (changed.model.load_in_4bit, changed.data.uid_column) == (False, "7")
     for name in ("model_name=other", "max_steps=3"):
-        with pytest.raises(Tc3Error, match=f"--set {name.partition('=')[0]}: the adapter is trained already"):
+        with pytest.raises(Tc3Error, match=f"--set {name.partition('=')[0]}: the adapter is already trained"):
             describe.change(config, [name])
     for value in ("x", "-1", "\udce9", "[" * 100_000):
         with pytest.raises(Tc3Error, match="a setting does not fit"):
@@ -129,6 +129,6 @@ def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
         source.name,
         "new.2.described.jsonl",
     }
-    with pytest.raises(Tc3Error, match=r"new\.2\.described\.jsonl is there already: move or rename it"):
+    with pytest.raises(Tc3Error, match=r"new\.2\.described\.jsonl already exists: move or rename it"):
         describe.main([str(tmp_path), str(source), "--set", "title_column=nome"])
     assert (tmp_path / "new.2.described.jsonl").read_text() == written

@@ -13,8 +13,8 @@ import random
 from pathlib import Path
 
 import pytest
+from catalogues import prepared, written
 
-from tc3lib.catalogue import prepare as data
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode, format_record
 
@@ -49,14 +49,10 @@ with_corpora = pytest.mark.parametrize("corpora", here or absent)
 GOOD = b'{"uid": "g", "title": "Good", "content": "A good row."}\n'
 
 
-def prepare(folder, content, **settings):
+def prepare(folder, content, **changes):
     """Return the kept records and the report."""
-    (folder / "trn.json").write_bytes(content)
-    report = data.prepare(folder / "trn.json", folder / "out.json", max_damaged=1, **settings)
-    assert report.read == report.kept + sum(report.dropped.values())
-    kept = [json.loads(line) for line in (folder / "out.json").read_bytes().splitlines()]
-    assert len(kept) == report.kept
-    return kept, report
+    found = prepared(written(folder, content), max_damaged=1, **changes)
+    return found.records, found.report
 
 
 def suite(prefix):
@@ -68,36 +64,35 @@ def as_value(content):
     return b'{"title": "t", "x": ' + content + b', "content": "c"}'
 
 
-def survives(folder, name, content, array):
-    """Tell whether the row is kept; the good rows around it must be."""
-    row = as_value(content)
-    text = b"[" + GOOD + b"," + row + b",\n" + GOOD + b"]" if array else GOOD + row + b"\n" + GOOD
-    kept, report = prepare(folder, text)
+def survives(folder, name, content):
+    """Tell whether the row is kept as a line; the good rows around it must be."""
+    kept, report = prepare(folder, GOOD + as_value(content) + b"\n" + GOOD)
     assert [record["input_text"] for record in kept if record["input_text"] != "t"] == ["Good", "Good"], name
     return report.kept == 3
 
 
 @with_corpora
-def test_every_valid_file_of_the_suite_is_passed_over_and_its_row_kept(tmp_path, corpora):
+def test_every_valid_file_of_the_suite_is_skipped_and_its_row_kept(tmp_path, corpora):
     files = suite("y")
     assert len(files) == 95
-    assert [name for name in files if not survives(tmp_path, name, files[name], array=True)] == []
+    for content in files.values():
+        assert prepare(tmp_path, b"[" + GOOD + b"," + as_value(content) + b",\n" + GOOD + b"]")[1].kept == 3
     in_lines = {name: content.replace(b"\n", b" ") for name, content in files.items()}
-    assert [name for name in files if not survives(tmp_path, name, in_lines[name], array=False)] == []
+    assert [name for name in files if not survives(tmp_path, name, in_lines[name])] == []
 
 
 @with_corpora
 def test_no_row_with_an_invalid_file_of_the_suite_is_kept_as_a_line(tmp_path, corpora):
     files = suite("n")
     assert len(files) == 188
-    assert [name for name in files if survives(tmp_path, name, files[name], array=False)] == []
+    assert [name for name in files if survives(tmp_path, name, files[name])] == []
 
 
 @with_corpora
 def test_what_the_suite_leaves_open_is_as_listed(tmp_path, corpora):
     files = suite("i")
     assert len(files) == 35
-    assert {name for name in files if survives(tmp_path, name, files[name], array=False)} == TAKEN
+    assert {name for name in files if survives(tmp_path, name, files[name])} == TAKEN
     assert set(files) - TAKEN == REFUSED
 
 
@@ -150,24 +145,20 @@ def flip(draw, content):
     return content[:at] + bytes([content[at] ^ draw.randrange(1, 256)]) + content[at + 1 :]
 
 
-@pytest.mark.parametrize("separator", [b"\n", b",\n", b", "], ids=["lines", "array", "array on one line"])
-def test_a_flipped_byte_costs_no_other_row(tmp_path, separator):
+def test_a_flipped_byte_costs_no_other_line(tmp_path):
     """`TC3_FUZZ` flips, 50 a file: in every other row one byte is changed; the rows between must come through."""
     draw = random.Random(0)
     row = {"uid": "B1", "title": "Mug", "content": 'A "mug" é 😀 &amp; so.', "x": [1, {"y": 2.5e3}, None]}
     victims = [json.dumps(row, ensure_ascii=ascii_only).encode() for ascii_only in (True, False)]
-    array = separator != b"\n"
-    for _ in range(max(1, FLIPS // 50 // 3)):
-        rows = []
+    for _ in range(max(1, FLIPS // 50)):
+        lines = []
         for number in range(50):
             good = json.dumps({"uid": str(number), "title": f"Good {number}", "content": "A good row."}).encode()
-            rows += [flip(draw, draw.choice(victims)), good]
-        content = separator.join(rows)
-        kept, report = prepare(tmp_path, b"[" + content + b"]" if array else content + b"\n")
+            lines += [flip(draw, draw.choice(victims)), good]
+        kept, report = prepare(tmp_path, b"\n".join(lines))
         good = [record["input_text"] for record in kept if record["input_text"].startswith("Good ")]
         assert good == [f"Good {number}" for number in range(50)]
-        if not array:
-            assert report.read in range(100, 151)
+        assert report.read in range(100, 151)
 
 
 @pytest.mark.parametrize("kind", ["lines", "array", "gzip", "zip"])
@@ -185,12 +176,12 @@ def test_a_byte_flipped_anywhere_in_a_file_gives_rows_or_our_error(tmp_path, kin
         with zipfile.ZipFile(buffer := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
             archive.writestr("trn.json", content)
         content = buffer.getvalue()
-    told = 0
+    errors = 0
     for _ in range(max(100, FLIPS // 40)):
         try:
             kept, _ = prepare(tmp_path, flip(draw, content))
             if kind == "lines":
                 assert len(kept) >= 18
         except Tc3Error:
-            told += 1
-    assert told or kind in ("lines", "array")
+            errors += 1
+    assert errors or kind == "lines"

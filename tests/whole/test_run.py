@@ -15,14 +15,13 @@ from pathlib import Path
 
 import pytest
 from planted import found_in
+from runs import losses
 
-from tc3lib import models, settings
+from tc3lib import models, settings, training
 from tc3lib.__main__ import summary
-from tc3lib.evaluation import comparison
-from tc3lib.evaluation import questions as evaluation
+from tc3lib.evaluation import comparison, questions
 from tc3lib.files import read_rows, write_rows
 from tc3lib.runtime.workspace import STAGES
-from tc3lib.training import run as training
 from tc3lib.training.progress import read_losses
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +66,7 @@ def results(work):
         {name: (work / name).read_bytes() for name in names}
         | tests
         | {name: report[name] for name in ("verdict", "rows", "metrics", "answers", "data")}
-        | {"losses": read_losses(work / "loss.jsonl")}
+        | {"losses": losses(read_losses(work / "loss.jsonl"))}
     )
 
 
@@ -162,7 +161,7 @@ def fewer(work, tmp_path):
 
 
 def judge(model, tokenizer, work):
-    evaluation.answer(model, tokenizer, CONFIG, work, "posttest")
+    questions.answer(model, tokenizer, CONFIG, work, "posttest")
     return comparison.compare(work, CONFIG)["verdict"]
 
 
@@ -193,6 +192,7 @@ def test_a_run_with_another_models_tokenizer_is_not_better(work, fewer, tmp_path
     assert judge(model, other, fewer)["better"] is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shuffle",
     [lambda rows: random.Random(1).sample(rows, len(rows)), lambda rows: rows[7:] + rows[:7]],
@@ -204,15 +204,16 @@ def test_a_run_on_shuffled_descriptions_is_not_better(work, fewer, shuffle):
     others = shuffle(rows)
     shuffled = [row | {"response": other["response"]} for row, other in zip(rows, others, strict=True)]
     config = CONFIG.change(max_steps=100, eval_strategy="no", save_strategy="no")
-    model, tokenizer = models.load_base_model(config.model)
-    model = models.add_lora(model, config.lora)
-    trainer = training.build_trainer(model, tokenizer, shuffled, read_rows(work / "eval.jsonl"), config, fewer)
+    write_rows(fewer / "train.jsonl", shuffled)
+    trainer = training.build_trainer(training.Run(config.change(resume_from_checkpoint=False), fewer))
     trainer.train()
-    found = judge(model, tokenizer, fewer)
+    write_rows(fewer / "train.jsonl", rows)
+    found = judge(trainer.model, trainer.processing_class, fewer)
     assert found["better"] is False
     assert comparison.compare(fewer, CONFIG)["metrics"]["loss"]["parts"]["eval"]["says"] == "better"
 
 
+@pytest.mark.slow
 def test_the_scripts_do_what_the_notebooks_do_to_the_bit(work, tmp_path):
     for name in sorted(STAGES):
         call([sys.executable, f"notebooks/{name}.py"], tmp_path)
@@ -220,6 +221,7 @@ def test_the_scripts_do_what_the_notebooks_do_to_the_bit(work, tmp_path):
     assert found_in(TOKEN, tmp_path, log(tmp_path)) == []
 
 
+@pytest.mark.slow
 def test_restart_and_run_all_again_changes_nothing(work):
     before = results(work)
     run_notebooks(work)
