@@ -131,8 +131,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     options = parser.parse_args(arguments)
     show_alone()
-    if what := processes.sharding():
-        raise Tc3Error(f"each process answers with the whole model: start it with --multi_gpu, without {what}.")
     if not (options.folder / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
     config = run_record.as_trained(settings.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)

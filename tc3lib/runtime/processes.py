@@ -89,7 +89,3 @@ def _not_joined() -> Tc3Error:
         f"the launcher started {count()} processes without a GPU for each: to use the CPU set ACCELERATE_USE_CPU=true "
         "and ACCELERATE_TORCH_DEVICE=cpu before accelerate launch."
     )
-
-
-def sharding() -> None:
-    """Here until describe no longer asks: nothing is sharded any more."""
