@@ -145,23 +145,3 @@ def _check_write(work: Path) -> None:
             os.truncate(path, 0)  # what is deleted on Drive stays in its bin, and counts
         with suppress(OSError):
             path.unlink()
-
-
-def catalogue(config: Settings, work: Path) -> Path:
-    """Moves to `catalogue.source.find`; here until the branches meet."""
-    name = config.data.source
-    path = work / Path(name).expanduser()
-    candidates = [path, path.with_name(f"{path.name}.gz"), path.with_name(f"{path.name}.zip")]
-    if config.data.fallback_source and name == "trn.json":
-        candidates.append(Path(config.data.fallback_source))
-    found = next((candidate for candidate in candidates if candidate.exists()), None)
-    if found is None:
-        raise Tc3Error(
-            f"no {path.name} in {path.parent}: put your catalogue there (JSON Lines with `title` and `content`; `.gz` "
-            "or `.zip` will do), or give its path as the setting `source`. TC3_PRESET=tiny runs on the embedded one."
-        )
-    written = (*STAGES["01_prepare"].writes, "quarantine.jsonl")
-    if found.parent.resolve() == work.resolve() and found.name in written:
-        raise Tc3Error(f"01_prepare would overwrite the catalogue {found}: rename the file, and set source.")
-    print(f"catalogue {found}")
-    return found

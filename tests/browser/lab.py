@@ -92,6 +92,7 @@ def jupyterlab(folder: Path, settings: str, *, in_colab: bool, **environment: st
             texts[name] = text.replace(URL, str(requirements)).replace("/content &&", f"{content} &&")
             assert f"test -d {content} && pip install -q --no-deps -r {requirements}" in texts[name]
         site = content / "site"
+        site.mkdir()  # Python does not look again for a folder that was not there when it started
         environment |= {
             "PIP_TARGET": str(site), "PIP_UPGRADE": "1", "PIP_NO_BUILD_ISOLATION": "0",
             "PYTHONPATH": os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")])),
