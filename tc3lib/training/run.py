@@ -26,7 +26,7 @@ from tc3lib.prompts import encode_rows, load_tokenizer
 from tc3lib.runtime import card, processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan
-from tc3lib.training.progress import LossLogger, mean_loss
+from tc3lib.training.callbacks import LossLogger, mean_loss
 from tc3lib.training.trainer import PackedTrainer
 
 if TYPE_CHECKING:

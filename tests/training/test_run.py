@@ -10,7 +10,7 @@ from tc3lib import models, training
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import encode
 from tc3lib.settings import rows_per_step
-from tc3lib.training.progress import read_losses
+from tc3lib.training.callbacks import read_losses
 
 
 def labels_of(row):

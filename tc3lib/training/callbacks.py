@@ -1,4 +1,7 @@
-"""Show and keep the losses of a run while it trains: a progress bar, `loss.jsonl`, `loss.png`."""
+"""What happens while a run trains: the losses are kept and drawn, and a progress bar shows them.
+
+Trackers such as Weights & Biases need no callback of ours: they get what the trainer logs (`report_to` in the settings).
+"""
 
 import json
 import math
