@@ -1,6 +1,6 @@
 """What happens while a run trains: the losses are kept and drawn, and a progress bar shows them.
 
-Trackers such as Weights & Biases need no callback of ours: they get what the trainer logs (`report_to` in the settings).
+Weights & Biases and other trackers need no callback of ours: they get what the trainer logs (the setting `report_to`).
 """
 
 import json
