@@ -4,7 +4,7 @@ The corpora are not in the repository: JSONTestSuite (https://github.com/nst/JSO
 Strings (https://github.com/minimaxir/big-list-of-naughty-strings), in `$TC3_CORPORA` as `JSONTestSuite/test_parsing`
 and `naughty-strings/blns.json`. Without them the tests' names say so.
 
-`make fuzz` sets `TC3_FUZZ`, the number of flipped bytes to try.
+`make attack` sets `TC3_FUZZ`, the number of flipped bytes to try.
 """
 
 import json
