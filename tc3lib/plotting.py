@@ -1,13 +1,12 @@
 """Pictures and tables of a run: functions that return a figure or a table, which a notebook then shows."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pandas
-from IPython import get_ipython
-from IPython.display import display
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -49,7 +48,8 @@ def live_loss(path: Path) -> Callable[..., None]:
     shown: list[Any] = []
 
     def draw(history: Sequence[Mapping[str, float]], *, keep: bool) -> None:
-        live = get_ipython() is not None
+        ipython = sys.modules.get("IPython")  # a script may run without it
+        live = ipython is not None and ipython.get_ipython() is not None
         if not (live or keep):
             return
         figure = plot_loss(history)
@@ -59,7 +59,7 @@ def live_loss(path: Path) -> Callable[..., None]:
         if shown:
             shown[0].update(figure)
         elif live:
-            shown.append(display(figure, display_id=True))
+            shown.append(ipython.display.display(figure, display_id=True))
 
     return draw
 
