@@ -1,3 +1,4 @@
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -92,8 +93,9 @@ def test_no_figure_stays_open():
 def test_the_live_curve_is_kept_as_a_picture_and_shown_only_in_a_notebook(tmp_path, monkeypatch):
     shown, updated, shell = [], [], []
     handle = SimpleNamespace(update=updated.append)
-    monkeypatch.setattr(plotting, "get_ipython", lambda: shell or None)
-    monkeypatch.setattr(plotting, "display", lambda figure, display_id: shown.append(figure) or handle)
+    display = SimpleNamespace(display=lambda figure, display_id: shown.append(figure) or handle)
+    ipython = SimpleNamespace(get_ipython=lambda: shell or None, display=display)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
     draw = plotting.live_loss(tmp_path / "loss.png")
     draw(HISTORY, keep=False)
     assert not (tmp_path / "loss.png").exists()
