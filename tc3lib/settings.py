@@ -25,10 +25,11 @@ class ModelSettings:
     model_name: str = "unsloth/llama-3-8b-bnb-4bit"
     """A Hugging Face repository or a local folder."""
     max_seq_length: Count = 2048
-    """Tokens a row may have; a longer one loses the end of its description."""
+    """Most tokens of a row; a longer one loses the end of its description."""
     dtype: Literal["float16", "bfloat16", "float32"] | None = None
     """None: bfloat16 where the hardware has it, else float16."""
     load_in_4bit: bool = True
+    """Quantise the base model to 4 bit (QLoRA)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,17 +37,25 @@ class LoraSettings:
     """Arguments of `FastLanguageModel.get_peft_model`."""
 
     r: Count = 16
+    """Rank of the adapter's matrices."""
     lora_alpha: Count = 16
+    """The adapter's output is scaled by `lora_alpha / r`."""
     lora_dropout: Share = 0.0
+    """Above 0 the shared prefix is computed in every row, which takes longer."""
     bias: Literal["none", "all", "lora_only"] = "none"
+    """Which biases are trained too."""
     target_modules: tuple[str, ...] = (
         "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj",
     )  # fmt: skip
+    """The layers that get an adapter."""
     use_gradient_checkpointing: bool | Literal["unsloth"] = "unsloth"
+    """Compute activations twice to save memory. Used with plan="recipe"; plan="auto" chooses itself."""
     random_state: int = 3407
-    """Seed of the adapter's first values; `seed` does not cover them."""
+    """Seed of the adapter's initial values, which `seed` does not cover."""
     use_rslora: bool = False
+    """Scale by `lora_alpha / sqrt(r)` instead."""
     loftq_config: dict[str, Any] | None = None
+    """Initialise the adapter by LoftQ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,34 +64,43 @@ class TrainingSettings:
 
     per_device_train_batch_size: Count = 8
     gradient_accumulation_steps: Count = 4
+    """A step has `per_device_train_batch_size * gradient_accumulation_steps` rows, over all processes."""
     warmup_steps: Annotated[float, msgspec.Meta(ge=0)] = 0.2
-    """Below 1 a share of all steps (transformers 4 called that `warmup_ratio`), else a number of steps."""
+    """Below 1 a share of all steps (`warmup_ratio` in transformers 4), else a number of steps."""
     learning_rate: Annotated[float, msgspec.Meta(gt=0)] = 3e-5
+    """The highest, at the end of the warm-up."""
     max_steps: Annotated[int, msgspec.Meta(ge=-1)] = 60
-    """Optimiser steps; when positive it wins over `num_train_epochs`. -1: train for whole epochs."""
+    """Optimiser steps; if positive, it overrides `num_train_epochs`. -1: train for whole epochs."""
     num_train_epochs: Annotated[float, msgspec.Meta(gt=0)] = 4
+    """Passes over the training rows, if `max_steps` is -1."""
     logging_steps: Count = 1
+    """Steps between two logged losses."""
     optim: str = "adamw_8bit"
+    """The optimiser, by transformers' name for it."""
     weight_decay: Annotated[float, msgspec.Meta(ge=0)] = 0.01
     lr_scheduler_type: str = "linear"
+    """How the learning rate falls after the warm-up."""
     seed: Annotated[int, msgspec.Meta(ge=0)] = 3407
+    """Seed of the order of the rows and of dropout."""
     output_dir: Annotated[str, msgspec.Meta(pattern=r"^\w[\w.-]*$")] = "outputs"
-    """Name of the checkpoints' folder in the work folder."""
+    """The checkpoints' folder in the work folder."""
     save_strategy: Literal["no", "steps", "epoch"] = "steps"
     save_steps: Count = 10
+    """Steps between two checkpoints; `save_minutes` may add some."""
     save_total_limit: Count | None = 3
-    """Newest checkpoints to keep, besides the one of the lowest held-out loss. None: all."""
+    """Newest checkpoints to keep, besides the one with the lowest held-out loss. None: all."""
     eval_strategy: Literal["no", "steps", "epoch"] = "steps"
+    """When the held-out loss is measured; the original notebook plots one that it never measured."""
     eval_steps: Count = 10
     eval_on_start: bool = True
     per_device_eval_batch_size: Count = 8
-    """Of plan="recipe"; else held-out rows pass through the card as in training."""
+    """With plan="recipe", and for the losses of the tests before and after; else as in training."""
     padding_free: bool | None = None
-    """Of plan="recipe": rows one after another instead of padded. None: as unsloth decides, on a GPU yes."""
+    """With plan="recipe": rows in one line instead of padded. None: as unsloth decides, which on a GPU is yes."""
     report_to: str = "none"
-    """Gets the held-out losses; the train losses stand in `loss.jsonl`."""
+    """The tracker that gets all losses, such as "wandb" or "tensorboard"; its package must be installed."""
     resume_from_checkpoint: bool = True
-    """True: continue an interrupted run of the same settings. False: set it aside and start anew."""
+    """True: continue an interrupted run of the same settings. False: set it aside and start again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +108,7 @@ class SaveSettings:
     """When checkpoints are saved, besides TRL's settings."""
 
     save_minutes: Annotated[float, msgspec.Meta(gt=0)] | None = 15
-    """Most minutes between two saves. None: no matter."""
+    """Most minutes between two checkpoints. None: only the strategy's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,10 +116,10 @@ class PlanSettings:
     """How a step's rows pass through the card; the rows of a step, and their mathematics, are the same either way."""
 
     plan: Literal["auto", "recipe"] = "auto"
-    """auto: no padding, micro-batches and checkpointing chosen for the memory at hand. recipe:
-    `per_device_train_batch_size`, `gradient_accumulation_steps` and `use_gradient_checkpointing` as they stand."""
+    """auto: no padding, micro-batches and checkpointing chosen for the free memory. recipe: TRL's own trainer with
+    `per_device_train_batch_size`, `gradient_accumulation_steps` and `use_gradient_checkpointing` as set."""
     memory_gib: Annotated[float, msgspec.Meta(gt=0)] | None = None
-    """The card's memory to plan for. None: what is free."""
+    """Plan for a card of this size in GiB. None: what is free."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,23 +127,23 @@ class DataSettings:
     """Which rows a run sees."""
 
     source: str = "trn.json"
-    """The catalogue, in the work folder or anywhere; with `.gz` or `.zip` added it is found too."""
+    """The catalogue: a name in the work folder, or a path. It is also found with `.gz` or `.zip` added."""
     fallback_source: str | None = None
-    """What is read where the work folder has no `trn.json` and `source` asks for nothing else."""
+    """What is read if the work folder has no `trn.json` and `source` is not changed."""
     title_column: Annotated[str, msgspec.Meta(min_length=1)] = "title"
-    """What the catalogue calls the title: a key of JSON, or a column of CSV, Excel or Parquet."""
+    """Where the title is: a key of JSON, or a column of CSV, Excel or Parquet."""
     content_column: Annotated[str, msgspec.Meta(min_length=1)] = "content"
-    """What it calls the content."""
+    """Where the content is."""
     uid_column: Annotated[str, msgspec.Meta(min_length=1)] = "uid"
-    """What it calls the uid, which it need not have."""
+    """Where the uid is, if the catalogue has one."""
     clean: bool = True
-    """Unescape HTML, tidy white space, drop glued edition notes. False: only strip both ends."""
+    """Unescape HTML, normalise white space, remove glued edition notes. False: only strip both ends."""
     max_damaged: Share = 0.01
-    """Largest share of damaged lines that is put up with; they are passed over and listed in `quarantine.jsonl`."""
+    """Stop if more than this share of the lines is damaged; damaged ones are skipped and listed in `quarantine.jsonl`."""
     workers: Count | None = None
     """Processes that read a plain JSON Lines catalogue. None: one per core, 4 at most, from 64 MiB on, else one."""
     train_rows: Count | None = None
-    """None: as many as the planned steps use."""
+    """Rows to train on. None: as many as the planned steps use."""
     eval_rows: Count = 128
     """Held-out rows: scored before and after training, their loss logged while training."""
     eval_share: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.05
@@ -133,6 +151,7 @@ class DataSettings:
     question_rows: Count = 128
     """Held-out rows, and as many rows of the training set, that are asked before and after training."""
     sample_seed: int = 3407
+    """Seed of which rows are drawn, and of which are held out."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +161,7 @@ class GenerationSettings:
     demo_titles: tuple[str, ...] = ("Nice for Mice", "On Happiness, U.S. Edition", "The book of revelation")
     """Titles whose answers are streamed before and after training."""
     max_new_tokens: Count = 128
+    """Most tokens of an answer."""
     generation_batch_size: Count | None = None
     """Titles that are answered at once. None: as many as the memory holds; without a GPU 32."""
 
