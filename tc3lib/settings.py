@@ -139,7 +139,7 @@ class DataSettings:
     clean: bool = True
     """Unescape HTML, normalise white space, remove glued edition notes. False: only strip both ends."""
     max_damaged: Share = 0.01
-    """Stop if more than this share of the lines is damaged; damaged ones are skipped and listed in `quarantine.jsonl`."""
+    """Stop if more than this share of the lines is damaged; these are skipped and listed in `quarantine.jsonl`."""
     workers: Count | None = None
     """Processes that read a plain JSON Lines catalogue. None: one per core, 4 at most, from 64 MiB on, else one."""
     train_rows: Count | None = None
