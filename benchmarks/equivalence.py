@@ -42,7 +42,7 @@ def run(loaded, rows, config, max_tokens=None, share=True):
             tempfile.TemporaryDirectory() as work,
             patch("tc3lib.models.load_base_model", lambda config: (model, tokenizer)),
             patch("tc3lib.models.add_lora", lambda model, lora: model),
-            patch("tc3lib.runtime.card.free_gib", lambda limit: None),  # checkpointing as it is set
+            patch("tc3lib.training.plan.free_gib", lambda limit: None),  # checkpointing as it is set
             patch.object(batches, "collate", lambda rows, share_prefix: collate(rows, share_prefix and share)),
         ):
             trainer = training.build_trainer(token_run(config, rows, Path(work)))

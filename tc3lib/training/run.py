@@ -23,7 +23,7 @@ from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, read_json, read_rows, write_json
 from tc3lib.prompts import encode_rows, load_tokenizer
-from tc3lib.runtime import card, processes
+from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan
 from tc3lib.training.callbacks import LossLogger, mean_loss
@@ -95,7 +95,7 @@ def build_trainer(run: Run) -> SFTTrainer:
     if tokenizer.backend_tokenizer.to_str() != run.tokenizer.backend_tokenizer.to_str():
         run.tokenize(tokenizer)  # unsloth repairs some
     run.tokenizer = tokenizer
-    free = card.free_gib(config.planning.memory_gib)
+    free = plan.free_gib(config.planning.memory_gib)
     fit = plan.fit(run.lengths(), config, model.config, free, processes.count())
     print(fit)
     model = models.add_lora(model, fit.lora)
@@ -229,7 +229,7 @@ def train(trainer: SFTTrainer, run: Run) -> None:
         if main:
             record["result"] = result | {
                 "seconds_of_last_call": round(time.monotonic() - start, 1),
-                "memory": card.peak_memory(),
+                "memory": plan.peak_memory(),
             }
             try:
                 run_record.check_work(work, record["run"])

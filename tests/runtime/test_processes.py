@@ -200,6 +200,7 @@ def make_rows(work):
     return work / "rows.jsonl"
 
 
+@pytest.mark.slow
 def test_sigterm_to_the_launcher_saves_the_step_and_ends_the_run(notebook):
     _, _, (status, out, err), _ = notebook
     assert status != 0
@@ -207,6 +208,7 @@ def test_sigterm_to_the_launcher_saves_the_step_and_ends_the_run(notebook):
     assert "Tc3Error: stopped by SIGTERM after step" in err
 
 
+@pytest.mark.slow
 def test_the_notebook_in_two_processes_continues_and_speaks_once(notebook):
     work, _, _, (status, out, err) = notebook
     assert status == 0, (out + err)[-6000:]
@@ -220,6 +222,7 @@ def test_the_notebook_in_two_processes_continues_and_speaks_once(notebook):
     assert steps == list(range(1, 41))
 
 
+@pytest.mark.slow
 def test_files_are_written_once_and_nothing_is_left_over(notebook):
     work, temporary, _, _ = notebook
     run = files.read_json(work / "run.json")

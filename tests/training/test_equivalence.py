@@ -41,7 +41,11 @@ def reference(tmp_path_factory):
     return train(changed(**RECIPE), ROWS, tmp_path_factory.mktemp("reference"))
 
 
-@pytest.fixture(scope="module", params=VARIANTS)
+OURS = [name for name in VARIANTS if not name.startswith("recipe")]
+PARAMS = [*OURS, *(pytest.param(name, marks=pytest.mark.slow) for name in VARIANTS if name not in OURS)]
+
+
+@pytest.fixture(scope="module", params=PARAMS)
 def variant(request, tmp_path_factory):
     changes, max_tokens, shared, _ = VARIANTS[request.param]
     collate = batches.collate

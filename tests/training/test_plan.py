@@ -2,6 +2,7 @@ import dataclasses
 from types import SimpleNamespace
 
 import pytest
+import torch
 from runs import prepared
 
 from tc3lib import settings, training
@@ -130,3 +131,22 @@ def test_the_memory_of_a_token_is_about_what_an_h100_showed(tokens, checkpointin
     """Peaks above the loaded model: 29.6 and 19.6 GiB in one and in two passes, 7.3 GiB with checkpointing."""
     need = tokens * plan.token_bytes(LLAMA, checkpointing) / plan.GIB
     assert 0.9 * gib < need < 2 * gib
+
+
+def test_without_a_card_there_is_no_memory_to_plan_with(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert plan.free_gib() is None
+    assert plan.free_gib(16) is None
+    assert list(plan.peak_memory()) == ["03_train: peak of the process"]
+
+
+@pytest.mark.parametrize(("limit", "free"), [(None, 18), (16, 10), (40, 18)])
+def test_what_torch_has_reserved_and_not_used_is_free_and_a_smaller_card_has_less(monkeypatch, limit, free):
+    """A card of 24 GiB: 15 free, 5 reserved and 2 of them used, the rest of others."""
+    for name, value in (
+        ("is_available", True), ("mem_get_info", (15 * plan.GIB, 24 * plan.GIB)), ("memory_reserved", 5 * plan.GIB),
+        ("memory_allocated", 2 * plan.GIB), ("max_memory_reserved", 7 * plan.GIB),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
+    assert plan.free_gib(limit) == free
+    assert plan.peak_memory() == {"03_train: peak of the card": 7.0}

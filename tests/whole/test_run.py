@@ -165,6 +165,7 @@ def judge(model, tokenizer, work):
     return comparison.compare(work, CONFIG)["verdict"]
 
 
+@pytest.mark.slow
 def test_the_run_is_better_by_fewer_questions_too(work, fewer):
     assert judge(*models.load_adapter(work / "lora_model", CONFIG.model), fewer)["better"] is True
 
@@ -177,6 +178,7 @@ def test_a_run_whose_adapter_is_not_applied_is_not_better(work, fewer):
     assert "no difference shown" in found["sentence"]
 
 
+@pytest.mark.slow
 def test_a_run_with_another_models_tokenizer_is_not_better(work, fewer, tmp_path):
     """One of the same words and special tokens, which numbers its words the other way round."""
     model, tokenizer = models.load_adapter(work / "lora_model", CONFIG.model)
