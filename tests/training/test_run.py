@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from runs import adapter, losses, prepared, run
+from transformers import TrainerCallback
 
 from tc3lib import models, training
 from tc3lib.errors import Tc3Error
@@ -260,3 +261,20 @@ def test_rows_are_encoded_again_where_the_loaded_tokenizer_differs(config, rows,
     with pytest.raises(Tc3Error, match="has a prompt that does not read back as it was written"):
         training.build_trainer(made)
     assert made.train_rows != before
+
+
+@pytest.mark.parametrize("plan", ["auto", "recipe"])
+def test_a_tracker_gets_the_train_and_the_held_out_losses(config, rows, tmp_path, plan):
+    """As Weights & Biases and others do, which are callbacks of transformers (`report_to`)."""
+    logged = []
+
+    class Tracker(TrainerCallback):
+        def on_log(self, args, state, control, logs, **kwargs):
+            logged.extend((state.global_step, name) for name in ("loss", "eval_loss") if name in logs)
+
+    made = prepared(config.change(plan=plan), rows, tmp_path)
+    trainer = training.build_trainer(made)
+    trainer.add_callback(Tracker())
+    training.train(trainer, made)
+    assert [step for step, name in logged if name == "loss"] == [1, 2, 3, 4]
+    assert [step for step, name in logged if name == "eval_loss"] == [0, 2, 4]
