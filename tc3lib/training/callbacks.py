@@ -15,9 +15,12 @@ from tqdm.auto import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tc3lib import plotting
+from tc3lib.errors import Tc3Error
 
 DRAW_SECONDS = 30
 """Least time between two drawings, besides those after evaluations."""
+MOST_NOT_FINITE = 3
+"""Losses in a row that are not a number before the run is stopped; a single one may be an overflow in float16."""
 
 
 class LossLogger(TrainerCallback):
@@ -43,6 +46,7 @@ class LossLogger(TrainerCallback):
         self.bar: tqdm | None = None
         self.beside_bar: dict[str, str] = {}
         self.steps, self.seconds = 0, 0.0  # since the last line
+        self.not_finite = 0  # losses in a row
         self.step_ended: float | None = None
         self.drawn = time.monotonic()
 
@@ -77,8 +81,19 @@ class LossLogger(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **kwargs: Any
     ) -> None:
-        if not state.is_world_process_zero:
-            return
+        if "loss" in logs:
+            self.not_finite = 0 if math.isfinite(logs["loss"]) else self.not_finite + 1
+            control.should_save &= not self.not_finite  # so that the newest checkpoint is a good one
+        if state.is_world_process_zero:
+            self._keep(state, logs)
+        if self.not_finite == MOST_NOT_FINITE:
+            raise Tc3Error(
+                f"the loss is not a number since step {state.global_step - MOST_NOT_FINITE + 1}: nothing was saved "
+                f"since, and an earlier lora_model is unchanged. Lower learning_rate (now {args.learning_rate:g}), or "
+                "set dtype='bfloat16' or 'float32'; if it is so from the first step on, the base model is damaged."
+            )
+
+    def _keep(self, state: TrainerState, logs: dict[str, Any]) -> None:
         if "loss" in logs and self.seconds:
             state.log_history[-1]["tokens_per_second"] = round(self.steps * self.tokens_per_step / self.seconds)
             self.steps, self.seconds = 0, 0.0
@@ -103,8 +118,12 @@ class LossLogger(TrainerCallback):
         if state.is_world_process_zero:
             self._append()
             self._draw(keep=True)
+        self._show({})
+        self.close()
+
+    def close(self) -> None:
+        """Close the progress bar, also of a run that ended with an error."""
         if self.bar is not None:
-            self._show({})
             self.bar.close()
 
     def _show(self, row: dict[str, Any]) -> None:

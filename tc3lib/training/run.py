@@ -224,6 +224,7 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                 )
         finally:
             gc.unfreeze()
+            progress.close()
             if main:
                 saver.report()
         if main:
@@ -271,9 +272,12 @@ def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
     An adapter saved earlier stays until this one is whole. Of several processes the main one writes.
 
     Raises:
-        Tc3Error: The folder cannot be written.
+        Tc3Error: The folder cannot be written, or a weight of the adapter is not a number.
     """
     folder = run.work / "lora_model"
+    weights = [parameter for parameter in trainer.model.parameters() if parameter.requires_grad]
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise Tc3Error(f"the adapter has weights that are not numbers: {folder} stays as it was. Train again.")
     if processes.is_main():
         _save(trainer.model, trainer.processing_class, folder)
     processes.wait()

@@ -1,10 +1,22 @@
 import json
+import math
+from types import SimpleNamespace
 
 import pytest
 from transformers import TrainerControl, TrainerState
 
+from tc3lib.errors import Tc3Error
 from tc3lib.training import callbacks
 from tc3lib.training.callbacks import LossLogger, mean_loss, read_losses
+
+STARTED = []
+
+
+@pytest.fixture(autouse=True)
+def closed_bars():
+    yield
+    while STARTED:
+        STARTED.pop().logger.close()
 
 
 class Training:
@@ -17,12 +29,14 @@ class Training:
             global_step=step, max_steps=last, log_history=list(history), is_world_process_zero=main
         )
         self.logger = LossLogger(work, 100, **arguments)
+        self.args, self.control = SimpleNamespace(learning_rate=1e-3), TrainerControl()
         self.drawn = []
         self.logger.draw = lambda rows, keep: self.drawn.append((len(rows), keep))
+        STARTED.append(self)
         self.event("on_train_begin")
 
     def event(self, name, **named):
-        getattr(self.logger, name)(None, self.state, TrainerControl(), **named)
+        getattr(self.logger, name)(self.args, self.state, self.control, **named)
 
     def log(self, **logs):
         self.state.log_history.append({**logs, "epoch": 0.1, "step": self.state.global_step})
@@ -224,3 +238,18 @@ def test_the_bar_ends_with_the_last_step_that_is_safe(tmp_path, capsys):
 def test_the_mean_loss_weighs_each_line_by_its_steps():
     assert mean_loss([]) is None
     assert mean_loss([{"step": 2, "loss": 4.0}, {"step": 2, "eval_loss": 9.0}, {"step": 3, "loss": 1.0}]) == 3.0
+
+
+def test_one_loss_that_is_not_a_number_is_not_saved_and_three_in_a_row_end_the_run(tmp_path):
+    run = Training(tmp_path)
+
+    def step(loss):
+        run.control = TrainerControl(should_save=True)
+        run.state.global_step += 1
+        run.log(loss=loss, grad_norm=1.0)
+        return run.control.should_save
+
+    losses = 1.0, math.nan, math.inf, 1.0, math.nan, math.nan
+    assert [step(loss) for loss in losses] == [math.isfinite(loss) for loss in losses]
+    with pytest.raises(Tc3Error, match=r"not a number since step 5: nothing was saved since"):
+        step(math.nan)

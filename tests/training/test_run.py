@@ -1,5 +1,6 @@
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -278,3 +279,21 @@ def test_a_tracker_gets_the_train_and_the_held_out_losses(config, rows, tmp_path
     training.train(trainer, made)
     assert [step for step, name in logged if name == "loss"] == [1, 2, 3, 4]
     assert [step for step, name in logged if name == "eval_loss"] == [0, 2, 4]
+
+
+def test_a_run_whose_loss_is_not_a_number_replaces_nothing(config, rows, tmp_path):
+    """A base model with one weight that is not a number; what an earlier run left stays the result."""
+    run(config, rows, tmp_path)
+    before = adapter(tmp_path)
+    made = prepared(config.change(resume_from_checkpoint=False, max_steps=8), rows, tmp_path)
+    shutil.copytree(tmp_path / "lora_model", tmp_path / "kept")
+    trainer = training.build_trainer(made)
+    with torch.no_grad():
+        trainer.model.get_base_model().model.norm.weight[0] = float("nan")
+    with pytest.raises(Tc3Error, match=r"the loss is not a number since step 1: .* Lower learning_rate \(now 0\.003\)"):
+        training.train(trainer, made)
+    assert not list((tmp_path / "outputs").glob("checkpoint-*"))
+    shutil.move(tmp_path / "kept", tmp_path / "lora_model")
+    with pytest.raises(Tc3Error, match=r"weights that are not numbers: .*lora_model stays as it was"):
+        training.save_adapter(trainer, made)
+    assert adapter(tmp_path) == before == adapter(tmp_path / "run-1")
