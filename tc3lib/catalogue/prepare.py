@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.synchronize import Condition
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -67,18 +68,10 @@ class _Part(NamedTuple):
     """`kept`, and the reasons of `PrepareReport.dropped`."""
 
 
-class _Written(NamedTuple):
-    """What has been written of some rows."""
-
-    counts: Counter[str]
-    first: list[str]
-    """The first three lines of the quarantine."""
-    position: int
-    """Bytes of the file on disk that have been read."""
-
-
 Files = Sequence[IO[bytes]]
 """For records, uids and quarantine."""
+Steps = Iterator[tuple[Counter[str], int]]
+"""The counts of some rows, once they are written, and how many bytes of the file on disk have been read."""
 
 
 def prepare(config: Settings, work: Path) -> PrepareReport:
@@ -100,7 +93,7 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
     """
     path, start = find(config, work), time.monotonic()
     print(f"catalogue {path}")
-    target, total, first = work / "trn_output.json", Counter(), []
+    target, total = work / "trn_output.json", Counter()
     targets = target, target.with_suffix(".uid.jsonl"), work / "quarantine.jsonl"
     with (
         alone(work), opened(path, Columns.of(config.data)) as source, blaming(target),
@@ -112,10 +105,9 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
         else:
             steps = _convert_here(source, config.data.clean, files)
         with closing(steps):
-            for written in _with_progress(steps, source):
-                total += written.counts
-                first = (first + written.first)[:3]
-        _check(source, total, first, config.data.max_damaged)
+            for counts in _with_progress(steps, source):
+                total += counts
+        _check(source, total, files, config.data.max_damaged)
     kept = total.pop("kept")
     dropped = {reason: count for reason, count in sorted(total.items()) if count}
     seconds = round(time.monotonic() - start, 3)
@@ -167,25 +159,20 @@ def _why_dropped(title: str | None, content: str | None) -> str:
     return "blank_content" if no_content else "blank_after_cleaning"
 
 
-def _write(part: _Part, files: Files, lines_before: int = 0) -> list[str]:
-    """Append a part to the files; return its first three lines of the quarantine."""
+def _write(part: _Part, files: Files, lines_before: int = 0) -> None:
     records, uids, quarantine = files
     records.write(part.records)
     uids.write(part.uids)
-    first = []
     for line, offset, reason in part.damaged:
         at = {"line": lines_before + line} | ({} if offset is None else {"offset": offset})
-        row = msgspec.json.encode(at | {"reason": reason})
-        quarantine.write(row + b"\n")
-        if len(first) < 3:
-            first.append(row.decode())
-    return first
+        quarantine.write(msgspec.json.encode(at | {"reason": reason}) + b"\n")
 
 
-def _convert_here(source: Source, clean: bool, files: Files) -> Iterator[_Written]:
+def _convert_here(source: Source, clean: bool, files: Files) -> Steps:
     for rows in source.rows():
         part = _convert(rows, clean)
-        yield _Written(part.counts, _write(part, files), source.position())
+        _write(part, files)
+        yield part.counts, source.position()
 
 
 def _number_of_workers(source: Source, workers: int | None) -> int:
@@ -197,7 +184,7 @@ def _number_of_workers(source: Source, workers: int | None) -> int:
     return workers
 
 
-def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int) -> Iterator[_Written]:
+def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int) -> Steps:
     """Convert plain JSON Lines range by range in worker processes, which take turns to write, in the file's order.
 
     The processes are forked: started in another way, they would import the caller's script, and one without
@@ -244,19 +231,17 @@ def _end_with_parent() -> None:
     os._exit(1)  # otherwise a killed parent would leave its workers behind, and its lock on the folder with them
 
 
-def _convert_range(number: int, start: int, end: int) -> _Written:
-    parts, counts, first, damaged = [], Counter(), [], 0
+def _convert_range(number: int, start: int, end: int) -> tuple[Counter[str], int]:
+    parts, counts = [], Counter()
     try:
         with opened(_job.path, _job.columns) as source:
             for rows in source.rows(start, end):
                 parts.append(_convert(rows, _job.clean))
                 counts += parts[-1].counts
-                damaged += len(rows.damaged)
-                if damaged > MANY_DAMAGED:
-                    first += _write_in_turn(number, parts)
-                    damaged = 0
-        first += _write_in_turn(number, parts)
-        return _Written(counts, first[:3], end)
+                if counts["damaged"] > MANY_DAMAGED:
+                    _write_in_turn(number, parts)
+        _write_in_turn(number, parts)
+        return counts, end
     finally:
         with _job.turn:
             _job.turn.wait_for(lambda: _job.state[0] == number)
@@ -264,33 +249,36 @@ def _convert_range(number: int, start: int, end: int) -> _Written:
             _job.turn.notify_all()
 
 
-def _write_in_turn(number: int, parts: list[_Part]) -> list[str]:
+def _write_in_turn(number: int, parts: list[_Part]) -> None:
     """Wait until the ranges before are written, then write and forget the parts."""
     with _job.turn:
         _job.turn.wait_for(lambda: _job.state[0] == number)
-    first = [row for part in parts for row in _write(part, _job.files, _job.state[1])]
+    for part in parts:
+        _write(part, _job.files, _job.state[1])
     for file in _job.files:
         file.flush()
     parts.clear()
-    return first
 
 
-def _with_progress(steps: Iterator[_Written], source: Source) -> Iterator[_Written]:
+def _with_progress(steps: Steps, source: Source) -> Iterator[Counter[str]]:
     from tqdm.auto import tqdm
 
     rows = 0
     with tqdm(total=source.path.stat().st_size, desc=source.path.name, unit="B", unit_scale=True) as bar:
-        for written in steps:
-            rows += written.counts.total()
+        for counts, position in steps:
+            rows += counts.total()
             bar.set_postfix_str(f"{rows:,} rows", refresh=False)
-            bar.update(written.position - bar.n)
-            yield written
+            bar.update(position - bar.n)
+            yield counts
 
 
-def _check(source: Source, total: Counter[str], first: list[str], max_damaged: float) -> None:
+def _check(source: Source, total: Counter[str], files: Files, max_damaged: float) -> None:
     """Raise Tc3Error if the catalogue is too damaged, or nothing of it can be used."""
     path, read, damaged = source.path, total.total(), total["damaged"]
-    shown = f" The first: {' '.join(first)}" if first else ""
+    files[-1].flush()
+    with open(files[-1].name, encoding="utf-8") as quarantine:
+        first = " ".join(line.strip() for line in islice(quarantine, 3))
+    shown = f" The first: {first}" if first else ""
     if not total["kept"]:
         keys = ""
         if source.kind in ("JSON Lines", "JSON array"):
