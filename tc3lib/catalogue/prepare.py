@@ -91,6 +91,8 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
         Tc3Error: The catalogue is missing, not one, without the columns of the settings, too damaged or without a
             usable row, or a file cannot be written.
     """
+    from tqdm.auto import tqdm
+
     path, start = find(config, work), time.monotonic()
     print(f"catalogue {path}")
     target, total = work / "trn_output.json", Counter()
@@ -104,9 +106,11 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
             steps = _convert_in_workers(source, config.data.clean, files, workers)
         else:
             steps = _convert_here(source, config.data.clean, files)
-        with closing(steps):
-            for counts in _with_progress(steps, source):
+        with closing(steps), tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
+            for counts, position in steps:
                 total += counts
+                bar.set_postfix_str(f"{total.total():,} rows", refresh=False)
+                bar.update(position - bar.n)
         _check(source, total, files, config.data.max_damaged)
     kept = total.pop("kept")
     dropped = {reason: count for reason, count in sorted(total.items()) if count}
@@ -258,18 +262,6 @@ def _write_in_turn(number: int, parts: list[_Part]) -> None:
     for file in _job.files:
         file.flush()
     parts.clear()
-
-
-def _with_progress(steps: Steps, source: Source) -> Iterator[Counter[str]]:
-    from tqdm.auto import tqdm
-
-    rows = 0
-    with tqdm(total=source.path.stat().st_size, desc=source.path.name, unit="B", unit_scale=True) as bar:
-        for counts, position in steps:
-            rows += counts.total()
-            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
-            bar.update(position - bar.n)
-            yield counts
 
 
 def _check(source: Source, total: Counter[str], files: Files, max_damaged: float) -> None:
