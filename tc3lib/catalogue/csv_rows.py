@@ -8,15 +8,11 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from tc3lib.catalogue.json_rows import blocks, numbered
-from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns, Rows
+from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns, Rows, Source
 from tc3lib.catalogue.table_rows import Row, batches, missing, not_utf8, pick, places
 from tc3lib.errors import Tc3Error
-
-if TYPE_CHECKING:
-    from tc3lib.catalogue.source import Source
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP = re.compile(r'"?sep=(.)"?\r?\n')
@@ -29,7 +25,7 @@ _REASONS = {
 }
 
 
-def csv_rows(source: "Source") -> Iterator[Rows]:
+def csv_rows(source: Source) -> Iterator[Rows]:
     """Yield the rows of a CSV file after its header; quoted cells may hold line breaks.
 
     A line that `csv` refuses costs itself alone.
@@ -67,7 +63,7 @@ def _header(text: str, delimiter: str) -> list[str]:
     return []
 
 
-def _csv_rows(source: "Source") -> Iterator[Row]:
+def _csv_rows(source: Source) -> Iterator[Row]:
     csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
     unread, row = _lines(source), []
 
@@ -120,7 +116,7 @@ def _csv_rows(source: "Source") -> Iterator[Row]:
         raise Tc3Error(missing(source.path, source.columns, []))
 
 
-def _lines(source: "Source") -> Iterator[tuple[int, int, bytes]]:
+def _lines(source: Source) -> Iterator[tuple[int, int, bytes]]:
     """Yield number, byte offset and text of each line, b"" for one that is too long."""
     number = 1
     for offset, block in blocks(source.file, source.start, None):

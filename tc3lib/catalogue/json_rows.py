@@ -5,15 +5,12 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import msgspec
 
-from tc3lib.catalogue.rows import BATCH, LINE_BYTES, TOO_LONG, Columns, Damaged, Product, Rows
+from tc3lib.catalogue.rows import BATCH, LINE_BYTES, TOO_LONG, Columns, Damaged, Product, Rows, Source
 from tc3lib.errors import Tc3Error
-
-if TYPE_CHECKING:
-    from tc3lib.catalogue.source import Source
 
 BLOCK_BYTES = 1 << 16
 
@@ -21,7 +18,7 @@ _ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)  # what a line of a
 _BYTE = re.compile(r" \(byte (\d+)\)$")
 
 
-def lines(source: "Source", start: int = 0, end: int | None = None) -> Iterator[Rows]:
+def lines(source: Source, start: int = 0, end: int | None = None) -> Iterator[Rows]:
     """Yield the rows of JSON Lines that begin in bytes `start` to `end` (None: the end), numbered from 1.
 
     A damaged line, or one over `LINE_BYTES`, costs itself alone.
@@ -35,7 +32,7 @@ def lines(source: "Source", start: int = 0, end: int | None = None) -> Iterator[
         number += len(block)
 
 
-def elements(source: "Source") -> Iterator[Rows]:
+def elements(source: Source) -> Iterator[Rows]:
     """Yield the elements of a JSON array. An element that is no product costs itself alone.
 
     Raises:
@@ -47,7 +44,7 @@ def elements(source: "Source") -> Iterator[Rows]:
         yield _one_by_one(decode, batch)
 
 
-def first_keys(source: "Source") -> list[str]:
+def first_keys(source: Source) -> list[str]:
     """Return the keys of the first JSON object, none if there is no object near the beginning of the file."""
     if source.kind == "JSON array":
         values: Iterable = _raw_elements(source, _rest_of(source))
@@ -142,12 +139,12 @@ def numbered(block: list[bytes], number: int, offset: int) -> Iterator[tuple[int
         number, offset = number + 1, offset + len(line)
 
 
-def _rest_of(source: "Source") -> bytes:
+def _rest_of(source: Source) -> bytes:
     source.file.seek(source.start)
     return source.file.read()
 
 
-def _raw_elements(source: "Source", text: bytes) -> list[msgspec.Raw]:
+def _raw_elements(source: Source, text: bytes) -> list[msgspec.Raw]:
     try:
         return msgspec.json.decode(text, type=list[msgspec.Raw])
     except RecursionError:

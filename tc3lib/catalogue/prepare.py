@@ -20,8 +20,8 @@ import msgspec
 
 from tc3lib.catalogue.cleaning import clean_text
 from tc3lib.catalogue.json_rows import first_keys
-from tc3lib.catalogue.rows import Columns, Damaged, Rows
-from tc3lib.catalogue.source import Source, find, opened
+from tc3lib.catalogue.rows import Columns, Damaged, Rows, Source
+from tc3lib.catalogue.source import find, opened, read
 from tc3lib.catalogue.table_rows import missing
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, blaming, replacing_all, write_json
@@ -127,7 +127,7 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
     """
     changed, seen = [], 0
     with opened(find(config, work), Columns.of(config.data)) as source:
-        for batch in source.rows():
+        for batch in read(source):
             for product in batch.products:
                 for text in filter(None, (product.title, product.content)):
                     if (tidy := clean_text(text)) != text.strip():
@@ -173,7 +173,7 @@ def _write(part: _Part, files: Files, lines_before: int = 0) -> None:
 
 
 def _convert_here(source: Source, clean: bool, files: Files) -> Steps:
-    for rows in source.rows():
+    for rows in read(source):
         part = _convert(rows, clean)
         _write(part, files)
         yield part.counts, source.position()
@@ -239,7 +239,7 @@ def _convert_range(number: int, start: int, end: int) -> tuple[Counter[str], int
     parts, counts = [], Counter()
     try:
         with opened(_job.path, _job.columns) as source:
-            for rows in source.rows(start, end):
+            for rows in read(source, start, end):
                 parts.append(_convert(rows, _job.clean))
                 counts += parts[-1].counts
                 if counts["damaged"] > MANY_DAMAGED:

@@ -21,7 +21,7 @@ from pyarrow import parquet
 from tc3lib import catalogue
 from tc3lib.catalogue import excel_rows, table_rows
 from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns
-from tc3lib.catalogue.source import opened
+from tc3lib.catalogue.source import opened, read
 from tc3lib.errors import Tc3Error
 
 HEADER = ("uid", "title", "content")
@@ -491,6 +491,6 @@ def test_rows_are_handed_on_before_the_rows_after_them_are_read(tmp_path, kind, 
     else:
         path = in_parquet(tmp_path / "shop.parquet", uid=uid, title=title, content=content)
     with opened(path, Columns()) as source:
-        shares = [source.position() / path.stat().st_size for _ in source.rows()]
+        shares = [source.position() / path.stat().st_size for _ in read(source)]
     assert shares == sorted(shares)
     assert len(shares) == 16 and shares[0] < 0.1 and 0.4 < shares[8] < 0.6
