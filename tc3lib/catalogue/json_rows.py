@@ -59,15 +59,6 @@ def first_keys(source: Source) -> list[str]:
     return []
 
 
-def is_json(text: bytes) -> bool:
-    """Tell whether this is one whole JSON value."""
-    try:
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except _ERRORS:
-        return False
-    return True
-
-
 @lru_cache
 def _decoder(columns: Columns) -> Callable[[bytes], Product]:
     """Return a function that decodes a product; msgspec skips all other keys without building their values.

@@ -13,7 +13,7 @@ from typing import IO
 
 from tc3lib.catalogue.csv_rows import csv_delimiter, csv_rows
 from tc3lib.catalogue.excel_rows import excel_rows
-from tc3lib.catalogue.json_rows import elements, is_json, lines
+from tc3lib.catalogue.json_rows import elements, lines
 from tc3lib.catalogue.rows import Columns, Rows, Source
 from tc3lib.catalogue.table_rows import parquet_rows
 from tc3lib.errors import Tc3Error
@@ -38,7 +38,7 @@ _SHEETS = {"xl/workbook.bin": "a binary Excel file (.xlsb)", "content.xml": "an 
 """Members by which other spreadsheets than .xlsx are recognised."""
 _LINES = (".json", ".jsonl", ".csv", ".tsv")
 _PACKED = (b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"\x1f\x8b")
-_OBJECT_AFTER_OBJECT, _OBJECT_AFTER_COMMA = re.compile(rb"\}\s*\n\s*\{"), re.compile(rb"\}\s*,\s*\{")
+_OBJECT_AFTER_LINE, _OBJECT_AFTER_COMMA = re.compile(rb"\}\s*\n\s*\{"), re.compile(rb"\}\s*,\s*\{")
 _READERS = {"JSON array": elements, "CSV": csv_rows, "Excel": excel_rows, "Parquet": parquet_rows}
 
 
@@ -205,11 +205,7 @@ def _refuse(path: Path, head: bytes, packing: str) -> None:
 
 
 def _is_array(head: bytes) -> bool:
-    """Tell a JSON array from JSON Lines whose first line happens to begin like one."""
-    text = head.lstrip()
-    if not text.startswith(b"["):
+    """Tell a JSON array from JSON Lines whose damaged first line begins like one."""
+    if not head.lstrip().startswith(b"["):
         return False
-    line, _, rest = text.partition(b"\n")
-    if is_json(line) and rest.lstrip().startswith(b"{"):
-        return False
-    return len(_OBJECT_AFTER_OBJECT.findall(text)) <= len(_OBJECT_AFTER_COMMA.findall(text))
+    return len(_OBJECT_AFTER_LINE.findall(head)) <= len(_OBJECT_AFTER_COMMA.findall(head))
