@@ -2,7 +2,7 @@
 
 import string
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import nlargest
@@ -14,6 +14,7 @@ import msgspec
 from xxhash import xxh3_64_intdigest
 
 from tc3lib.catalogue.cleaning import clean_text
+from tc3lib.catalogue.sampling import offsets
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import description
 
@@ -114,13 +115,8 @@ class Catalogue:
             self._keys.append(key)
             hashes.append(_hash(key))
             lengths.append(length)
-        with _readable(), open(self._uids, "rb") as file:
-            uid_lengths = array("Q", map(len, file))
-        if len(uid_lengths) != len(self._keys):
-            raise Tc3Error(
-                f"{self._uids} has {len(uid_lengths)} lines, {self._rows} {len(self._keys)}: run 01_prepare again."
-            )
-        self._starts, self._uid_starts = _starts(lengths), _starts(uid_lengths)
+        with _readable():
+            self._starts, self._uid_starts = offsets(self._rows, lengths)
         values = numpy.frombuffer(hashes, "u8")
         self._order = numpy.argsort(values, kind="stable").astype("u4")
         self._hashes = values[self._order]
@@ -217,11 +213,8 @@ class Catalogue:
                         raise ValueError(title)
                     mark = TRAINED if _digest(record) in self._trained else HELD_OUT
                     text = description({"input_text": title, "response": response})
-                    matches.append(
-                        Match(
-                            "" if uid is None else str(uid), title, text, mark, round(score, 1), _same(title, question)
-                        )
-                    )
+                    exact = _tidy(title) == _tidy(question)
+                    matches.append(Match("" if uid is None else str(uid), title, text, mark, round(score, 1), exact))
         except (ValueError, msgspec.DecodeError):
             message = f"{self._rows}, or its uids, has changed since it was opened: open the catalogue again."
             raise Tc3Error(message) from None
@@ -256,10 +249,6 @@ def _tidy(text: str) -> str:
     return clean_text(text.encode(errors="replace").decode()).casefold()
 
 
-def _same(title: str, question: str) -> bool:
-    return _tidy(title) == _tidy(question)
-
-
 def _key(text: str) -> str:
     """Return the words of a text in lower case, without the punctuation around them."""
     text = _tidy(text).replace("’", "'")
@@ -279,10 +268,6 @@ def _hash(key: str) -> int:
 
 def _digest(record: _Record) -> int:
     return _hash(f"{record.input_text}\0{record.response}")
-
-
-def _starts(lengths: Sequence[int]) -> array:
-    return array("Q", accumulate(lengths[:-1], initial=0))
 
 
 def _trained_first(matches: Iterable[Match]) -> tuple[Match, ...]:
