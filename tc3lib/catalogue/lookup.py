@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -76,11 +76,8 @@ class Found:
         return self.matches[0].mark if self.matches else ABSENT
 
 
-class _Title(msgspec.Struct):
+class _Record(msgspec.Struct):
     input_text: str
-
-
-class _Record(_Title):
     response: str
 
 
@@ -107,10 +104,10 @@ class Catalogue:
         for path in (self._rows, self._uids, train):
             if not path.is_file():
                 raise Tc3Error(f"no file {path}: the source of an answer is looked up in it. Run 01_prepare first.")
-        self._trained = {_digest(record) for record, _ in _read(train, _Record)}
+        self._trained = {_digest(record) for record, _ in _read(train)}
         self._keys: list[str] = []
         hashes, lengths = array("Q"), array("Q")
-        for record, length in _read(self._rows, _Title):
+        for record, length in _read(self._rows):
             key = _key(record.input_text)
             self._keys.append(key)
             hashes.append(_hash(key))
@@ -232,11 +229,11 @@ def _readable() -> Iterator[None]:
         ) from None
 
 
-def _read(path: Path, kind: type[_Title]) -> Iterator[tuple[Any, int]]:
+def _read(path: Path) -> Iterator[tuple[_Record, int]]:
     """Yield each line of a file, decoded, with its length in bytes; show a progress bar if it takes seconds."""
     from tqdm.auto import tqdm
 
-    decode = msgspec.json.Decoder(kind).decode
+    decode = msgspec.json.Decoder(_Record).decode
     with _readable(), open(path, "rb", buffering=1 << 20) as file:
         for number, line in enumerate(tqdm(file, desc=path.name, unit=" rows", unit_scale=True, delay=2), 1):
             try:
