@@ -1,6 +1,7 @@
 """Read JSON Lines, in bounded memory and at the speed of msgspec; read a JSON array, as a whole."""
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
@@ -38,25 +39,21 @@ def elements(source: Source) -> Iterator[Rows]:
     Raises:
         Tc3Error: The array is not valid JSON; the message names line and byte.
     """
-    text = _rest_of(source)
+    source.file.seek(source.start)
+    text = source.file.read()
     decode, found = _decoder(source.columns), _elements(text, source.start, _raw_elements(source, text))
     while batch := list(islice(found, BATCH)):
         yield _one_by_one(decode, batch)
 
 
 def first_keys(source: Source) -> list[str]:
-    """Return the keys of the first JSON object, none if there is no object near the beginning of the file."""
-    if source.kind == "JSON array":
-        values: Iterable = _raw_elements(source, _rest_of(source))
-    else:
-        values = next((block for _, block in blocks(source.file, source.start, None)), [])
-    for value in values:
-        try:
-            if isinstance(found := msgspec.json.decode(value), dict):
-                return list(found)
-        except _ERRORS:
-            pass
-    return []
+    """Return the keys of the first JSON object, none if it is damaged or not near the beginning of the file."""
+    source.file.seek(source.start)
+    text = source.file.read(LINE_BYTES).decode(errors="replace")
+    try:
+        return list(json.JSONDecoder().raw_decode(text, text.find("{"))[0])
+    except (ValueError, RecursionError):
+        return []
 
 
 @lru_cache
@@ -128,11 +125,6 @@ def numbered(block: list[bytes], number: int, offset: int) -> Iterator[tuple[int
     for line in block:
         yield number, offset, line
         number, offset = number + 1, offset + len(line)
-
-
-def _rest_of(source: Source) -> bytes:
-    source.file.seek(source.start)
-    return source.file.read()
 
 
 def _raw_elements(source: Source, text: bytes) -> list[msgspec.Raw]:

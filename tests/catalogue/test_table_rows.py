@@ -311,6 +311,9 @@ def test_a_wrong_key_of_json_lines_is_an_error_that_lists_the_keys(tmp_path):
     expected = r"no column 'title'\. Did you mean 'Title'\? .*the keys of its first line are 'Title', 'content'\."
     with pytest.raises(Tc3Error, match=rf"has no row with a title .*missing required field `title`.*{expected}"):
         prepared(source)
+    shop(tmp_path, b'[{"Title": "a", "content": "b"}]', "trn.json")
+    with pytest.raises(Tc3Error, match=expected):
+        prepared(source)
     shop(tmp_path, b'{"title": "", "content": "b"}\n', "trn.json")
     with pytest.raises(Tc3Error, match=r"has no row with a title and a content in 1 lines; .*\.$") as caught:
         prepared(source)
