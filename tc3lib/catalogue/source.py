@@ -15,7 +15,7 @@ from tc3lib.catalogue.csv_rows import csv_delimiter, csv_rows
 from tc3lib.catalogue.excel_rows import excel_rows
 from tc3lib.catalogue.json_rows import elements, lines
 from tc3lib.catalogue.rows import Columns, Rows, Source
-from tc3lib.catalogue.table_rows import parquet_rows
+from tc3lib.catalogue.table_rows import batches, parquet_rows
 from tc3lib.errors import Tc3Error
 from tc3lib.settings import Settings
 
@@ -39,7 +39,7 @@ _SHEETS = {"xl/workbook.bin": "a binary Excel file (.xlsb)", "content.xml": "an 
 _LINES = (".json", ".jsonl", ".csv", ".tsv")
 _PACKED = (b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"\x1f\x8b")
 _OBJECT_AFTER_LINE, _OBJECT_AFTER_COMMA = re.compile(rb"\}\s*\n\s*\{"), re.compile(rb"\}\s*,\s*\{")
-_READERS = {"JSON array": elements, "CSV": csv_rows, "Excel": excel_rows, "Parquet": parquet_rows}
+_TABLES = {"CSV": csv_rows, "Excel": excel_rows, "Parquet": parquet_rows}
 
 
 def read(source: Source, start: int = 0, end: int | None = None) -> Iterator[Rows]:
@@ -50,7 +50,10 @@ def read(source: Source, start: int = 0, end: int | None = None) -> Iterator[Row
     """
     kind = source.kind
     with _naming(source.path, source.packing or (kind if kind in ("Excel", "Parquet") else "")):
-        yield from lines(source, start, end) if kind == "JSON Lines" else _READERS[kind](source)
+        if kind in _TABLES:
+            yield from batches(_TABLES[kind](source))
+        else:
+            yield from elements(source) if kind == "JSON array" else lines(source, start, end)
 
 
 @contextmanager

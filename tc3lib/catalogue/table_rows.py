@@ -40,12 +40,8 @@ def batches(rows: Iterator[Row]) -> Iterator[Rows]:
         yield Rows(products, damaged, empty)
 
 
-def parquet_rows(source: Source) -> Iterator[Rows]:
+def parquet_rows(source: Source) -> Iterator[Row]:
     """Yield the rows of a Parquet file."""
-    return batches(_parquet_rows(source))
-
-
-def _parquet_rows(source: Source) -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 
