@@ -16,7 +16,7 @@ import msgspec
 from tc3lib import settings
 from tc3lib.catalogue.cleaning import clean_text
 from tc3lib.catalogue.rows import Columns
-from tc3lib.catalogue.source import opened
+from tc3lib.catalogue.source import opened, read
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.files import write_rows
@@ -48,23 +48,23 @@ def read_titles(path: Path, config: DataSettings) -> list[dict[str, Any]]:
 
 def _read_titles(path: Path, columns: Columns, config: DataSettings) -> list[dict[str, Any]]:
     tidy = clean_text if config.clean else str.strip
-    found, read, damaged, first = [], 0, 0, []
+    found, total, damaged, first = [], 0, 0, []
     with opened(path, columns) as source:
-        for rows in source.rows():
+        for rows in read(source):
             titles = [(product.uid, tidy(product.title or "")) for product in rows.products]
             found += [{"uid": uid, "title": title} for uid, title in titles if title]
             first += [f"line {line}: {reason}" for line, _, reason in rows.damaged[: 3 - len(first)]]
             damaged += len(rows.damaged)
-            read += rows.read
+            total += rows.read
     examples = "; ".join(first) + ("; ..." if damaged > 3 else "")
-    if damaged > config.max_damaged * read:
+    if damaged > config.max_damaged * total:
         raise Tc3Error(
-            f"{damaged:,} of {read:,} lines of {path} are damaged, more than max_damaged={config.max_damaged:g} "
+            f"{damaged:,} of {total:,} lines of {path} are damaged, more than max_damaged={config.max_damaged:g} "
             f"allows ({examples}). Fix them, or --set max_damaged=1 to skip them."
         )
     if not found:
         raise Tc3Error(f"no title in {path}: expected {columns.title!r}, or another name, --set title_column=NAME.")
-    print(f"{len(found):,} titles in {path}; {read - len(found) - damaged:,} lines have none")
+    print(f"{len(found):,} titles in {path}; {total - len(found) - damaged:,} lines have none")
     if damaged:
         print(f"{damaged:,} damaged lines are skipped: {examples}")
     return found

@@ -8,15 +8,11 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from tc3lib.catalogue.json_rows import blocks, numbered
-from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns, Rows
-from tc3lib.catalogue.table_rows import Row, batches, missing, not_utf8, pick, places
+from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns, Source
+from tc3lib.catalogue.table_rows import Row, missing, not_utf8, pick, places
 from tc3lib.errors import Tc3Error
-
-if TYPE_CHECKING:
-    from tc3lib.catalogue.source import Source
 
 _DELIMITERS = (",", ";", "\t", "|")
 _SEP = re.compile(r'"?sep=(.)"?\r?\n')
@@ -27,17 +23,6 @@ _REASONS = {
     "new-line character": "a carriage return without a line feed after it",
     "field larger": TOO_LONG,
 }
-
-
-def csv_rows(source: "Source") -> Iterator[Rows]:
-    """Yield the rows of a CSV file after its header; quoted cells may hold line breaks.
-
-    A line that `csv` refuses costs itself alone.
-
-    Raises:
-        Tc3Error: `csv` refuses a row of several lines, so that it is unclear where a quote should have been closed.
-    """
-    return batches(_csv_rows(source))
 
 
 def csv_delimiter(head: bytes, columns: Columns) -> tuple[str, bool]:
@@ -63,11 +48,18 @@ def _header(text: str, delimiter: str) -> list[str]:
             if any(map(str.strip, cells)):
                 return [cell.strip() for cell in cells]
     except csv.Error:
-        pass  # another delimiter may do; if none does, `_csv_rows` says why
+        pass  # another delimiter may do; if none does, `csv_rows` says why
     return []
 
 
-def _csv_rows(source: "Source") -> Iterator[Row]:
+def csv_rows(source: Source) -> Iterator[Row]:
+    """Yield the rows of a CSV file after its header; quoted cells may hold line breaks.
+
+    A line that `csv` refuses costs itself alone.
+
+    Raises:
+        Tc3Error: `csv` refuses a row of several lines, so that it is unclear where a quote should have been closed.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
     unread, row = _lines(source), []
 
@@ -120,7 +112,7 @@ def _csv_rows(source: "Source") -> Iterator[Row]:
         raise Tc3Error(missing(source.path, source.columns, []))
 
 
-def _lines(source: "Source") -> Iterator[tuple[int, int, bytes]]:
+def _lines(source: Source) -> Iterator[tuple[int, int, bytes]]:
     """Yield number, byte offset and text of each line, b"" for one that is too long."""
     number = 1
     for offset, block in blocks(source.file, source.start, None):

@@ -4,23 +4,17 @@ import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from tc3lib.catalogue.rows import BATCH, Rows
-from tc3lib.catalogue.table_rows import Row, batches, missing, pick, places, text
+from tc3lib.catalogue.rows import BATCH, Source
+from tc3lib.catalogue.table_rows import Row, missing, pick, places, text
 from tc3lib.errors import Tc3Error
 
 if TYPE_CHECKING:
     from openpyxl.cell import Cell
     from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 
-    from tc3lib.catalogue.source import Source
 
-
-def excel_rows(source: "Source") -> Iterator[Rows]:
+def excel_rows(source: Source) -> Iterator[Row]:
     """Yield the rows, after the header, of the sheet that has the columns. Formulas count as their last result."""
-    return batches(_excel_rows(source))
-
-
-def _excel_rows(source: "Source") -> Iterator[Row]:
     import openpyxl
 
     path, columns = source.path, source.columns

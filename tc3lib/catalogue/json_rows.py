@@ -1,19 +1,17 @@
 """Read JSON Lines, in bounded memory and at the speed of msgspec; read a JSON array, as a whole."""
 
 import io
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from itertools import islice
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import msgspec
 
-from tc3lib.catalogue.rows import BATCH, LINE_BYTES, TOO_LONG, Columns, Damaged, Product, Rows
+from tc3lib.catalogue.rows import BATCH, LINE_BYTES, TOO_LONG, Columns, Damaged, Product, Rows, Source
 from tc3lib.errors import Tc3Error
-
-if TYPE_CHECKING:
-    from tc3lib.catalogue.source import Source
 
 BLOCK_BYTES = 1 << 16
 
@@ -21,7 +19,7 @@ _ERRORS = (msgspec.MsgspecError, ValueError, RecursionError)  # what a line of a
 _BYTE = re.compile(r" \(byte (\d+)\)$")
 
 
-def lines(source: "Source", start: int = 0, end: int | None = None) -> Iterator[Rows]:
+def lines(source: Source, start: int = 0, end: int | None = None) -> Iterator[Rows]:
     """Yield the rows of JSON Lines that begin in bytes `start` to `end` (None: the end), numbered from 1.
 
     A damaged line, or one over `LINE_BYTES`, costs itself alone.
@@ -35,40 +33,27 @@ def lines(source: "Source", start: int = 0, end: int | None = None) -> Iterator[
         number += len(block)
 
 
-def elements(source: "Source") -> Iterator[Rows]:
+def elements(source: Source) -> Iterator[Rows]:
     """Yield the elements of a JSON array. An element that is no product costs itself alone.
 
     Raises:
         Tc3Error: The array is not valid JSON; the message names line and byte.
     """
-    text = _rest_of(source)
+    source.file.seek(source.start)
+    text = source.file.read()
     decode, found = _decoder(source.columns), _elements(text, source.start, _raw_elements(source, text))
     while batch := list(islice(found, BATCH)):
         yield _one_by_one(decode, batch)
 
 
-def first_keys(source: "Source") -> list[str]:
-    """Return the keys of the first JSON object, none if there is no object near the beginning of the file."""
-    if source.kind == "JSON array":
-        values: Iterable = _raw_elements(source, _rest_of(source))
-    else:
-        values = next((block for _, block in blocks(source.file, source.start, None)), [])
-    for value in values:
-        try:
-            if isinstance(found := msgspec.json.decode(value), dict):
-                return list(found)
-        except _ERRORS:
-            pass
-    return []
-
-
-def is_json(text: bytes) -> bool:
-    """Tell whether this is one whole JSON value."""
+def first_keys(source: Source) -> list[str]:
+    """Return the keys of the first JSON object, none if it is damaged or not near the beginning of the file."""
+    source.file.seek(source.start)
+    text = source.file.read(LINE_BYTES).decode(errors="replace")
     try:
-        msgspec.json.decode(text, type=msgspec.Raw)
-    except _ERRORS:
-        return False
-    return True
+        return list(json.JSONDecoder().raw_decode(text, text.find("{"))[0])
+    except (ValueError, RecursionError):
+        return []
 
 
 @lru_cache
@@ -142,12 +127,7 @@ def numbered(block: list[bytes], number: int, offset: int) -> Iterator[tuple[int
         number, offset = number + 1, offset + len(line)
 
 
-def _rest_of(source: "Source") -> bytes:
-    source.file.seek(source.start)
-    return source.file.read()
-
-
-def _raw_elements(source: "Source", text: bytes) -> list[msgspec.Raw]:
+def _raw_elements(source: Source, text: bytes) -> list[msgspec.Raw]:
     try:
         return msgspec.json.decode(text, type=list[msgspec.Raw])
     except RecursionError:

@@ -2,18 +2,19 @@
 
 import string
 from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from heapq import nlargest
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 from xxhash import xxh3_64_intdigest
 
 from tc3lib.catalogue.cleaning import clean_text
+from tc3lib.catalogue.sampling import offsets
 from tc3lib.errors import Tc3Error
 from tc3lib.prompts import description
 
@@ -75,11 +76,8 @@ class Found:
         return self.matches[0].mark if self.matches else ABSENT
 
 
-class _Title(msgspec.Struct):
+class _Record(msgspec.Struct):
     input_text: str
-
-
-class _Record(_Title):
     response: str
 
 
@@ -106,21 +104,16 @@ class Catalogue:
         for path in (self._rows, self._uids, train):
             if not path.is_file():
                 raise Tc3Error(f"no file {path}: the source of an answer is looked up in it. Run 01_prepare first.")
-        self._trained = {_digest(record) for record, _ in _read(train, _Record)}
+        self._trained = {_digest(record) for record, _ in _read(train)}
         self._keys: list[str] = []
         hashes, lengths = array("Q"), array("Q")
-        for record, length in _read(self._rows, _Title):
+        for record, length in _read(self._rows):
             key = _key(record.input_text)
             self._keys.append(key)
             hashes.append(_hash(key))
             lengths.append(length)
-        with _readable(), open(self._uids, "rb") as file:
-            uid_lengths = array("Q", map(len, file))
-        if len(uid_lengths) != len(self._keys):
-            raise Tc3Error(
-                f"{self._uids} has {len(uid_lengths)} lines, {self._rows} {len(self._keys)}: run 01_prepare again."
-            )
-        self._starts, self._uid_starts = _starts(lengths), _starts(uid_lengths)
+        with _readable():
+            self._starts, self._uid_starts = offsets(self._rows, lengths)
         values = numpy.frombuffer(hashes, "u8")
         self._order = numpy.argsort(values, kind="stable").astype("u4")
         self._hashes = values[self._order]
@@ -217,11 +210,8 @@ class Catalogue:
                         raise ValueError(title)
                     mark = TRAINED if _digest(record) in self._trained else HELD_OUT
                     text = description({"input_text": title, "response": response})
-                    matches.append(
-                        Match(
-                            "" if uid is None else str(uid), title, text, mark, round(score, 1), _same(title, question)
-                        )
-                    )
+                    exact = _tidy(title) == _tidy(question)
+                    matches.append(Match("" if uid is None else str(uid), title, text, mark, round(score, 1), exact))
         except (ValueError, msgspec.DecodeError):
             message = f"{self._rows}, or its uids, has changed since it was opened: open the catalogue again."
             raise Tc3Error(message) from None
@@ -239,11 +229,11 @@ def _readable() -> Iterator[None]:
         ) from None
 
 
-def _read(path: Path, kind: type[_Title]) -> Iterator[tuple[Any, int]]:
+def _read(path: Path) -> Iterator[tuple[_Record, int]]:
     """Yield each line of a file, decoded, with its length in bytes; show a progress bar if it takes seconds."""
     from tqdm.auto import tqdm
 
-    decode = msgspec.json.Decoder(kind).decode
+    decode = msgspec.json.Decoder(_Record).decode
     with _readable(), open(path, "rb", buffering=1 << 20) as file:
         for number, line in enumerate(tqdm(file, desc=path.name, unit=" rows", unit_scale=True, delay=2), 1):
             try:
@@ -254,10 +244,6 @@ def _read(path: Path, kind: type[_Title]) -> Iterator[tuple[Any, int]]:
 
 def _tidy(text: str) -> str:
     return clean_text(text.encode(errors="replace").decode()).casefold()
-
-
-def _same(title: str, question: str) -> bool:
-    return _tidy(title) == _tidy(question)
 
 
 def _key(text: str) -> str:
@@ -279,10 +265,6 @@ def _hash(key: str) -> int:
 
 def _digest(record: _Record) -> int:
     return _hash(f"{record.input_text}\0{record.response}")
-
-
-def _starts(lengths: Sequence[int]) -> array:
-    return array("Q", accumulate(lengths[:-1], initial=0))
 
 
 def _trained_first(matches: Iterable[Match]) -> tuple[Match, ...]:

@@ -11,6 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import dataclass, field
+from itertools import islice
 from multiprocessing.synchronize import Condition
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -19,8 +20,8 @@ import msgspec
 
 from tc3lib.catalogue.cleaning import clean_text
 from tc3lib.catalogue.json_rows import first_keys
-from tc3lib.catalogue.rows import Columns, Damaged, Rows
-from tc3lib.catalogue.source import Source, find, opened
+from tc3lib.catalogue.rows import Columns, Damaged, Rows, Source
+from tc3lib.catalogue.source import find, opened, read
 from tc3lib.catalogue.table_rows import missing
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, blaming, replacing_all, write_json
@@ -32,8 +33,6 @@ RANGE_BYTES = 4 << 20
 """What a worker process converts before it waits for its turn to write."""
 MANY_DAMAGED = 10_000
 """Damaged lines for which a worker waits for its turn before its range is done, so that memory stays bounded."""
-FULL_LINES, FULL_USABLE = 2_248_619, 1_390_403
-"""Lines of LF-AmazonTitles-1.3MM's `trn.json`, and those of them that the recipe's rule keeps."""
 
 _BEFORE, _BETWEEN, _AFTER = RESPONSE.split("{}")
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -48,8 +47,6 @@ class PrepareReport:
     dropped: dict[str, int] = field(default_factory=dict)
     """By reason: `blank_title`, `blank_content`, `blank_both`, `blank_after_cleaning`, `empty_line`, `damaged`."""
     seconds: float = 0.0
-    remark: str = ""
-    """Whether this is the whole catalogue of the Tech Challenge, if it has as many lines."""
 
 
 class _Record(msgspec.Struct, gc=False, tag_field="instruction", tag=INSTRUCTION):
@@ -71,18 +68,10 @@ class _Part(NamedTuple):
     """`kept`, and the reasons of `PrepareReport.dropped`."""
 
 
-class _Written(NamedTuple):
-    """What has been written of some rows."""
-
-    counts: Counter[str]
-    first: list[str]
-    """The first three lines of the quarantine."""
-    position: int
-    """Bytes of the file on disk that have been read."""
-
-
 Files = Sequence[IO[bytes]]
 """For records, uids and quarantine."""
+Steps = Iterator[tuple[Counter[str], int]]
+"""The counts of some rows, once they are written, and how many bytes of the file on disk have been read."""
 
 
 def prepare(config: Settings, work: Path) -> PrepareReport:
@@ -102,9 +91,11 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
         Tc3Error: The catalogue is missing, not one, without the columns of the settings, too damaged or without a
             usable row, or a file cannot be written.
     """
+    from tqdm.auto import tqdm
+
     path, start = find(config, work), time.monotonic()
     print(f"catalogue {path}")
-    target, total, first = work / "trn_output.json", Counter(), []
+    target, total = work / "trn_output.json", Counter()
     targets = target, target.with_suffix(".uid.jsonl"), work / "quarantine.jsonl"
     with (
         alone(work), opened(path, Columns.of(config.data)) as source, blaming(target),
@@ -115,18 +106,17 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
             steps = _convert_in_workers(source, config.data.clean, files, workers)
         else:
             steps = _convert_here(source, config.data.clean, files)
-        with closing(steps):
-            for written in _with_progress(steps, source):
-                total += written.counts
-                first = (first + written.first)[:3]
-        _check(source, total, first, config.data.max_damaged)
+        with closing(steps), tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
+            for counts, position in steps:
+                total += counts
+                bar.set_postfix_str(f"{total.total():,} rows", refresh=False)
+                bar.update(position - bar.n)
+        _check(source, total, files, config.data.max_damaged)
     kept = total.pop("kept")
     dropped = {reason: count for reason, count in sorted(total.items()) if count}
     seconds = round(time.monotonic() - start, 3)
-    report = PrepareReport(kept + total.total(), kept, dropped, seconds, _remark(kept, total))
+    report = PrepareReport(kept + total.total(), kept, dropped, seconds)
     write_json(work / "prepare_report.json", report)
-    if report.remark:
-        print(report.remark)
     return report
 
 
@@ -137,7 +127,7 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
     """
     changed, seen = [], 0
     with opened(find(config, work), Columns.of(config.data)) as source:
-        for batch in source.rows():
+        for batch in read(source):
             for product in batch.products:
                 for text in filter(None, (product.title, product.content)):
                     if (tidy := clean_text(text)) != text.strip():
@@ -173,25 +163,20 @@ def _why_dropped(title: str | None, content: str | None) -> str:
     return "blank_content" if no_content else "blank_after_cleaning"
 
 
-def _write(part: _Part, files: Files, lines_before: int = 0) -> list[str]:
-    """Append a part to the files; return its first three lines of the quarantine."""
+def _write(part: _Part, files: Files, lines_before: int = 0) -> None:
     records, uids, quarantine = files
     records.write(part.records)
     uids.write(part.uids)
-    first = []
     for line, offset, reason in part.damaged:
         at = {"line": lines_before + line} | ({} if offset is None else {"offset": offset})
-        row = msgspec.json.encode(at | {"reason": reason})
-        quarantine.write(row + b"\n")
-        if len(first) < 3:
-            first.append(row.decode())
-    return first
+        quarantine.write(msgspec.json.encode(at | {"reason": reason}) + b"\n")
 
 
-def _convert_here(source: Source, clean: bool, files: Files) -> Iterator[_Written]:
-    for rows in source.rows():
+def _convert_here(source: Source, clean: bool, files: Files) -> Steps:
+    for rows in read(source):
         part = _convert(rows, clean)
-        yield _Written(part.counts, _write(part, files), source.position())
+        _write(part, files)
+        yield part.counts, source.position()
 
 
 def _number_of_workers(source: Source, workers: int | None) -> int:
@@ -203,7 +188,7 @@ def _number_of_workers(source: Source, workers: int | None) -> int:
     return workers
 
 
-def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int) -> Iterator[_Written]:
+def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int) -> Steps:
     """Convert plain JSON Lines range by range in worker processes, which take turns to write, in the file's order.
 
     The processes are forked: started in another way, they would import the caller's script, and one without
@@ -250,19 +235,17 @@ def _end_with_parent() -> None:
     os._exit(1)  # otherwise a killed parent would leave its workers behind, and its lock on the folder with them
 
 
-def _convert_range(number: int, start: int, end: int) -> _Written:
-    parts, counts, first, damaged = [], Counter(), [], 0
+def _convert_range(number: int, start: int, end: int) -> tuple[Counter[str], int]:
+    parts, counts = [], Counter()
     try:
         with opened(_job.path, _job.columns) as source:
-            for rows in source.rows(start, end):
+            for rows in read(source, start, end):
                 parts.append(_convert(rows, _job.clean))
                 counts += parts[-1].counts
-                damaged += len(rows.damaged)
-                if damaged > MANY_DAMAGED:
-                    first += _write_in_turn(number, parts)
-                    damaged = 0
-        first += _write_in_turn(number, parts)
-        return _Written(counts, first[:3], end)
+                if counts["damaged"] > MANY_DAMAGED:
+                    _write_in_turn(number, parts)
+        _write_in_turn(number, parts)
+        return counts, end
     finally:
         with _job.turn:
             _job.turn.wait_for(lambda: _job.state[0] == number)
@@ -270,33 +253,24 @@ def _convert_range(number: int, start: int, end: int) -> _Written:
             _job.turn.notify_all()
 
 
-def _write_in_turn(number: int, parts: list[_Part]) -> list[str]:
+def _write_in_turn(number: int, parts: list[_Part]) -> None:
     """Wait until the ranges before are written, then write and forget the parts."""
     with _job.turn:
         _job.turn.wait_for(lambda: _job.state[0] == number)
-    first = [row for part in parts for row in _write(part, _job.files, _job.state[1])]
+    for part in parts:
+        _write(part, _job.files, _job.state[1])
     for file in _job.files:
         file.flush()
     parts.clear()
-    return first
 
 
-def _with_progress(steps: Iterator[_Written], source: Source) -> Iterator[_Written]:
-    from tqdm.auto import tqdm
-
-    rows = 0
-    with tqdm(total=source.path.stat().st_size, desc=source.path.name, unit="B", unit_scale=True) as bar:
-        for written in steps:
-            rows += written.counts.total()
-            bar.set_postfix_str(f"{rows:,} rows", refresh=False)
-            bar.update(written.position - bar.n)
-            yield written
-
-
-def _check(source: Source, total: Counter[str], first: list[str], max_damaged: float) -> None:
+def _check(source: Source, total: Counter[str], files: Files, max_damaged: float) -> None:
     """Raise Tc3Error if the catalogue is too damaged, or nothing of it can be used."""
     path, read, damaged = source.path, total.total(), total["damaged"]
-    shown = f" The first: {' '.join(first)}" if first else ""
+    files[-1].flush()
+    with open(files[-1].name, encoding="utf-8") as quarantine:
+        first = " ".join(line.strip() for line in islice(quarantine, 3))
+    shown = f" The first: {first}" if first else ""
     if not total["kept"]:
         keys = ""
         if source.kind in ("JSON Lines", "JSON array"):
@@ -314,15 +288,3 @@ def _check(source: Source, total: Counter[str], first: list[str], max_damaged: f
             f"{path}: {damaged:,} of {read:,} lines are damaged, {damaged / read:.1%}; at most {max_damaged:.1%} "
             f"(max_damaged) are allowed. Copy or download it again, or fix it.{shown}"
         )
-
-
-def _remark(kept: int, dropped: Counter[str]) -> str:
-    if kept + dropped.total() != FULL_LINES:
-        return ""
-    usable = kept + dropped["blank_after_cleaning"]
-    if usable == FULL_USABLE:
-        return f"This is the whole LF-AmazonTitles-1.3MM: {FULL_LINES:,} lines, {FULL_USABLE:,} usable before cleaning."
-    return (
-        f"As many lines as LF-AmazonTitles-1.3MM ({FULL_LINES:,}), but {usable:,} usable before cleaning, not "
-        f"{FULL_USABLE:,}: it is another file, or a damaged one."
-    )

@@ -1,7 +1,9 @@
-"""What every reader of a catalogue yields, whatever the format of the file."""
+"""What every reader of a catalogue takes and yields, whatever the format of the file."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, NamedTuple
 
 import msgspec
 
@@ -24,6 +26,31 @@ class Columns(NamedTuple):
     @classmethod
     def of(cls, config: DataSettings) -> "Columns":
         return cls(config.title_column, config.content_column, config.uid_column)
+
+
+@dataclass
+class Source:
+    """An opened catalogue, unpacked as it is read."""
+
+    path: Path
+    columns: Columns
+    raw: IO[bytes]
+    """The file on disk."""
+    file: IO[bytes]
+    """The same, unpacked."""
+    packing: str = ""
+    """gzip, zip or nothing."""
+    kind: str = "JSON Lines"
+    """JSON Lines, JSON array, CSV, Excel or Parquet."""
+    start: int = 0
+    """Length of the byte order mark."""
+    delimiter: str = ""
+    done: float | None = None
+    """Share of the rows read so far; None: see how far `raw` has been read."""
+
+    def position(self) -> int:
+        """Return how many bytes of the file on disk have been read."""
+        return self.raw.tell() if self.done is None else int(self.done * self.path.stat().st_size)
 
 
 class Product(msgspec.Struct, gc=False):

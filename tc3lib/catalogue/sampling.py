@@ -131,14 +131,23 @@ def _index(prepared: Path, seed: int) -> _Index:
             titles.append(xxh3_64_intdigest(title, seed))
             descriptions.append(xxh3_64_intdigest(line[2 * middle - head + link : -len(_END)], seed))
             lengths.append(len(line))
+    values = lines, titles, descriptions, *offsets(prepared, lengths)
+    return _Index(*(numpy.frombuffer(value, "u8") for value in values))
+
+
+def offsets(prepared: Path, lengths: array) -> tuple[array, array]:
+    """Return where each line of `trn_output.json` begins, given the lines' lengths, and where its uid does.
+
+    Raises:
+        Tc3Error: There are not as many uids.
+    """
     with open(_uids(prepared), "rb") as file:
         uid_lengths = array("Q", map(len, file))
-    if len(uid_lengths) != len(lines):
+    if len(uid_lengths) != len(lengths):
         raise Tc3Error(
-            f"{_uids(prepared)} has {len(uid_lengths)} lines, {prepared} {len(lines)}: run 01_prepare again."
+            f"{_uids(prepared)} has {len(uid_lengths)} lines, {prepared} {len(lengths)}: run 01_prepare again."
         )
-    starts = (array("Q", accumulate(sizes[:-1], initial=0)) for sizes in (lengths, uid_lengths))
-    return _Index(*(numpy.frombuffer(values, "u8") for values in (lines, titles, descriptions, *starts)))
+    return tuple(array("Q", accumulate(sizes[:-1], initial=0)) for sizes in (lengths, uid_lengths))
 
 
 def _first_with_title(index: _Index, drawn: Any, titles: tuple[str, ...], seed: int) -> list[int | None]:

@@ -8,15 +8,14 @@ import textwrap
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from tc3lib.catalogue.csv_rows import csv_delimiter, csv_rows
 from tc3lib.catalogue.excel_rows import excel_rows
-from tc3lib.catalogue.json_rows import elements, is_json, lines
-from tc3lib.catalogue.rows import Columns, Rows
-from tc3lib.catalogue.table_rows import parquet_rows
+from tc3lib.catalogue.json_rows import elements, lines
+from tc3lib.catalogue.rows import Columns, Rows, Source
+from tc3lib.catalogue.table_rows import batches, parquet_rows
 from tc3lib.errors import Tc3Error
 from tc3lib.settings import Settings
 
@@ -39,45 +38,22 @@ _SHEETS = {"xl/workbook.bin": "a binary Excel file (.xlsb)", "content.xml": "an 
 """Members by which other spreadsheets than .xlsx are recognised."""
 _LINES = (".json", ".jsonl", ".csv", ".tsv")
 _PACKED = (b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"\x1f\x8b")
-_OBJECT_AFTER_OBJECT, _OBJECT_AFTER_COMMA = re.compile(rb"\}\s*\n\s*\{"), re.compile(rb"\}\s*,\s*\{")
-_READERS = {"JSON array": elements, "CSV": csv_rows, "Excel": excel_rows, "Parquet": parquet_rows}
+_OBJECT_AFTER_LINE, _OBJECT_AFTER_COMMA = re.compile(rb"\}\s*\n\s*\{"), re.compile(rb"\}\s*,\s*\{")
+_TABLES = {"CSV": csv_rows, "Excel": excel_rows, "Parquet": parquet_rows}
 
 
-@dataclass
-class Source:
-    """An opened catalogue, unpacked as it is read."""
+def read(source: Source, start: int = 0, end: int | None = None) -> Iterator[Rows]:
+    """Yield the catalogue's rows; of plain JSON Lines, those that begin in bytes `start` to `end`.
 
-    path: Path
-    columns: Columns
-    raw: IO[bytes]
-    """The file on disk."""
-    file: IO[bytes]
-    """The same, unpacked."""
-    packing: str = ""
-    """gzip, zip or nothing."""
-    kind: str = "JSON Lines"
-    """JSON Lines, JSON array, CSV, Excel or Parquet."""
-    start: int = 0
-    """Length of the byte order mark."""
-    delimiter: str = ""
-    done: float | None = None
-    """Share of the rows read so far; None: see how far `raw` has been read."""
-
-    def rows(self, start: int = 0, end: int | None = None) -> Iterator[Rows]:
-        """Yield the catalogue's rows; of plain JSON Lines, those that begin in bytes `start` to `end`.
-
-        Raises:
-            Tc3Error: The file cannot be read, or not as the kind of file that it is.
-        """
-        with _naming(self.path, self.packing or (self.kind if self.kind in ("Excel", "Parquet") else "")):
-            if self.kind in _READERS:
-                yield from _READERS[self.kind](self)
-            else:
-                yield from lines(self, start, end)
-
-    def position(self) -> int:
-        """Return how many bytes of the file on disk have been read."""
-        return self.raw.tell() if self.done is None else int(self.done * self.path.stat().st_size)
+    Raises:
+        Tc3Error: The file cannot be read, or not as the kind of file that it is.
+    """
+    kind = source.kind
+    with _naming(source.path, source.packing or (kind if kind in ("Excel", "Parquet") else "")):
+        if kind in _TABLES:
+            yield from batches(_TABLES[kind](source))
+        else:
+            yield from elements(source) if kind == "JSON array" else lines(source, start, end)
 
 
 @contextmanager
@@ -232,11 +208,7 @@ def _refuse(path: Path, head: bytes, packing: str) -> None:
 
 
 def _is_array(head: bytes) -> bool:
-    """Tell a JSON array from JSON Lines whose first line happens to begin like one."""
-    text = head.lstrip()
-    if not text.startswith(b"["):
+    """Tell a JSON array from JSON Lines whose damaged first line begins like one."""
+    if not head.lstrip().startswith(b"["):
         return False
-    line, _, rest = text.partition(b"\n")
-    if is_json(line) and rest.lstrip().startswith(b"{"):
-        return False
-    return len(_OBJECT_AFTER_OBJECT.findall(text)) <= len(_OBJECT_AFTER_COMMA.findall(text))
+    return len(_OBJECT_AFTER_LINE.findall(head)) <= len(_OBJECT_AFTER_COMMA.findall(head))

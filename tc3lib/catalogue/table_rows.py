@@ -7,13 +7,10 @@ from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from tc3lib.catalogue.rows import BATCH, Columns, Damaged, Product, Rows
+from tc3lib.catalogue.rows import BATCH, Columns, Damaged, Product, Rows, Source
 from tc3lib.errors import Tc3Error
-
-if TYPE_CHECKING:
-    from tc3lib.catalogue.source import Source
 
 
 class Row(NamedTuple):
@@ -43,12 +40,8 @@ def batches(rows: Iterator[Row]) -> Iterator[Rows]:
         yield Rows(products, damaged, empty)
 
 
-def parquet_rows(source: "Source") -> Iterator[Rows]:
+def parquet_rows(source: Source) -> Iterator[Row]:
     """Yield the rows of a Parquet file."""
-    return batches(_parquet_rows(source))
-
-
-def _parquet_rows(source: "Source") -> Iterator[Row]:
     import pyarrow
     from pyarrow import parquet
 

@@ -21,7 +21,7 @@ from pyarrow import parquet
 from tc3lib import catalogue
 from tc3lib.catalogue import excel_rows, table_rows
 from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns
-from tc3lib.catalogue.source import opened
+from tc3lib.catalogue.source import opened, read
 from tc3lib.errors import Tc3Error
 
 HEADER = ("uid", "title", "content")
@@ -311,6 +311,9 @@ def test_a_wrong_key_of_json_lines_is_an_error_that_lists_the_keys(tmp_path):
     expected = r"no column 'title'\. Did you mean 'Title'\? .*the keys of its first line are 'Title', 'content'\."
     with pytest.raises(Tc3Error, match=rf"has no row with a title .*missing required field `title`.*{expected}"):
         prepared(source)
+    shop(tmp_path, b'[{"Title": "a", "content": "b"}]', "trn.json")
+    with pytest.raises(Tc3Error, match=expected):
+        prepared(source)
     shop(tmp_path, b'{"title": "", "content": "b"}\n', "trn.json")
     with pytest.raises(Tc3Error, match=r"has no row with a title and a content in 1 lines; .*\.$") as caught:
         prepared(source)
@@ -491,6 +494,6 @@ def test_rows_are_handed_on_before_the_rows_after_them_are_read(tmp_path, kind, 
     else:
         path = in_parquet(tmp_path / "shop.parquet", uid=uid, title=title, content=content)
     with opened(path, Columns()) as source:
-        shares = [source.position() / path.stat().st_size for _ in source.rows()]
+        shares = [source.position() / path.stat().st_size for _ in read(source)]
     assert shares == sorted(shares)
     assert len(shares) == 16 and shares[0] < 0.1 and 0.4 < shares[8] < 0.6
