@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import platform
 import secrets
@@ -14,7 +13,7 @@ from tc3lib.checkpoints import store
 from tc3lib.errors import Tc3Error
 from tc3lib.files import blaming, read_json, write_json
 from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
-from tc3lib.runtime import processes
+from tc3lib.runtime import packages, processes
 from tc3lib.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def describe(config: Settings, work: Path) -> dict[str, Any]:
         "settings": settings,
         "data": _data(work),
         "template": _sha256("\0".join((INSTRUCTION, PROMPT, RESPONSE)).encode()),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: packages.installed(name) for name in PACKAGES}},
         "device": _device(),
         "processes": processes.count(),
     }
@@ -227,13 +226,6 @@ def _data(work: Path) -> dict[str, str]:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _device() -> str:
