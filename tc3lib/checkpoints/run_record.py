@@ -111,16 +111,15 @@ def check_run(work: Path, new: dict[str, Any]) -> dict[str, Any]:
         if store.checkpoints(outputs):
             raise Tc3Error(f"the run in {work} was begun with an earlier version of tc3lib. {_anew(work)}")
         return {}
-    lost = journal is None and not started  # the journal is begun before run.json is written
-    difference = _difference(old, new)
-    if difference is None and lost:
+    if journal is None and not started:  # the journal is begun before run.json is written
         raise Tc3Error(
             f"{outputs} is missing or empty, although a run was begun there. If it is only unavailable for now, bring "
             f"it back. {_anew(work)}"
         )
+    difference = _difference(old, new)
     if difference is None:
         return old
-    if started or journal or lost:
+    if started or journal:
         raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {_anew(work)}")
     return {}
 
