@@ -140,8 +140,7 @@ def check_adapter(work: Path) -> None:
 def as_trained(config: Settings, work: Path) -> Settings:
     """Return `config` with the model settings that the adapter in `work` was trained with."""
     run = read_json(work / "run.json")
-    recorded = run["settings"].get("model") if _is_record(run) else None
-    recorded = recorded if isinstance(recorded, dict) else {}
+    recorded = run["settings"]["model"] if _is_record(run) else {}
     return config.change(**{name: value for name, value in recorded.items() if hasattr(config.model, name)})
 
 
@@ -185,10 +184,10 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide what is learned."""
     flat = _flat(settings)
     free = set(_FREE)
-    if flat.get("plan") == "auto":
+    if flat["plan"] == "auto":
         free |= _PLANNED
-        flat[_BATCH] = (flat.get("per_device_train_batch_size") or 0) * (flat.get("gradient_accumulation_steps") or 0)
-    if (flat.get("max_steps") or 0) > 0:
+        flat[_BATCH] = flat["per_device_train_batch_size"] * flat["gradient_accumulation_steps"]
+    if flat["max_steps"] > 0:
         free.add("num_train_epochs")
     return {name: value for name, value in flat.items() if name not in free}
 
@@ -196,7 +195,7 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings by name, with the types that JSON has."""
     parts = json.loads(json.dumps(settings)).values()
-    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _free_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
