@@ -124,32 +124,20 @@ def alone(folder: Path) -> Iterator[None]:
     """Lock a folder against a second process that would write to it; do nothing where locks are not supported.
 
     Raises:
-        Tc3Error: Another process holds the lock; its number is given where the system has it.
+        Tc3Error: Another process holds the lock, or there is no such folder.
     """
-    handle = None
-    with suppress(OSError):
+    with blaming(folder):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            if handle is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Tc3Error(f"{_holder(handle)} is writing to {folder}: wait until it is done, or stop it.") from None
+            raise Tc3Error(f"another run is writing to {folder}: wait until it is done, or stop it.") from None
         except OSError:
             pass
         yield
     finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _holder(handle: int) -> str:
-    """Describe the process that holds the lock of an open folder."""
-    with suppress(OSError, IndexError):
-        for fields in map(str.split, Path("/proc/locks").read_text().splitlines()):
-            if fields[1] == "FLOCK" and fields[5].endswith(f":{os.fstat(handle).st_ino}") and int(fields[4]) > 0:
-                return f"another run (process {fields[4]})"
-    return "another run"
+        os.close(handle)
 
 
 @contextmanager

@@ -137,13 +137,18 @@ def test_a_folder_in_a_files_place_is_reported_before_any_is_replaced(tmp_path):
 
 def test_two_runs_into_one_folder_are_kept_apart(tmp_path):
     with files.alone(tmp_path):
-        refused = pytest.raises(Tc3Error, match=r"another run \(process \d+\) is writing to .*: wait until it is done")
+        refused = pytest.raises(Tc3Error, match=r"another run is writing to .*: wait until it is done")
         with refused, files.alone(tmp_path):
             pass
         (tmp_path / "other").mkdir()
         with files.alone(tmp_path / "other"):
             pass
     with files.alone(tmp_path):
+        pass
+    with (
+        pytest.raises(Tc3Error, match=r"cannot write .*/gone: No such file or directory"),
+        files.alone(tmp_path / "gone"),
+    ):
         pass
 
 
