@@ -55,7 +55,7 @@ def begin(outputs: Path) -> None:
     with suppress(FileExistsError):
         os.mkdir(outputs)
     if (saved := journal(outputs)) is None:
-        with _new_file(outputs / JOURNAL):
+        with _written(outputs / JOURNAL):
             return
     for folder in checkpoints(outputs):
         if folder.name not in saved and _FOLDER.fullmatch(folder.name)[2] and _cut_off(folder):
@@ -227,15 +227,8 @@ def step(folder: Path) -> int:
 
 def _note(outputs: Path, entry: dict) -> None:
     """Append a line to the journal, which must exist: on a lost mount it would be made in the folder left behind."""
-    with suppress(OSError, Damaged):
-        path, line = outputs / JOURNAL, json.dumps(entry).encode() + b"\n"
-        content = b"".join(_read(path))
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND)
-        try:
-            _write(handle, line if content.endswith(b"\n") or not content else b"\n" + line)  # ends a cut-off line
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    with suppress(OSError), _written(outputs / JOURNAL, os.O_APPEND) as handle:
+        _write(handle, b"\n" + json.dumps(entry).encode())  # a line that was cut off ends here
 
 
 def _new_folder(outputs: Path, name: str) -> Path:
@@ -251,9 +244,9 @@ def _new_folder(outputs: Path, name: str) -> Path:
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[int]:
-    """Open a file that did not exist; what was written is on the disk when the block ends."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+def _written(path: Path, how: int = os.O_CREAT | os.O_EXCL) -> Iterator[int]:
+    """Open a file to write, by default one that did not exist; what was written is on the disk when the block ends."""
+    handle = os.open(path, os.O_WRONLY | how, 0o666)
     try:
         yield handle
         os.fsync(handle)
@@ -268,7 +261,7 @@ def _copy(source: Path, target: Path) -> tuple[int, str]:
         Damaged: The source cannot be read.
         OSError: The target cannot be written.
     """
-    with _new_file(target) as handle:
+    with _written(target) as handle:
         return _measure(source, handle)
 
 
@@ -307,7 +300,7 @@ def _write(handle: int, content: bytes) -> None:
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     body = dataclasses.asdict(manifest)
-    with _new_file(folder / MANIFEST) as handle:
+    with _written(folder / MANIFEST) as handle:
         _write(handle, (json.dumps(body | {"sha256": _digest(body)}, indent=1) + "\n").encode())
 
 
