@@ -42,11 +42,9 @@ class Stop:
 @contextmanager
 def stop_asked() -> Iterator[Stop]:
     """Catch SIGINT (Ctrl-C, a notebook's stop button) and SIGTERM within; outside the main thread neither."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop, main = Stop(), threading.current_thread() is threading.main_thread()
+    caught = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = {number: signal.signal(number, stop) for number in caught}
     try:
         yield stop
     finally:
@@ -94,7 +92,6 @@ class Saver(TrainerCallback):
         self.problem = ""
         self.save_error: str | None = None
         self.saved_at = time.monotonic()
-        self.evaluated: tuple[int, float] | None = None
         trainer.remove_callback(Saver)
         trainer._save_checkpoint = self._save_checkpoint
 
@@ -133,13 +130,6 @@ class Saver(TrainerCallback):
             )
         return found
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.saved_at = time.monotonic()
-
-    def on_evaluate(self, args, state, control, metrics, **kwargs):
-        if "eval_loss" in metrics:
-            self.evaluated = state.global_step, float(metrics["eval_loss"])
-
     def on_step_end(self, args, state, control, **kwargs):
         due = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
         asked = self.stop.signal  # read once: it may change at any moment
@@ -161,12 +151,12 @@ class Saver(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = self.local / f"checkpoint-{state.global_step}"
-        loss = self.evaluated[1] if self.evaluated and self.evaluated[0] == state.global_step else None
         try:
             if errors:
                 raise OSError(errors[0])
             write_json(folder / "run.json", self.record)
-            store.seal(folder, self.run, state.global_step, loss)
+            held_out = [row.get("eval_loss") for row in state.log_history if row["step"] == state.global_step]
+            store.seal(folder, self.run, state.global_step, next((loss for loss in held_out if loss is not None), None))
         except (OSError, store.Damaged, Tc3Error) as error:
             _remove(folder)
             self.pending = None if self.pending == folder else self.pending
