@@ -87,7 +87,6 @@ class Saver(TrainerCallback):
         self.local.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.step = 0
         self.safe: Path | None = None
-        self.pending: Path | None = None
         self.damaged: list[Path] = []
         self.problem = ""
         self.save_error: str | None = None
@@ -99,6 +98,11 @@ class Saver(TrainerCallback):
     def safe_step(self) -> int | None:
         """The step of `safe`."""
         return store.step(self.safe) if self.safe else None
+
+    @property
+    def pending(self) -> Path | None:
+        """The newest checkpoint that is sealed and on the local disk alone."""
+        return next(iter(store.committed(self.local)), None)
 
     def resume(self) -> Path | None:
         """Return a copy, on the local disk, of the newest checkpoint that is whole; None at a start.
@@ -159,11 +163,9 @@ class Saver(TrainerCallback):
             store.seal(folder, self.run, state.global_step, next((loss for loss in held_out if loss is not None), None))
         except (OSError, store.Damaged, Tc3Error) as error:
             _remove(folder)
-            self.pending = None if self.pending == folder else self.pending
             self._fail(state.global_step, f"it could not be saved to this machine's disk ({error})")
         else:
-            self.pending = folder
-            self._commit()
+            self._commit(folder)
 
     def finish(self) -> None:
         """Try again what is not in the work folder yet."""
@@ -171,7 +173,7 @@ class Saver(TrainerCallback):
             if self.pending is None:
                 break
             time.sleep(seconds)
-            self._commit()
+            self._commit(self.pending)
 
     def report(self) -> None:
         """Print what is safe: the last line of a run."""
@@ -225,11 +227,10 @@ class Saver(TrainerCallback):
                 newer = store.read_manifest(folder, self.run).step > reached
             except store.Damaged:
                 newer = False
-            if newer and self.pending is None:
-                self.pending = folder
-                self._commit()
-            elif folder != self.pending:
+            if not newer:
                 _remove(folder)
+        if self.pending:
+            self._commit(self.pending)
 
     def _agree(self, due: bool, asked: str | None) -> tuple[bool, str | None]:
         """Return the same in every process: whether one finds a save due or was asked to stop, and by which signal."""
@@ -248,20 +249,20 @@ class Saver(TrainerCallback):
         except Exception as error:  # several libraries write, and each has its own exception for a full disk
             self.save_error = str(error)
 
-    def _commit(self) -> None:
+    def _commit(self, folder: Path) -> None:
         """Bring the newest checkpoint of the local disk to the work folder; print it if that fails."""
-        step = store.step(self.pending)
+        step = store.step(folder)
         try:
             check_work(self.work, self.run)
-            self.safe = store.commit(self.pending, self.outputs)
+            self.safe = store.commit(folder, self.outputs)
         except (OSError, store.Damaged, Tc3Error) as error:
             self._fail(step, str(error))
             return
         if self.problem:
             tqdm.write(f"{self.outputs} can be written again: step {step} is safe")
-        self.problem, self.pending = "", None
-        for folder in store.checkpoints(self.local):
-            _remove(folder)
+        self.problem = ""
+        for done in store.checkpoints(self.local):
+            _remove(done)
         self._rotate()
 
     def _rotate(self) -> None:
