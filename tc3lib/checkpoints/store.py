@@ -20,8 +20,6 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 JOURNAL = "committed.jsonl"
-NOT_KEPT = ("training_args.bin",)
-"""Files of a checkpoint that nobody reads; this one is pickled."""
 _CHUNK = 1 << 20
 _FOLDER = re.compile(r"checkpoint-(\d+)(-[0-9a-f]{8}(?:\.(\d+))?)?")
 """Ours end in the run's identity; without it, it is transformers' own name: on the local disk, or another program's."""
@@ -63,13 +61,7 @@ def begin(outputs: Path) -> None:
 
 
 def journal(outputs: Path) -> list[str] | None:
-    """Return the names of the folders that were ever committed, removed ones included; None if there is no journal.
-
-    Damaged lines are skipped.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Return the names of the folders that were ever committed, removed ones included; None if there is no journal."""
     try:
         lines = (outputs / JOURNAL).read_bytes().splitlines()
     except FileNotFoundError:
@@ -82,13 +74,13 @@ def journal(outputs: Path) -> list[str] | None:
 
 
 def seal(folder: Path, run: str, step: int, eval_loss: float | None) -> None:
-    """Write the manifest of a checkpoint that is complete; first remove files that are not kept and an older manifest.
+    """Write the manifest of a checkpoint that is complete, in the place of an older one.
 
     Raises:
         Damaged: A file cannot be read.
         OSError: The manifest cannot be written.
     """
-    for name in (*NOT_KEPT, MANIFEST):
+    for name in ("training_args.bin", MANIFEST):  # nobody reads the first, which is pickled
         (folder / name).unlink(missing_ok=True)
     files = {name: _measure(folder / name) for name in sorted(os.listdir(folder))}
     _write_manifest(folder, Manifest(run, step, None if eval_loss != eval_loss else eval_loss, files))  # NaN is no loss
@@ -232,7 +224,7 @@ def _note(outputs: Path, entry: dict) -> None:
 
 
 def _new_folder(outputs: Path, name: str) -> Path:
-    """Make a folder that did not exist."""
+    """Make a folder with that name, or with the next number after it that is free."""
     with suppress(FileExistsError):
         os.mkdir(outputs)
     for number in range(10**6):
@@ -255,12 +247,7 @@ def _written(path: Path, how: int = os.O_CREAT | os.O_EXCL) -> Iterator[int]:
 
 
 def _copy(source: Path, target: Path) -> tuple[int, str]:
-    """Copy a file to a new name, onto the disk; return size and SHA-256 of what was read.
-
-    Raises:
-        Damaged: The source cannot be read.
-        OSError: The target cannot be written.
-    """
+    """Copy a file to a new name, onto the disk; return size and SHA-256 of what was read."""
     with _written(target) as handle:
         return _measure(source, handle)
 
@@ -317,10 +304,8 @@ def _cut_off(folder: Path) -> bool:
 
 
 def _check(name: str, found: tuple[int, str], expected: tuple[int, str]) -> None:
-    if found[0] != expected[0]:
-        raise Damaged(f"{name} has {found[0]:,} bytes instead of {expected[0]:,}")
     if found != expected:
-        raise Damaged(f"{name} is not what was saved (its SHA-256 differs)")
+        raise Damaged(f"{name} is not what was saved: its size or SHA-256 differs")
 
 
 def _sync_folder(folder: Path) -> None:
