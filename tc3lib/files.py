@@ -15,11 +15,14 @@ import msgspec
 
 from tc3lib.errors import Tc3Error
 
+_SPACE = "Free some space there (Drive counts its bin too)"
+_RESTART = "If it is on Drive, choose Runtime > Restart session and run the notebook again"
 _ADVICE = {
-    errno.ENOSPC: "Free some space",
-    errno.EDQUOT: "Free some space",
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EIO: _RESTART,
+    errno.ENOTCONN: _RESTART,
     errno.ENOENT: "Make that folder",
-    errno.ENAMETOOLONG: "Give it a shorter name",
 }
 
 
@@ -124,32 +127,20 @@ def alone(folder: Path) -> Iterator[None]:
     """Lock a folder against a second process that would write to it; do nothing where locks are not supported.
 
     Raises:
-        Tc3Error: Another process holds the lock; its number is given where the system has it.
+        Tc3Error: Another process holds the lock, or there is no such folder.
     """
-    handle = None
-    with suppress(OSError):
+    with blaming(folder):
         handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         try:
-            if handle is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Tc3Error(f"{_holder(handle)} is writing to {folder}: wait until it is done, or stop it.") from None
+            raise Tc3Error(f"another run is writing to {folder}: wait until it is done, or stop it.") from None
         except OSError:
             pass
         yield
     finally:
-        if handle is not None:
-            os.close(handle)
-
-
-def _holder(handle: int) -> str:
-    """Describe the process that holds the lock of an open folder."""
-    with suppress(OSError, IndexError):
-        for fields in map(str.split, Path("/proc/locks").read_text().splitlines()):
-            if fields[1] == "FLOCK" and fields[5].endswith(f":{os.fstat(handle).st_ino}") and int(fields[4]) > 0:
-                return f"another run (process {fields[4]})"
-    return "another run"
+        os.close(handle)
 
 
 @contextmanager
@@ -159,7 +150,7 @@ def blaming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno, "Make its folder writable")
-        old = " The file that was there before is unchanged." if os.path.exists(path) else ""
+        old = " The file that was there before is unchanged." if os.path.isfile(path) else ""
         raise Tc3Error(
             f"cannot write {path}: {error.strerror or error}. {advice}, or choose another folder with TC3_HOME.{old}"
         ) from None

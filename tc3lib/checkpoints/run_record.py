@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import platform
 import secrets
@@ -14,7 +13,7 @@ from tc3lib.checkpoints import store
 from tc3lib.errors import Tc3Error
 from tc3lib.files import blaming, read_json, write_json
 from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
-from tc3lib.runtime import processes
+from tc3lib.runtime import packages, processes
 from tc3lib.settings import Settings
 
 if TYPE_CHECKING:
@@ -50,7 +49,7 @@ def describe(config: Settings, work: Path) -> dict[str, Any]:
         "settings": settings,
         "data": _data(work),
         "template": _sha256("\0".join((INSTRUCTION, PROMPT, RESPONSE)).encode()),
-        "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+        "versions": {"python": platform.python_version(), **{name: packages.installed(name) for name in PACKAGES}},
         "device": _device(),
         "processes": processes.count(),
     }
@@ -112,16 +111,15 @@ def check_run(work: Path, new: dict[str, Any]) -> dict[str, Any]:
         if store.checkpoints(outputs):
             raise Tc3Error(f"the run in {work} was begun with an earlier version of tc3lib. {_anew(work)}")
         return {}
-    lost = journal is None and not started  # the journal is begun before run.json is written
-    difference = _difference(old, new)
-    if difference is None and lost:
+    if journal is None and not started:  # the journal is begun before run.json is written
         raise Tc3Error(
             f"{outputs} is missing or empty, although a run was begun there. If it is only unavailable for now, bring "
             f"it back. {_anew(work)}"
         )
+    difference = _difference(old, new)
     if difference is None:
         return old
-    if started or journal or lost:
+    if started or journal:
         raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {_anew(work)}")
     return {}
 
@@ -142,8 +140,7 @@ def check_adapter(work: Path) -> None:
 def as_trained(config: Settings, work: Path) -> Settings:
     """Return `config` with the model settings that the adapter in `work` was trained with."""
     run = read_json(work / "run.json")
-    recorded = run["settings"].get("model") if _is_record(run) else None
-    recorded = recorded if isinstance(recorded, dict) else {}
+    recorded = run["settings"]["model"] if _is_record(run) else {}
     return config.change(**{name: value for name, value in recorded.items() if hasattr(config.model, name)})
 
 
@@ -187,10 +184,10 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide what is learned."""
     flat = _flat(settings)
     free = set(_FREE)
-    if flat.get("plan") == "auto":
+    if flat["plan"] == "auto":
         free |= _PLANNED
-        flat[_BATCH] = (flat.get("per_device_train_batch_size") or 0) * (flat.get("gradient_accumulation_steps") or 0)
-    if (flat.get("max_steps") or 0) > 0:
+        flat[_BATCH] = flat["per_device_train_batch_size"] * flat["gradient_accumulation_steps"]
+    if flat["max_steps"] > 0:
         free.add("num_train_epochs")
     return {name: value for name, value in flat.items() if name not in free}
 
@@ -198,7 +195,7 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     """Return settings by name, with the types that JSON has."""
     parts = json.loads(json.dumps(settings)).values()
-    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def _free_differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
@@ -227,13 +224,6 @@ def _data(work: Path) -> dict[str, str]:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def _device() -> str:

@@ -42,11 +42,9 @@ class Stop:
 @contextmanager
 def stop_asked() -> Iterator[Stop]:
     """Catch SIGINT (Ctrl-C, a notebook's stop button) and SIGTERM within; outside the main thread neither."""
-    stop = Stop()
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    stop, main = Stop(), threading.current_thread() is threading.main_thread()
+    caught = (signal.SIGINT, signal.SIGTERM) if main else ()
+    before = {number: signal.signal(number, stop) for number in caught}
     try:
         yield stop
     finally:
@@ -89,12 +87,10 @@ class Saver(TrainerCallback):
         self.local.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.step = 0
         self.safe: Path | None = None
-        self.pending: Path | None = None
         self.damaged: list[Path] = []
         self.problem = ""
         self.save_error: str | None = None
         self.saved_at = time.monotonic()
-        self.evaluated: tuple[int, float] | None = None
         trainer.remove_callback(Saver)
         trainer._save_checkpoint = self._save_checkpoint
 
@@ -102,6 +98,11 @@ class Saver(TrainerCallback):
     def safe_step(self) -> int | None:
         """The step of `safe`."""
         return store.step(self.safe) if self.safe else None
+
+    @property
+    def pending(self) -> Path | None:
+        """The newest checkpoint that is sealed and on the local disk alone."""
+        return next(iter(store.committed(self.local)), None)
 
     def resume(self) -> Path | None:
         """Return a copy, on the local disk, of the newest checkpoint that is whole; None at a start.
@@ -133,13 +134,6 @@ class Saver(TrainerCallback):
             )
         return found
 
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.saved_at = time.monotonic()
-
-    def on_evaluate(self, args, state, control, metrics, **kwargs):
-        if "eval_loss" in metrics:
-            self.evaluated = state.global_step, float(metrics["eval_loss"])
-
     def on_step_end(self, args, state, control, **kwargs):
         due = self.minutes is not None and time.monotonic() - self.saved_at >= 60 * self.minutes
         asked = self.stop.signal  # read once: it may change at any moment
@@ -161,19 +155,17 @@ class Saver(TrainerCallback):
         if not state.is_world_process_zero:
             return
         folder = self.local / f"checkpoint-{state.global_step}"
-        loss = self.evaluated[1] if self.evaluated and self.evaluated[0] == state.global_step else None
         try:
             if errors:
                 raise OSError(errors[0])
             write_json(folder / "run.json", self.record)
-            store.seal(folder, self.run, state.global_step, loss)
+            held_out = [row.get("eval_loss") for row in state.log_history if row["step"] == state.global_step]
+            store.seal(folder, self.run, state.global_step, next((loss for loss in held_out if loss is not None), None))
         except (OSError, store.Damaged, Tc3Error) as error:
             _remove(folder)
-            self.pending = None if self.pending == folder else self.pending
             self._fail(state.global_step, f"it could not be saved to this machine's disk ({error})")
         else:
-            self.pending = folder
-            self._commit()
+            self._commit(folder)
 
     def finish(self) -> None:
         """Try again what is not in the work folder yet."""
@@ -181,7 +173,7 @@ class Saver(TrainerCallback):
             if self.pending is None:
                 break
             time.sleep(seconds)
-            self._commit()
+            self._commit(self.pending)
 
     def report(self) -> None:
         """Print what is safe: the last line of a run."""
@@ -235,11 +227,10 @@ class Saver(TrainerCallback):
                 newer = store.read_manifest(folder, self.run).step > reached
             except store.Damaged:
                 newer = False
-            if newer and self.pending is None:
-                self.pending = folder
-                self._commit()
-            elif folder != self.pending:
+            if not newer:
                 _remove(folder)
+        if self.pending:
+            self._commit(self.pending)
 
     def _agree(self, due: bool, asked: str | None) -> tuple[bool, str | None]:
         """Return the same in every process: whether one finds a save due or was asked to stop, and by which signal."""
@@ -258,20 +249,20 @@ class Saver(TrainerCallback):
         except Exception as error:  # several libraries write, and each has its own exception for a full disk
             self.save_error = str(error)
 
-    def _commit(self) -> None:
+    def _commit(self, folder: Path) -> None:
         """Bring the newest checkpoint of the local disk to the work folder; print it if that fails."""
-        step = store.step(self.pending)
+        step = store.step(folder)
         try:
             check_work(self.work, self.run)
-            self.safe = store.commit(self.pending, self.outputs)
+            self.safe = store.commit(folder, self.outputs)
         except (OSError, store.Damaged, Tc3Error) as error:
             self._fail(step, str(error))
             return
         if self.problem:
             tqdm.write(f"{self.outputs} can be written again: step {step} is safe")
-        self.problem, self.pending = "", None
-        for folder in store.checkpoints(self.local):
-            _remove(folder)
+        self.problem = ""
+        for done in store.checkpoints(self.local):
+            _remove(done)
         self._rotate()
 
     def _rotate(self) -> None:

@@ -20,8 +20,6 @@ from pathlib import Path
 
 MANIFEST = "manifest.json"
 JOURNAL = "committed.jsonl"
-NOT_KEPT = ("training_args.bin",)
-"""Files of a checkpoint that nobody reads; this one is pickled."""
 _CHUNK = 1 << 20
 _FOLDER = re.compile(r"checkpoint-(\d+)(-[0-9a-f]{8}(?:\.(\d+))?)?")
 """Ours end in the run's identity; without it, it is transformers' own name: on the local disk, or another program's."""
@@ -55,7 +53,7 @@ def begin(outputs: Path) -> None:
     with suppress(FileExistsError):
         os.mkdir(outputs)
     if (saved := journal(outputs)) is None:
-        with _new_file(outputs / JOURNAL):
+        with _written(outputs / JOURNAL):
             return
     for folder in checkpoints(outputs):
         if folder.name not in saved and _FOLDER.fullmatch(folder.name)[2] and _cut_off(folder):
@@ -63,13 +61,7 @@ def begin(outputs: Path) -> None:
 
 
 def journal(outputs: Path) -> list[str] | None:
-    """Return the names of the folders that were ever committed, removed ones included; None if there is no journal.
-
-    Damaged lines are skipped.
-
-    Raises:
-        OSError: It cannot be read.
-    """
+    """Return the names of the folders that were ever committed, removed ones included; None if there is no journal."""
     try:
         lines = (outputs / JOURNAL).read_bytes().splitlines()
     except FileNotFoundError:
@@ -82,13 +74,13 @@ def journal(outputs: Path) -> list[str] | None:
 
 
 def seal(folder: Path, run: str, step: int, eval_loss: float | None) -> None:
-    """Write the manifest of a checkpoint that is complete; first remove files that are not kept and an older manifest.
+    """Write the manifest of a checkpoint that is complete, in the place of an older one.
 
     Raises:
         Damaged: A file cannot be read.
         OSError: The manifest cannot be written.
     """
-    for name in (*NOT_KEPT, MANIFEST):
+    for name in ("training_args.bin", MANIFEST):  # nobody reads the first, which is pickled
         (folder / name).unlink(missing_ok=True)
     files = {name: _measure(folder / name) for name in sorted(os.listdir(folder))}
     _write_manifest(folder, Manifest(run, step, None if eval_loss != eval_loss else eval_loss, files))  # NaN is no loss
@@ -227,19 +219,12 @@ def step(folder: Path) -> int:
 
 def _note(outputs: Path, entry: dict) -> None:
     """Append a line to the journal, which must exist: on a lost mount it would be made in the folder left behind."""
-    with suppress(OSError, Damaged):
-        path, line = outputs / JOURNAL, json.dumps(entry).encode() + b"\n"
-        content = b"".join(_read(path))
-        handle = os.open(path, os.O_WRONLY | os.O_APPEND)
-        try:
-            _write(handle, line if content.endswith(b"\n") or not content else b"\n" + line)  # ends a cut-off line
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    with suppress(OSError), _written(outputs / JOURNAL, os.O_APPEND) as handle:
+        _write(handle, b"\n" + json.dumps(entry).encode())  # a line that was cut off ends here
 
 
 def _new_folder(outputs: Path, name: str) -> Path:
-    """Make a folder that did not exist."""
+    """Make a folder with that name, or with the next number after it that is free."""
     with suppress(FileExistsError):
         os.mkdir(outputs)
     for number in range(10**6):
@@ -251,9 +236,9 @@ def _new_folder(outputs: Path, name: str) -> Path:
 
 
 @contextmanager
-def _new_file(path: Path) -> Iterator[int]:
-    """Open a file that did not exist; what was written is on the disk when the block ends."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+def _written(path: Path, how: int = os.O_CREAT | os.O_EXCL) -> Iterator[int]:
+    """Open a file to write, by default one that did not exist; what was written is on the disk when the block ends."""
+    handle = os.open(path, os.O_WRONLY | how, 0o666)
     try:
         yield handle
         os.fsync(handle)
@@ -262,13 +247,8 @@ def _new_file(path: Path) -> Iterator[int]:
 
 
 def _copy(source: Path, target: Path) -> tuple[int, str]:
-    """Copy a file to a new name, onto the disk; return size and SHA-256 of what was read.
-
-    Raises:
-        Damaged: The source cannot be read.
-        OSError: The target cannot be written.
-    """
-    with _new_file(target) as handle:
+    """Copy a file to a new name, onto the disk; return size and SHA-256 of what was read."""
+    with _written(target) as handle:
         return _measure(source, handle)
 
 
@@ -307,7 +287,7 @@ def _write(handle: int, content: bytes) -> None:
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     body = dataclasses.asdict(manifest)
-    with _new_file(folder / MANIFEST) as handle:
+    with _written(folder / MANIFEST) as handle:
         _write(handle, (json.dumps(body | {"sha256": _digest(body)}, indent=1) + "\n").encode())
 
 
@@ -324,10 +304,8 @@ def _cut_off(folder: Path) -> bool:
 
 
 def _check(name: str, found: tuple[int, str], expected: tuple[int, str]) -> None:
-    if found[0] != expected[0]:
-        raise Damaged(f"{name} has {found[0]:,} bytes instead of {expected[0]:,}")
     if found != expected:
-        raise Damaged(f"{name} is not what was saved (its SHA-256 differs)")
+        raise Damaged(f"{name} is not what was saved: its size or SHA-256 differs")
 
 
 def _sync_folder(folder: Path) -> None:

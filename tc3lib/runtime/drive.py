@@ -13,8 +13,6 @@ MOUNT = Path("/content/drive")
 _RESTART = "choose Runtime > Restart session and run the notebook again"
 _OUTSIDE = "set TC3_HOME to a folder outside Drive, which is lost when the session ends"
 _ADVICE = {
-    "symlink": f"There must be an empty folder or nothing: remove the link with `!rm {MOUNT}` and run this cell again",
-    "either be a directory": f"Move that file away with `!mv {MOUNT} {MOUNT}-kept` and run this cell again",
     "timeout": "Run this cell again. If that does not help, move files from the top of your Drive into folders",
     "unsupported": f"Open the notebook in Colab itself, or {_OUTSIDE}",
     "": f"Run this cell again and allow everything it asks for, with this notebook's account, or {_OUTSIDE}",

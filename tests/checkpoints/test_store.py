@@ -227,7 +227,7 @@ def test_clearing_up_after_a_failed_commit_may_fail_too(monkeypatch, source, out
     fault = {"operations": ["listdir", "truncate", "unlink", "rmdir"], "when": when, "code": code}
     for copy, _, outcome in faults(monkeypatch, outputs, committing(source[20]), ends=store.Damaged, **fault):
         assert isinstance(outcome, store.Damaged if code else Killed)
-        assert str(outcome) == ("optimizer.bin has 1 bytes instead of 64" if code else "")
+        assert str(outcome) == ("optimizer.bin is not what was saved: its size or SHA-256 differs" if code else "")
         check_next_run(copy, whole)
 
 
@@ -413,7 +413,7 @@ def test_a_damaged_line_of_the_journal_costs_that_line_alone(three, source):
     whole = (three / JOURNAL).read_bytes()
     for size in range(len(whole)):
         (three / JOURNAL).write_bytes(whole[:size])
-        lines = whole[: size + 1].count(b"\n")  # a line that lacks its end alone is whole
+        lines = (whole + b"\n")[1 : size + 1].count(b"\n")  # each begins with a line break
         assert store.journal(three) == names[:lines]
         again = store.commit(source[30], three)
         assert store.journal(three) == [*names[:lines], again.name]

@@ -112,14 +112,11 @@ def test_a_refusal_is_one_line_with_what_to_do(drive, refused, error, cause, adv
 
 
 def test_a_mount_point_that_is_a_link_or_a_file_is_an_error(drive, refused, tmp_path):
-    (tmp_path / "target").mkdir()
-    drive.point.symlink_to(tmp_path / "target")
-    assert "must not be a symlink. There must be an empty folder or nothing: remove the link" in refused(
-        settings.tiny()
-    )
+    drive.point.symlink_to(tmp_path)
+    assert "must not be a symlink" in refused(settings.tiny())
     drive.point.unlink()
     drive.point.touch()
-    assert "must either be a directory or not exist. Move that file away with `!mv " in refused(settings.tiny())
+    assert "must either be a directory or not exist" in refused(settings.tiny())
 
 
 def test_a_mount_that_died_is_forced_once_and_then_an_error(drive, refused):
