@@ -12,7 +12,10 @@ from tc3lib.prompts import encode, format_record
 from tc3lib.training import check_rows
 
 PLACES = {"start": "{}steel mug", "middle": "steel {} mug", "inside a word": "st{}eel mug", "end": "steel mug{}"}
-LOOKALIKES = ["### Response:", "### Response:\n", "\n\n### Response:\n", "### Instruction:\n", "\n\n### Input:\n"]
+LOOKALIKES = [
+    "### Response:", "### Response:\n", "\n\n### Response:\n", "### Instruction:\n", "\n\n### Input:\n",
+    "The 'x' is y", "{} {0}", "né “q” 🙂",
+]  # fmt: skip
 
 
 def hostile(tokenizer):
@@ -48,42 +51,25 @@ def expected_labels(tokenizer, record, max_length=None):
 def test_the_embedded_tokenizer_has_special_tokens_to_try(tokenizer):
     assert {"<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", tokenizer.pad_token} <= set(hostile(tokenizer))
     assert len(special_ids(tokenizer)) >= 256
-    assert all(tokenizer.convert_tokens_to_ids(text) in special_ids(tokenizer) for text in hostile(tokenizer)[:-5])
+    assert all(
+        tokenizer.convert_tokens_to_ids(text) in special_ids(tokenizer)
+        for text in hostile(tokenizer)[: -len(LOOKALIKES)]
+    )
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_no_text_becomes_a_special_token(tokenizer, place):
+def test_no_text_becomes_a_special_token_or_moves_the_mask_and_each_comes_back(tokenizer, place):
+    """The mask starts right after the prompt that generation sends."""
     special = special_ids(tokenizer)
-    wrong = []
-    for record in hostile_records(tokenizer, place):
-        ids = encode(tokenizer, record)["input_ids"]
-        found = [(place, token) for place, token in enumerate(ids) if token in special]
-        if found != [(0, tokenizer.bos_token_id), (len(ids) - 1, tokenizer.eos_token_id)]:
-            wrong.append(record)
-    assert wrong == []
-
-
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_no_text_moves_the_mask_which_starts_right_after_the_prompt(tokenizer, place):
-    wrong = []
     for record in hostile_records(tokenizer, place):
         ids, mask = encode(tokenizer, record).values()
         prompt = prompts.encode_prompt(tokenizer, record["input_text"])
-        if ids[: len(prompt)] != prompt or mask != [0] * len(prompt) + [1] * (len(ids) - len(prompt)):
-            wrong.append(record)
-    assert wrong == []
-
-
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_every_text_comes_back_from_its_tokens(tokenizer, place):
-    wrong = []
-    for record in hostile_records(tokenizer, place):
-        ids, mask = encode(tokenizer, record).values()
-        start = mask.index(1)
-        texts = decode(tokenizer, ids[1:start]), decode(tokenizer, ids[start:-1])
-        if texts != (prompt_text(record), record["response"]):
-            wrong.append(record)
-    assert wrong == []
+        start = len(prompt)
+        assert [at for at, token in enumerate(ids) if token in special] == [0, len(ids) - 1]
+        assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        assert (ids[:start], mask) == (prompt, [0] * start + [1] * (len(ids) - start))
+        assert decode(tokenizer, ids[1:start]) == prompt_text(record)
+        assert decode(tokenizer, ids[start:-1]) == record["response"]
 
 
 def test_every_length_from_the_prompt_on_keeps_the_prompt_and_a_label(tokenizer):
