@@ -8,45 +8,7 @@ from runs import adapter, losses, prepared, run
 
 from tc3lib import models, training
 from tc3lib.errors import Tc3Error
-from tc3lib.prompts import encode
-from tc3lib.settings import rows_per_step
 from tc3lib.training.callbacks import read_losses
-
-
-def labels_of(row):
-    return [token if on else -100 for token, on in zip(row["input_ids"], row["completion_mask"], strict=True)]
-
-
-def test_the_trainer_gets_our_ids_and_labels_untouched(tokenizer, config, rows, tmp_path):
-    trainer = training.build_trainer(prepared(config, rows, tmp_path))
-    batch = next(iter(trainer.get_train_dataloader()))
-    prefix, *rests = batch["lengths"]
-    encoded = [encode(tokenizer, row) for row in rows]
-    expected = [(row["input_ids"], labels_of(row)) for row in encoded]
-    lines = [batch[name][0].tolist() for name in ("input_ids", "labels", "position_ids")]
-    start, found = prefix, []
-    for rest in rests:
-        ids, labels, positions = (line[:prefix] + line[start : start + rest] for line in lines)
-        assert (ids, labels) in expected
-        assert positions == list(range(len(ids)))
-        assert labels[-1] == tokenizer.eos_token_id
-        start, found = start + rest, [*found, tuple(ids)]
-    assert len(set(found)) == 8 == rows_per_step(config.training)
-    assert all(row["input_ids"][:prefix] == encoded[0]["input_ids"][:prefix] for row in encoded)
-
-
-def test_the_recipe_is_trls_own_trainer_and_gets_them_padded(tokenizer, config, rows, tmp_path):
-    import trl
-
-    trainer = training.build_trainer(prepared(config.change(plan="recipe"), rows, tmp_path))
-    assert type(trainer) is trl.SFTTrainer
-    batch = trainer.data_collator([trainer.eval_dataset[index] for index in range(4)])
-    for line, row in enumerate(rows[:4]):
-        expected = encode(tokenizer, row)
-        ids = expected["input_ids"]
-        assert batch["input_ids"][line, : len(ids)].tolist() == ids
-        assert batch["labels"][line, : len(ids)].tolist() == labels_of(expected)
-        assert set(batch["labels"][line, len(ids) :].tolist()) <= {-100}
 
 
 def test_the_settings_arrive_in_the_trainer(config, rows, tmp_path):
