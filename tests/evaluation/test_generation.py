@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from runs import randomise
 
 from tc3lib import models, settings
 from tc3lib.errors import Tc3Error
@@ -176,10 +177,7 @@ def test_a_kept_file_that_cannot_be_written_stops_before_the_first_answer(asked,
 def test_with_the_adapter_off_the_base_model_is_streamed(config):
     model, tokenizer = load(config)
     expected = generation.stream(model, tokenizer, TITLES, config.generation)
-    model = models.add_lora(model, config.lora).eval()
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            weight.data.normal_(std=0.3)
+    model = randomise(models.add_lora(model, config.lora).eval(), std=0.3)
     tuned = generation.stream(model, tokenizer, TITLES, config.generation)
     assert tuned != expected
     assert generation.stream(model, tokenizer, TITLES, config.generation, adapter=False) == expected

@@ -3,6 +3,7 @@
 import numpy
 import pytest
 import torch
+from runs import randomise
 from steps import DISTURBED, ROWS, STEPS, build, changed, memory_for, rows_of, small, train
 
 from tc3lib import models, prompts, settings
@@ -127,12 +128,7 @@ def model():
     """An adapter that does something: B is not zero."""
     config = changed()
     model, tokenizer = models.load_base_model(config.model)
-    model = models.add_lora(model, config.lora).eval()
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    return model, tokenizer
+    return randomise(models.add_lora(model, config.lora).eval(), std=0.02), tokenizer
 
 
 @pytest.mark.parametrize("share_prefix", [True, False])
