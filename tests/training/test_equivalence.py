@@ -133,26 +133,14 @@ def model():
 
 @pytest.mark.parametrize("share_prefix", [True, False])
 def test_a_document_in_a_micro_batch_has_the_logits_it_has_alone(model, share_prefix):
+    """Whatever the others are: short and alike, or one long and of its own kind in their middle."""
     model, tokenizer = model
-    rows = encoded(tokenizer, ROWS[:8])
+    other = prompts.format_record("1,000 Ways to Fry Eggs", "Butter. " * 12)
+    rows = encoded(tokenizer, [*ROWS[:4], other, *ROWS[4:8]])
     batch = batches.collate(rows, share_prefix)
     assert bool(batch["lengths"][0]) == share_prefix
     for row, together in zip(rows, logits(model, batch), strict=True):
         assert_same_logits(together, logits_alone(model, row))
-
-
-@pytest.mark.parametrize("number_changed", [0, 3, 7])
-@pytest.mark.parametrize("share_prefix", [True, False])
-def test_a_changed_document_leaves_every_other_ones_logits_alone(model, share_prefix, number_changed):
-    model, tokenizer = model
-    rows = encoded(tokenizer, ROWS[:8])
-    other = [*rows]
-    [other[number_changed]] = encoded(tokenizer, [prompts.format_record("1,000 Ways to Fry Eggs", "Butter. " * 12)])
-    before, after = (logits(model, batches.collate(rows, share_prefix)) for rows in (rows, other))
-    for number in range(8):
-        if number != number_changed:
-            assert_same_logits(after[number], before[number])
-    assert len(after[number_changed]) != len(before[number_changed])
 
 
 def random_rows(seed):
