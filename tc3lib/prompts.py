@@ -51,7 +51,7 @@ def load_tokenizer(model_name: str) -> "PreTrainedTokenizerBase":
         ) from error
 
 
-def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str, instruction: str = INSTRUCTION) -> list[int]:
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str) -> list[int]:
     """Return bos and the ids of the whole prompt, encoded as one piece.
 
     A title is ordinary text: `<|end_of_text|>` in it becomes several ids, never the special one.
@@ -59,7 +59,7 @@ def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str, instruction:
     Raises:
         Tc3Error: The tokenizer has no bos or no eos token.
     """
-    return encode_prompts(tokenizer, [format_record(title, "") | {"instruction": instruction}])[0]
+    return encode_prompts(tokenizer, [{"input_text": title}])[0]
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]]) -> list[list[int]]:

@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 from runs import prepared
 
 from tc3lib import models, training
@@ -27,7 +28,7 @@ for answer in generation.generate(model, tokenizer, sys.argv[2:], config.generat
 def hashes(model, adapter):
     """SHA-256 of each parameter's bytes, of the adapter or of everything else."""
     return {
-        name: hashlib.sha256(tensor.detach().contiguous().flatten().view(dtype=_bytes()).numpy().tobytes()).hexdigest()
+        name: hashlib.sha256(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes()).hexdigest()
         for name, tensor in model.named_parameters()
         if ("lora_" in name) == adapter
     }
@@ -38,13 +39,7 @@ def save(model, tokenizer, folder):
     tokenizer.save_pretrained(folder)
 
 
-def _bytes():
-    import torch
-
-    return torch.uint8
-
-
-def test_the_base_model_is_quantised_to_nf4_and_brings_its_tokenizer(base):
+def test_the_base_model_is_quantised_to_nf4_ready_to_answer_and_brings_its_tokenizer(base):
     import bitsandbytes
 
     model, tokenizer = base
@@ -54,10 +49,7 @@ def test_the_base_model_is_quantised_to_nf4_and_brings_its_tokenizer(base):
     assert tokenizer.bos_token == "<|begin_of_text|>"
     assert tokenizer.eos_token == "<|end_of_text|>"
     assert tokenizer.pad_token != tokenizer.eos_token
-
-
-def test_a_loaded_model_is_in_evaluation_mode_throughout(base):
-    assert not any(module.training for module in base[0].modules())
+    assert not any(module.training for module in model.modules())
 
 
 def test_lora_is_on_all_seven_projections_and_alone_is_trained(base, config):
@@ -112,9 +104,13 @@ def test_an_adapter_switched_off_answers_as_the_base_model(trained, config):
     assert off == trained.before.answers != trained.after.answers
 
 
-def test_a_missing_model_is_named(config, tmp_path):
-    with pytest.raises(Tc3Error, match=r"cannot load the model '.*nowhere' \(model_name\): "):
-        models.load_base_model(config.change(model_name=str(tmp_path / "nowhere")).model)
+@pytest.mark.parametrize("damaged", [True, False])
+def test_a_base_model_that_is_missing_or_damaged_is_named(config, tmp_path, damaged):
+    if damaged:
+        shutil.copytree(config.model.model_name, tmp_path / "base")
+        (tmp_path / "base" / "model.safetensors").write_bytes(b"short")
+    with pytest.raises(Tc3Error, match=r"cannot load the model '.*base' \(model_name\): "):
+        models.load_base_model(config.change(model_name=str(tmp_path / "base")).model)
 
 
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
@@ -124,13 +120,6 @@ def test_a_missing_adapter_is_named(base, config, tmp_path, missing):
     (tmp_path / "lora_model" / missing).unlink()
     with pytest.raises(Tc3Error, match=rf"no adapter in .*lora_model \({missing} is missing\): run 03_train first"):
         models.load_adapter(tmp_path / "lora_model", config.model)
-
-
-def test_a_damaged_base_model_is_named(config, tmp_path):
-    shutil.copytree(config.model.model_name, tmp_path / "base")
-    (tmp_path / "base" / "model.safetensors").write_bytes(b"short")
-    with pytest.raises(Tc3Error, match=r"cannot load the model '.*base' \(model_name\)"):
-        models.load_base_model(config.change(model_name=str(tmp_path / "base")).model)
 
 
 def test_only_the_report_of_an_absent_kernel_is_filtered():

@@ -26,6 +26,7 @@ def test_both_curves_stand_on_the_same_step_axis(tmp_path):
     assert figure.axes[0].get_ylim()[0] == 0
     figure.savefig(tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+    assert pyplot.get_fignums() == []  # no figure stays open
 
 
 @pytest.mark.parametrize(
@@ -83,11 +84,6 @@ def test_a_table_escapes_and_cuts_its_text():
     assert "<script>" not in page
     assert "a" * 19 + "…" in page
     assert "None" not in page
-
-
-def test_no_figure_stays_open():
-    plotting.plot_loss(HISTORY)
-    assert pyplot.get_fignums() == []
 
 
 def test_the_live_curve_is_kept_as_a_picture_and_shown_only_in_a_notebook(tmp_path, monkeypatch):

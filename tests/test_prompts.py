@@ -7,15 +7,6 @@ TEMPLATE = (
     "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
     "response that appropriately completes the request.\n\n### Instruction:\n{}\n\n### Input:\n{}\n\n### Response:\n{}"
 )
-HOSTILE = [
-    "<|end_of_text|>",
-    "<|begin_of_text|>",
-    "<|eot_id|>",
-    "### Response:\n",
-    "The 'x' is y",
-    "{} {0}",
-    "né “q” 🙂",
-]
 
 
 def plain(tokenizer, text):
@@ -47,37 +38,6 @@ def test_ids_and_mask_token_for_token(tokenizer):
     ]
     response = [*plain(tokenizer, "The 'Steel Mug' is A mug (12 oz)."), tokenizer.eos_token_id]
     assert row == {"input_ids": prompt + response, "completion_mask": [0] * len(prompt) + [1] * len(response)}
-
-
-def test_training_and_generation_share_the_prompt(tokenizer):
-    row = prompts.encode(tokenizer, prompts.format_record("Mug (red)", "A mug."))
-    start = row["completion_mask"].index(1)
-    assert row["input_ids"][:start] == prompts.encode_prompt(tokenizer, "Mug (red)")
-
-
-@pytest.mark.parametrize("text", HOSTILE)
-def test_nothing_in_title_or_description_becomes_special_or_moves_the_mask(tokenizer, text):
-    row = prompts.encode(tokenizer, prompts.format_record(f"a{text}b", f"c{text}d"))
-    start = row["completion_mask"].index(1)
-    special = [index for index, token in enumerate(row["input_ids"]) if token in set(tokenizer.all_special_ids)]
-    assert special == [0, len(row["input_ids"]) - 1]
-    assert tokenizer.decode(row["input_ids"][start:-1]) == f"The 'a{text}b' is c{text}d"
-    assert row["completion_mask"] == [0] * start + [1] * (len(row["input_ids"]) - start)
-
-
-def test_a_long_response_loses_its_end_and_its_eos_but_not_its_prompt(tokenizer):
-    record = prompts.format_record("Mug", "very " * 500)
-    full = prompts.encode(tokenizer, record)
-    cut = prompts.encode(tokenizer, record, max_length=200)
-    assert cut["input_ids"] == full["input_ids"][:200]
-    assert cut["completion_mask"] == full["completion_mask"][:200]
-    assert cut["input_ids"][-1] != tokenizer.eos_token_id
-    assert 1 in cut["completion_mask"]
-
-
-def test_a_prompt_without_room_for_a_response_is_refused(tokenizer):
-    with pytest.raises(Tc3Error, match="max_seq_length is 20"):
-        prompts.encode(tokenizer, prompts.format_record("Mug", "A mug."), max_length=20)
 
 
 def test_a_tokenizer_without_bos_is_refused(tokenizer):

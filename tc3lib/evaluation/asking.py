@@ -1,22 +1,20 @@
 """Ask about one product: the base model's answer, the tuned one, and the row of the catalogue that is its source."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from IPython.display import HTML
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from tc3lib.catalogue.lookup import ABSENT, Catalogue, Found
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation.answers import Answer
+from tc3lib.evaluation.report import environment
 from tc3lib.prompts import encode_prompt
 from tc3lib.settings import GenerationSettings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-TEMPLATES = Path(__file__).parent / "templates"
 LIMIT = 2000
 """Most characters in a question; the longest title of LF-AmazonTitles-1.3MM has 1,999."""
 
@@ -83,11 +81,4 @@ def show(asked: Asked) -> HTML:
 
 def render(asked: Asked) -> str:
     """Return what `show` displays, as HTML."""
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("asked.html").render(asked=asked, found=asked.found, absent=ABSENT)
+    return environment().get_template("asked.html").render(asked=asked, found=asked.found, absent=ABSENT)

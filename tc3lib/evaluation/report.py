@@ -48,7 +48,9 @@ def render(report: Mapping[str, Any], loss_png: Path) -> str:
         loss_png: The picture of the losses, embedded if the file exists.
     """
     picture = base64.b64encode(loss_png.read_bytes()).decode() if loss_png.exists() else None
-    return _environment().get_template("report.html").render(report, parts=PARTS, picture=picture)
+    return (
+        environment(keep_trailing_newline=True).get_template("report.html").render(report, parts=PARTS, picture=picture)
+    )
 
 
 def model_card(report: Mapping[str, Any]) -> str:
@@ -65,23 +67,23 @@ def model_card(report: Mapping[str, Any]) -> str:
     else:
         tags.insert(0, f"base_model:adapter:{name}")
     data = ModelCardData(base_model=name, library_name="peft", pipeline_tag="text-generation", tags=tags)
-    template = _environment(finalize=_markdown).get_template("model_card.md.jinja")
+    template = environment(finalize=_markdown, keep_trailing_newline=True).get_template("model_card.md.jinja")
     prompt = PROMPT.format(INSTRUCTION, "{title}")
     return template.render(report, parts=PARTS, front_matter=Markup(data.to_yaml()), prompt=Markup(prompt))
 
 
-def _environment(**options: Any) -> Environment:
-    environment = Environment(
+def environment(**options: Any) -> Environment:
+    """Return the templates of this package; those of HTML escape every text."""
+    found = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        keep_trailing_newline=True,
         **options,
     )
-    environment.filters |= {"number": _number, "plain": _plain, "duration": _duration, "base_name": _base_name}
-    return environment
+    found.filters |= {"number": _number, "plain": _plain, "duration": _duration, "base_name": _base_name}
+    return found
 
 
 def _markdown(value: Any) -> Any:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import expect
+from runs import randomise
 
 from tc3lib import models, settings
 from tc3lib.catalogue.lookup import Catalogue
@@ -25,8 +26,6 @@ WAIT = 90_000
 @pytest.fixture(scope="module")
 def work(rows, tmp_path_factory):
     """A work folder as 01_prepare and 03_train leave it, with an adapter that says something else than the base."""
-    import torch
-
     work = tmp_path_factory.mktemp("work")
     config = settings.tiny()
     write_rows(work / "trn_output.json", ({key: row[key] for key in ("input_text", "response")} for row in rows))
@@ -34,11 +33,7 @@ def work(rows, tmp_path_factory):
     write_rows(work / "train.jsonl", rows[:24])
     write_rows(work / "eval.jsonl", rows[24:])
     model, tokenizer = models.load_base_model(config.model)
-    model = models.add_lora(model, config.lora)
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(std=0.05)
+    model = randomise(models.add_lora(model, config.lora), std=0.05)
     model.save_pretrained(work / "lora_model")
     tokenizer.save_pretrained(work / "lora_model")
     write_json(work / "run.json", checkpoints.describe(config, work))

@@ -1,8 +1,9 @@
+import dataclasses
 import re
 
 import pytest
-import torch
 from markupsafe import escape
+from runs import randomise
 
 from tc3lib import models
 from tc3lib.catalogue.lookup import ABSENT, HELD_OUT, TRAINED, Catalogue, Found, Match
@@ -31,12 +32,7 @@ def loaded(config):
 def tuned(config):
     """A model whose adapter changes the answers, as a trained one does."""
     model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
-    model = models.add_lora(model, config.lora).eval()
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            parameter.data.normal_(std=0.5)
-    return model, tokenizer
+    return randomise(models.add_lora(model, config.lora).eval(), std=0.5), tokenizer
 
 
 def answered(text, eos=True):
@@ -44,7 +40,8 @@ def answered(text, eos=True):
 
 
 def row(**changes):
-    return Match(**{"uid": "B1", "title": "Mug", "description": "A mug.", "mark": TRAINED, "score": 100.0, "exact": True} | changes)  # fmt: skip  # noqa: E501
+    match = Match(uid="B1", title="Mug", description="A mug.", mark=TRAINED, score=100.0, exact=True)
+    return dataclasses.replace(match, **changes)
 
 
 def test_both_answers_and_the_source_come_back_and_the_adapter_is_on_again(loaded, tuned, config, catalogue):
@@ -72,25 +69,22 @@ def test_the_prompt_has_the_title_that_a_question_contains_else_the_question(
     assert (asked.question, asked.prompt_input, asked.base.title) == (question.strip(), asked_for, asked_for)
     assert asked.found.mark == mark
     assert ("as it was typed" in asking.render(asked)) == (question == asked_for)
-
-
-def test_a_model_without_adapter_has_no_tuned_answer_and_says_so(loaded, config, catalogue):
-    asked = asking.ask(*loaded, "Steel Mug No. 3", config.generation, catalogue)
-    assert asked.tuned is None
+    assert asked.tuned is None  # the model has no adapter
     assert "no adapter: there is no tuned answer" in asking.render(asked)
 
 
-@pytest.mark.parametrize("question", ["", " \n\t"])
-def test_an_empty_question_is_an_error(loaded, config, catalogue, question):
-    with pytest.raises(Tc3Error, match=r"the question is empty: type a title"):
+@pytest.mark.parametrize(
+    ("question", "message"),
+    [
+        (" \n\t", r"the question is empty: type a title"),
+        ("a" * 5000, r"5,000 characters, the limit is 2,000: shorten"),
+        ("Größe äöü " * 190, r"has [\d,]+ tokens, at most 488 fit \(max_seq_length 512 less max_new_tokens 24\)"),
+    ],
+    ids=["empty", "characters", "tokens"],
+)
+def test_an_empty_question_and_one_too_long_are_errors(loaded, config, catalogue, question, message):
+    with pytest.raises(Tc3Error, match=message):
         asking.ask(*loaded, question, config.generation, catalogue)
-
-
-def test_a_question_too_long_is_an_error_with_the_limit(loaded, config, catalogue):
-    with pytest.raises(Tc3Error, match=r"5,000 characters, the limit is 2,000: shorten"):
-        asking.ask(*loaded, "a" * 5000, config.generation, catalogue)
-    with pytest.raises(Tc3Error, match=r"has [\d,]+ tokens, at most 488 fit \(max_seq_length 512 less max_new_tokens 24\)"):  # fmt: skip  # noqa: E501
-        asking.ask(*loaded, "Größe äöü " * 190, config.generation, catalogue)
 
 
 def test_special_tokens_headings_and_lone_surrogates_are_ordinary_text(tuned, config, catalogue, monkeypatch):

@@ -1,8 +1,6 @@
 """The verdict: on a run that learned, and on runs that are broken in ways that happen."""
 
 import random
-import subprocess
-import sys
 
 import pytest
 
@@ -13,15 +11,12 @@ from tc3lib.evaluation import comparison, report
 WORDS = [f"word{n}" for n in range(400)]
 
 
-def test_row(number, part, answer, loss, uid=None):
+def answered(number, part, answer, loss, uid=None):
     reference = f"The 'Mug {number}' is {text(number)}"
     return {
         "uid": uid or f"u{number}", "part": part, "title": f"Mug {number}", "reference": reference, "answer": answer,
         "tokens": 9, "eos": True, "loss_sum": loss * 10, "loss_tokens": 10, "seconds": 0.5,
     }  # fmt: skip
-
-
-test_row.__test__ = False
 
 
 def text(number):
@@ -32,13 +27,9 @@ def write(work, before, after, train=()):
     """Each of the two is a function of a row's number: its answer and its loss."""
     for name, made in (("pretest", before), ("posttest", after)):
         parts = [("eval", n) for n in range(30)] + [("train", n) for n in range(30, 60)] + [("demo", 99)]
-        files.write_rows(work / f"{name}.jsonl", [test_row(n, part, *made(n)) for part, n in parts])
+        files.write_rows(work / f"{name}.jsonl", [answered(n, part, *made(n)) for part, n in parts])
     files.write_rows(work / "train.jsonl", list(train))
     return comparison.compare(work, settings.tiny())
-
-
-def both_tests(work):
-    return [files.read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest")]
 
 
 def base(number):
@@ -69,15 +60,21 @@ def test_a_run_that_learned_is_better(tmp_path):
     assert found["verdict"]["learned"] in (tmp_path / "lora_model" / "README.md").read_text()
 
 
-def test_an_adapter_that_is_not_applied_is_not_better(tmp_path):
-    found = write(tmp_path, base, base)
-    assert found["verdict"]["better"] is False
-    assert "no difference shown" in found["verdict"]["sentence"]
-    assert found["verdict"]["learned"].startswith("That it learned anything is not shown")
-
-
-def test_what_another_tokenizer_makes_of_it_is_not_better(tmp_path):
-    assert write(tmp_path, base, lambda n: ("qx zv " * 9, 11.0))["verdict"]["better"] is False
+@pytest.mark.parametrize(
+    ("after", "sentence", "learned"),
+    [
+        pytest.param(base, "no difference shown", "That it learned anything is not shown", id="adapter-not-applied"),
+        pytest.param(lambda n: ("qx zv " * 9, 11.0), "worse", "", id="another-tokenizer"),
+        pytest.param(
+            lambda n: good(n) if n >= 30 else base(n), "", "It learned these products, not the manner", id="by-heart"
+        ),
+    ],
+)
+def test_a_run_that_did_not_learn_is_not_better(tmp_path, after, sentence, learned):
+    found = write(tmp_path, base, after)["verdict"]
+    assert found["better"] is False
+    assert sentence in found["sentence"]
+    assert found["learned"].startswith(learned)
 
 
 def test_answers_in_the_right_manner_to_other_titles_are_not_better(tmp_path):
@@ -97,17 +94,12 @@ def test_a_model_that_no_longer_ends_is_not_better(tmp_path):
     assert "ended by itself 1.0000 to 0.0000, worse" in found["verdict"]["sentence"]
 
 
-def test_what_only_the_trained_rows_show_is_learned_by_heart(tmp_path):
-    found = write(tmp_path, base, lambda n: good(n) if n >= 30 else base(n))
-    assert found["verdict"]["better"] is False
-    assert found["verdict"]["learned"].startswith("It learned these products, not the manner")
-
-
 def test_best_worst_and_most_changed_are_held_out_rows_and_none_is_shown_twice(tmp_path):
     found = write(tmp_path, base, lambda n: good(n) if n in (4, 5, 6) else base(n))
     shown = found["answers"]
     assert {row["title"] for row in shown["best"]} == {"Mug 4", "Mug 5", "Mug 6"}
-    lowest = sorted(row["rougeL_after"] for row in comparison.pairs(*both_tests(tmp_path)) if row["part"] == "eval")
+    both = comparison.pairs(*(files.read_rows(tmp_path / f"{name}.jsonl") for name in ("pretest", "posttest")))
+    lowest = sorted(row["rougeL_after"] for row in both if row["part"] == "eval")
     assert [row["rougeL_after"] for row in shown["worst"]] == lowest[:3]
     moved = [abs(row["rougeL_after"] - row["rougeL_before"]) for row in shown["most_changed"]]
     assert moved == sorted(moved, reverse=True)
@@ -125,12 +117,3 @@ def test_tests_of_different_questions_are_not_compared(tmp_path, change):
     files.write_rows(tmp_path / "posttest.jsonl", [rows[0] | change, *rows[1:]] if change else rows[1:])
     with pytest.raises(Tc3Error, match="did not ask the same questions: run 02_pretest and 04_posttest again"):
         comparison.compare(tmp_path, settings.tiny())
-
-
-def test_comparing_reporting_and_rendering_an_answer_import_neither_torch_nor_unsloth():
-    code = (
-        "import sys; from tc3lib.evaluation import asking, comparison, report; "
-        "print(*{'torch', 'transformers', 'unsloth'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from runs import randomise
 
 from tc3lib import models, settings
 from tc3lib.errors import Tc3Error
@@ -130,21 +131,18 @@ def interrupted(asked, config, batches, kept, titles):
     return settings
 
 
-def test_after_an_interruption_only_what_is_missing_is_asked(asked, config, batches, tmp_path, capsys):
-    titles = [f"Mug {n}" for n in range(8)]
-    settings = interrupted(asked, config, batches, tmp_path / "kept", titles)
-    found = generation.generate(*asked, titles, settings, tmp_path / "kept")
-    assert batches.seen == [2, 2]
-    assert "4 of 8 answers were there already" in capsys.readouterr().out
-    assert found == generation.generate(*asked, titles, settings)
-
-
-def test_a_kept_file_that_was_cut_short_loses_only_its_last_line(asked, config, batches, tmp_path):
-    titles = [f"Mug {n}" for n in range(8)]
-    settings = interrupted(asked, config, batches, tmp_path / "kept", titles)
-    (tmp_path / "kept").write_bytes((tmp_path / "kept").read_bytes()[:-5])
-    found = generation.generate(*asked, titles, settings, tmp_path / "kept")
-    assert batches.seen == [1, 2, 2]
+@pytest.mark.parametrize(("lost", "there", "asked_again"), [(0, 4, [2, 2]), (5, 3, [1, 2, 2])])
+def test_after_an_interruption_only_what_is_missing_is_asked(
+    asked, config, batches, tmp_path, capsys, lost, there, asked_again
+):
+    """Of a file that was cut short only the last line is missing."""
+    titles, kept = [f"Mug {n}" for n in range(8)], tmp_path / "kept"
+    settings = interrupted(asked, config, batches, kept, titles)
+    content = kept.read_bytes()
+    kept.write_bytes(content[: len(content) - lost])
+    found = generation.generate(*asked, titles, settings, kept)
+    assert batches.seen == asked_again
+    assert f"{there} of 8 answers were there already" in capsys.readouterr().out
     assert found == generation.generate(*asked, titles, settings)
 
 
@@ -176,10 +174,7 @@ def test_a_kept_file_that_cannot_be_written_stops_before_the_first_answer(asked,
 def test_with_the_adapter_off_the_base_model_is_streamed(config):
     model, tokenizer = load(config)
     expected = generation.stream(model, tokenizer, TITLES, config.generation)
-    model = models.add_lora(model, config.lora).eval()
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            weight.data.normal_(std=0.3)
+    model = randomise(models.add_lora(model, config.lora).eval(), std=0.3)
     tuned = generation.stream(model, tokenizer, TITLES, config.generation)
     assert tuned != expected
     assert generation.stream(model, tokenizer, TITLES, config.generation, adapter=False) == expected

@@ -11,13 +11,8 @@ REFERENCE = "The 'Blue Mug' is a mug of steel, 12 cm high."
 
 def row(answer=REFERENCE, reference=REFERENCE, title="Blue Mug", eos=True, loss=2.0, tokens=4):
     return {
-        "title": title,
-        "answer": answer,
-        "reference": reference,
-        "eos": eos,
-        "loss_sum": loss,
-        "loss_tokens": tokens,
-    }
+        "title": title, "answer": answer, "reference": reference, "eos": eos, "loss_sum": loss, "loss_tokens": tokens,
+    }  # fmt: skip
 
 
 OTHER = row(reference="The 'Red Kettle' is a kettle for six cups.", title="Red Kettle")

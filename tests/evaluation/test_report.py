@@ -1,6 +1,5 @@
 import ast
 import base64
-import copy
 import itertools
 import re
 from pathlib import Path
@@ -292,10 +291,3 @@ def test_the_cards_code_is_python_and_asks_with_the_prompt_of_training():
             exec(compile(ast.Module([node], []), "card", "exec"), values)
     assert values["prompt"] == PROMPT.format(INSTRUCTION, title)
     assert "max_new_tokens=77," in code
-
-
-def test_making_them_changes_nothing_and_gives_the_same_again():
-    report = example_report()
-    before = copy.deepcopy(report)
-    assert (render(report, LOSS), model_card(report)) == (render(before, LOSS), model_card(before))
-    assert report == before

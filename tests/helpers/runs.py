@@ -3,6 +3,7 @@
 import signal
 
 import pytest
+import torch
 from transformers import TrainerCallback
 
 from tc3lib import training
@@ -54,3 +55,12 @@ def adapter(work):
 def losses(rows):
     """Return the rows of a loss file without the speed, which no two runs share."""
     return [{name: value for name, value in row.items() if name != "tokens_per_second"} for row in rows]
+
+
+def randomise(model, std):
+    """Give an adapter an effect, as training does: its B is zero at first."""
+    torch.manual_seed(0)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=std)
+    return model

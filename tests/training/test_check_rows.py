@@ -1,10 +1,13 @@
 """What is learned of a row, and what is not, whatever its title and description hold."""
 
+import copy
 import html
 from pathlib import Path
 
 import pytest
+import trl
 from runs import prepared
+from steps import rows_of
 
 from tc3lib import prompts, training
 from tc3lib.errors import Tc3Error
@@ -12,7 +15,10 @@ from tc3lib.prompts import encode, format_record
 from tc3lib.training import check_rows
 
 PLACES = {"start": "{}steel mug", "middle": "steel {} mug", "inside a word": "st{}eel mug", "end": "steel mug{}"}
-LOOKALIKES = ["### Response:", "### Response:\n", "\n\n### Response:\n", "### Instruction:\n", "\n\n### Input:\n"]
+LOOKALIKES = [
+    "### Response:", "### Response:\n", "\n\n### Response:\n", "### Instruction:\n", "\n\n### Input:\n",
+    "The 'x' is y", "{} {0}", "né “q” 🙂",
+]  # fmt: skip
 
 
 def hostile(tokenizer):
@@ -48,42 +54,25 @@ def expected_labels(tokenizer, record, max_length=None):
 def test_the_embedded_tokenizer_has_special_tokens_to_try(tokenizer):
     assert {"<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>", tokenizer.pad_token} <= set(hostile(tokenizer))
     assert len(special_ids(tokenizer)) >= 256
-    assert all(tokenizer.convert_tokens_to_ids(text) in special_ids(tokenizer) for text in hostile(tokenizer)[:-5])
+    assert all(
+        tokenizer.convert_tokens_to_ids(text) in special_ids(tokenizer)
+        for text in hostile(tokenizer)[: -len(LOOKALIKES)]
+    )
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_no_text_becomes_a_special_token(tokenizer, place):
+def test_no_text_becomes_a_special_token_or_moves_the_mask_and_each_comes_back(tokenizer, place):
+    """The mask starts right after the prompt that generation sends."""
     special = special_ids(tokenizer)
-    wrong = []
-    for record in hostile_records(tokenizer, place):
-        ids = encode(tokenizer, record)["input_ids"]
-        found = [(place, token) for place, token in enumerate(ids) if token in special]
-        if found != [(0, tokenizer.bos_token_id), (len(ids) - 1, tokenizer.eos_token_id)]:
-            wrong.append(record)
-    assert wrong == []
-
-
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_no_text_moves_the_mask_which_starts_right_after_the_prompt(tokenizer, place):
-    wrong = []
     for record in hostile_records(tokenizer, place):
         ids, mask = encode(tokenizer, record).values()
         prompt = prompts.encode_prompt(tokenizer, record["input_text"])
-        if ids[: len(prompt)] != prompt or mask != [0] * len(prompt) + [1] * (len(ids) - len(prompt)):
-            wrong.append(record)
-    assert wrong == []
-
-
-@pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
-def test_every_text_comes_back_from_its_tokens(tokenizer, place):
-    wrong = []
-    for record in hostile_records(tokenizer, place):
-        ids, mask = encode(tokenizer, record).values()
-        start = mask.index(1)
-        texts = decode(tokenizer, ids[1:start]), decode(tokenizer, ids[start:-1])
-        if texts != (prompt_text(record), record["response"]):
-            wrong.append(record)
-    assert wrong == []
+        start = len(prompt)
+        assert [at for at, token in enumerate(ids) if token in special] == [0, len(ids) - 1]
+        assert (ids[0], ids[-1]) == (tokenizer.bos_token_id, tokenizer.eos_token_id)
+        assert (ids[:start], mask) == (prompt, [0] * start + [1] * (len(ids) - start))
+        assert decode(tokenizer, ids[1:start]) == prompt_text(record)
+        assert decode(tokenizer, ids[start:-1]) == record["response"]
 
 
 def test_every_length_from_the_prompt_on_keeps_the_prompt_and_a_label(tokenizer):
@@ -117,8 +106,9 @@ def test_the_trainer_learns_exactly_that(tokenizer, config, tmp_path, plan):
     assert learned_rows == expected[-60:] + expected[:-60]
     assert [labels[-1] == tokenizer.eos_token_id for _, labels in expected] == [length <= most for length in whole]
     batch = trainer.data_collator([trainer.eval_dataset[number] for number in range(60)])
-    learned = [label for line in batch["labels"].tolist() for label in line if label != -100]
-    assert learned == [label for _, labels in expected[-60:] for label in labels if label != -100]
+    assert rows_of(batch) == expected[-60:]
+    assert (batch["labels"] != -100).sum() == sum(label != -100 for _, labels in expected[-60:] for label in labels)
+    assert (type(trainer) is trl.SFTTrainer) == (plan == "recipe")
 
 
 def labels_of(row):
@@ -133,19 +123,6 @@ def check(tokenizer, rows, max_length, encoded=None):
     return check_rows.check(tokenizer, Path("train.jsonl"), rows, encoded, max_length)
 
 
-class Changed:
-    """A tokenizer with some attributes replaced."""
-
-    def __init__(self, tokenizer, **attributes):
-        self.inner, self.attributes = tokenizer, attributes
-
-    def __getattr__(self, name):
-        return self.attributes[name] if name in self.attributes else getattr(self.inner, name)
-
-    def __call__(self, *arguments, **named):
-        return self.attributes.get("call", self.inner)(*arguments, **named)
-
-
 def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
     long = prompts.format_record("Mug", "very " * 500)
     found = check(tokenizer, [*rows, long], 200)
@@ -156,36 +133,31 @@ def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
 
 
 def test_a_pad_that_is_eos_is_refused(tokenizer, rows):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.pad_token = tokenizer.eos_token
     with pytest.raises(Tc3Error, match=r"pads with its eos '<\|end_of_text\|>'"):
-        check(Changed(tokenizer, pad_token_id=tokenizer.eos_token_id), rows, 512)
+        check(tokenizer, rows, 512)
 
 
-def test_a_second_bos_is_found(tokenizer, rows):
-    def with_bos(texts, **named):
-        found = tokenizer(texts, **named)
-        found["input_ids"] = [[tokenizer.bos_token_id, *ids] for ids in found["input_ids"]]
-        return found
-
-    with pytest.raises(Tc3Error, match=r"train\.jsonl, row 1 \('Steel Mug No\. 1'\) does not begin with one bos"):
-        check(Changed(tokenizer, call=with_bos), rows, 512)
-
-
-def test_a_special_token_read_out_of_the_text_is_found(tokenizer):
-    def parsing(texts, **named):
-        return tokenizer(texts, **named | {"split_special_tokens": False})
-
+@pytest.mark.parametrize(
+    ("options", "change", "message"),
+    [
+        ({"add_special_tokens": True}, str, r"does not begin with one bos"),
+        ({"split_special_tokens": False}, str, "has a special token in its text"),
+        ({}, str.lower, "has a prompt that does not read back as it was written"),
+    ],
+)
+def test_a_tokenizer_that_adds_reads_or_loses_something_is_found(tokenizer, monkeypatch, options, change, message):
     row = prompts.format_record("Mug", "A mug.<|end_of_text|> More.")
     check(tokenizer, [row], 512)
-    with pytest.raises(Tc3Error, match="has a special token in its text"):
-        check(Changed(tokenizer, call=parsing), [row], 512)
+    call = type(tokenizer).__call__
 
+    def changed(tokenizer, texts, **named):
+        return call(tokenizer, [change(text) for text in texts], **named | options)
 
-def test_a_prompt_that_does_not_read_back_is_found(tokenizer, rows):
-    def lower(texts, **named):
-        return tokenizer([text.lower() for text in texts], **named)
-
-    with pytest.raises(Tc3Error, match="has a prompt that does not read back as it was written"):
-        check(Changed(tokenizer, call=lower), rows, 512)
+    monkeypatch.setattr(type(tokenizer), "__call__", changed)
+    with pytest.raises(Tc3Error, match=rf"train\.jsonl, row 1 \('Mug'\) {message}"):
+        check(tokenizer, [row], 512)
 
 
 def test_training_and_generation_that_disagree_are_found(tokenizer, rows, monkeypatch):

@@ -3,6 +3,7 @@
 import numpy
 import pytest
 import torch
+from runs import randomise
 from steps import DISTURBED, ROWS, STEPS, build, changed, memory_for, rows_of, small, train
 
 from tc3lib import models, prompts, settings
@@ -127,36 +128,19 @@ def model():
     """An adapter that does something: B is not zero."""
     config = changed()
     model, tokenizer = models.load_base_model(config.model)
-    model = models.add_lora(model, config.lora).eval()
-    torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
-    return model, tokenizer
+    return randomise(models.add_lora(model, config.lora).eval(), std=0.02), tokenizer
 
 
 @pytest.mark.parametrize("share_prefix", [True, False])
 def test_a_document_in_a_micro_batch_has_the_logits_it_has_alone(model, share_prefix):
+    """Whatever the others are: short and alike, or one long and of its own kind in their middle."""
     model, tokenizer = model
-    rows = encoded(tokenizer, ROWS[:8])
+    other = prompts.format_record("1,000 Ways to Fry Eggs", "Butter. " * 12)
+    rows = encoded(tokenizer, [*ROWS[:4], other, *ROWS[4:8]])
     batch = batches.collate(rows, share_prefix)
     assert bool(batch["lengths"][0]) == share_prefix
     for row, together in zip(rows, logits(model, batch), strict=True):
         assert_same_logits(together, logits_alone(model, row))
-
-
-@pytest.mark.parametrize("number_changed", [0, 3, 7])
-@pytest.mark.parametrize("share_prefix", [True, False])
-def test_a_changed_document_leaves_every_other_ones_logits_alone(model, share_prefix, number_changed):
-    model, tokenizer = model
-    rows = encoded(tokenizer, ROWS[:8])
-    other = [*rows]
-    [other[number_changed]] = encoded(tokenizer, [prompts.format_record("1,000 Ways to Fry Eggs", "Butter. " * 12)])
-    before, after = (logits(model, batches.collate(rows, share_prefix)) for rows in (rows, other))
-    for number in range(8):
-        if number != number_changed:
-            assert_same_logits(after[number], before[number])
-    assert len(after[number_changed]) != len(before[number_changed])
 
 
 def random_rows(seed):

@@ -29,13 +29,7 @@ def test_a_model_whose_attention_does_not_know_the_lines_segments_is_refused(bas
 
 @pytest.mark.parametrize(
     ("settings", "counted"),
-    [
-        ({}, 1),
-        ({"scaling": 8**-0.5}, 1),
-        ({"scaling": 1.0}, 0),
-        ({"sliding_window": 2}, 0),
-        ({"softcap": 30.0}, 0),
-    ],
+    [({}, 1), ({"scaling": 8**-0.5}, 1), ({"scaling": 1.0}, 0), ({"sliding_window": 2}, 0), ({"softcap": 30.0}, 0)],
 )
 def test_attention_that_asks_for_more_than_llamas_is_not_counted(monkeypatch, settings, counted):
     query, key = torch.randn(1, 4, 3, 8), torch.randn(1, 2, 3, 8)

@@ -10,45 +10,7 @@ from transformers import TrainerCallback
 
 from tc3lib import models, training
 from tc3lib.errors import Tc3Error
-from tc3lib.prompts import encode
-from tc3lib.settings import rows_per_step
 from tc3lib.training.callbacks import read_losses
-
-
-def labels_of(row):
-    return [token if on else -100 for token, on in zip(row["input_ids"], row["completion_mask"], strict=True)]
-
-
-def test_the_trainer_gets_our_ids_and_labels_untouched(tokenizer, config, rows, tmp_path):
-    trainer = training.build_trainer(prepared(config, rows, tmp_path))
-    batch = next(iter(trainer.get_train_dataloader()))
-    prefix, *rests = batch["lengths"]
-    encoded = [encode(tokenizer, row) for row in rows]
-    expected = [(row["input_ids"], labels_of(row)) for row in encoded]
-    lines = [batch[name][0].tolist() for name in ("input_ids", "labels", "position_ids")]
-    start, found = prefix, []
-    for rest in rests:
-        ids, labels, positions = (line[:prefix] + line[start : start + rest] for line in lines)
-        assert (ids, labels) in expected
-        assert positions == list(range(len(ids)))
-        assert labels[-1] == tokenizer.eos_token_id
-        start, found = start + rest, [*found, tuple(ids)]
-    assert len(set(found)) == 8 == rows_per_step(config.training)
-    assert all(row["input_ids"][:prefix] == encoded[0]["input_ids"][:prefix] for row in encoded)
-
-
-def test_the_recipe_is_trls_own_trainer_and_gets_them_padded(tokenizer, config, rows, tmp_path):
-    import trl
-
-    trainer = training.build_trainer(prepared(config.change(plan="recipe"), rows, tmp_path))
-    assert type(trainer) is trl.SFTTrainer
-    batch = trainer.data_collator([trainer.eval_dataset[index] for index in range(4)])
-    for line, row in enumerate(rows[:4]):
-        expected = encode(tokenizer, row)
-        ids = expected["input_ids"]
-        assert batch["input_ids"][line, : len(ids)].tolist() == ids
-        assert batch["labels"][line, : len(ids)].tolist() == labels_of(expected)
-        assert set(batch["labels"][line, len(ids) :].tolist()) <= {-100}
 
 
 def test_the_settings_arrive_in_the_trainer(config, rows, tmp_path):
@@ -61,10 +23,16 @@ def test_the_settings_arrive_in_the_trainer(config, rows, tmp_path):
     assert arguments.max_length == config.model.max_seq_length == 512
 
 
-def test_a_run_writes_these_files_and_no_others(config, rows, tmp_path):
-    run(config, rows, tmp_path)
-    found = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    identity = json.loads((tmp_path / "run.json").read_text())["run"]
+@pytest.fixture(scope="module")
+def uninterrupted(config, rows, tmp_path_factory):
+    work = tmp_path_factory.mktemp("uninterrupted")
+    run(config, rows, work)
+    return work
+
+
+def test_a_run_writes_these_files_and_no_others(uninterrupted):
+    found = {str(path.relative_to(uninterrupted)) for path in uninterrupted.rglob("*") if path.is_file()}
+    identity = json.loads((uninterrupted / "run.json").read_text())["run"]
     checkpoint = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "optimizer.pt", "rng_state.pth",
         "scheduler.pt", "tokenizer.json", "tokenizer_config.json", "trainer_state.json", "manifest.json", "run.json",
@@ -79,12 +47,11 @@ def test_a_run_writes_these_files_and_no_others(config, rows, tmp_path):
     }  # fmt: skip
 
 
-def test_losses_are_logged_every_step_and_evaluated_from_the_start(config, rows, tmp_path):
-    run(config, rows, tmp_path)
-    history = read_losses(tmp_path / "loss.jsonl")
+def test_losses_are_logged_every_step_and_evaluated_from_the_start(uninterrupted):
+    history = read_losses(uninterrupted / "loss.jsonl")
     assert [row["step"] for row in history if "loss" in row] == [1, 2, 3, 4]
     assert [row["step"] for row in history if "eval_loss" in row] == [0, 2, 4]
-    result = json.loads((tmp_path / "run.json").read_text())["result"]
+    result = json.loads((uninterrupted / "run.json").read_text())["result"]
     assert result["steps"] == 4
     assert result["train_loss"] == history[-2]["loss"] < history[1]["loss"]
     assert result["eval_loss"] == history[-1]["eval_loss"] < history[0]["eval_loss"]
@@ -117,19 +84,6 @@ def test_precision_follows_the_model(base, config, rows, tmp_path, monkeypatch, 
     with pytest.raises(Settings) as raised:
         training.build_trainer(prepared(config, rows, tmp_path))
     assert (raised.value.args[0]["bf16"], raised.value.args[0]["fp16"]) == (bf16, fp16)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(config, rows, tmp_path_factory):
-    work = tmp_path_factory.mktemp("uninterrupted")
-    run(config, rows, work)
-    return work
-
-
-def test_two_runs_of_one_seed_are_the_same(config, rows, tmp_path, uninterrupted):
-    run(config, rows, tmp_path)
-    assert adapter(tmp_path) == adapter(uninterrupted)
-    assert losses(read_losses(tmp_path / "loss.jsonl")) == losses(read_losses(uninterrupted / "loss.jsonl"))
 
 
 def test_another_seed_is_another_run(config, rows, tmp_path, uninterrupted):
@@ -215,20 +169,13 @@ def test_an_adapter_survives_a_break_between_the_two_renames(trained, monkeypatc
     assert [path.name for path in made.work.iterdir() if "lora" in path.name] == ["lora_model"]
 
 
-def test_another_run_in_the_folder_is_reported_before_the_model_is_loaded(config, rows, tmp_path):
+def test_other_settings_do_not_continue_an_old_run_and_are_reported_before_the_model_is_loaded(config, rows, tmp_path):
     run(config, rows, tmp_path)
+    before, changed = adapter(tmp_path), config.change(learning_rate=1e-3)
     assert training.Run(config, tmp_path).plan.steps == 4
-    with pytest.raises(Tc3Error, match="r was 16 and is now 8"):
-        training.Run(config.change(r=8), tmp_path)
-    assert training.Run(config.change(r=8, resume_from_checkpoint=False), tmp_path).plan.steps == 4
-
-
-def test_other_settings_do_not_continue_an_old_run(config, rows, tmp_path):
-    run(config, rows, tmp_path)
-    before = adapter(tmp_path)
     with pytest.raises(Tc3Error, match=r"another run: learning_rate was 0\.003 and is now 0\.001\. To start anew"):
-        run(config.change(learning_rate=1e-3), rows, tmp_path)
-    run(config.change(learning_rate=1e-3, resume_from_checkpoint=False), rows, tmp_path)
+        training.Run(changed, tmp_path)
+    run(changed.change(resume_from_checkpoint=False), rows, tmp_path)
     assert adapter(tmp_path / "run-1") == before != adapter(tmp_path)
 
 

@@ -21,7 +21,7 @@ NAMES = sorted(runtime.STAGES)
 REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 LOGIC = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.Try, ast.For, ast.While, ast.With,
-    ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp,
+    ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp, ast.If, ast.IfExp,
 )  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def test_there_are_four_sources_and_four_generated_notebooks():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_ipynb_is_generated_from_the_py_byte_for_byte(name, tmp_path):
+def test_the_ipynb_is_generated_from_the_py_byte_for_byte_without_outputs(name, tmp_path):
     (tmp_path / "notebooks").mkdir()
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     shutil.copy(ROOT / "notebooks" / f"{name}.py", tmp_path / "notebooks")
@@ -54,19 +54,9 @@ def test_the_ipynb_is_generated_from_the_py_byte_for_byte(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_ipynb_carries_no_outputs(name):
-    notebook = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())
-    made = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert made
-    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in made)
-
-
-@pytest.mark.parametrize("name", NAMES)
 def test_notebooks_hold_no_logic(name):
     nodes = [node for source in code(name) for node in ast.walk(ast.parse(source))]
     assert not [ast.unparse(node) for node in nodes if isinstance(node, LOGIC)]
-    branches = [node for node in nodes if isinstance(node, (ast.If, ast.IfExp))]
-    assert branches == []
 
 
 @pytest.mark.parametrize("name", NAMES)
