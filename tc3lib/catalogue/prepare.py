@@ -33,6 +33,8 @@ RANGE_BYTES = 4 << 20
 """What a worker process converts before it waits for its turn to write."""
 MANY_DAMAGED = 10_000
 """Damaged lines for which a worker waits for its turn before its range is done, so that memory stays bounded."""
+FULL_LINES, FULL_USABLE = 2_248_619, 1_390_403
+"""Lines of LF-AmazonTitles-1.3MM's `trn.json`, and those of them that the recipe's rule keeps."""
 
 _BEFORE, _BETWEEN, _AFTER = RESPONSE.split("{}")
 _encode_lines = msgspec.json.Encoder().encode_lines
@@ -47,6 +49,8 @@ class PrepareReport:
     dropped: dict[str, int] = field(default_factory=dict)
     """By reason: `blank_title`, `blank_content`, `blank_both`, `blank_after_cleaning`, `empty_line`, `damaged`."""
     seconds: float = 0.0
+    remark: str = ""
+    """Whether this is the whole catalogue of the Tech Challenge, if it has as many lines."""
 
 
 class _Record(msgspec.Struct, gc=False, tag_field="instruction", tag=INSTRUCTION):
@@ -115,8 +119,10 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
     kept = total.pop("kept")
     dropped = {reason: count for reason, count in sorted(total.items()) if count}
     seconds = round(time.monotonic() - start, 3)
-    report = PrepareReport(kept + total.total(), kept, dropped, seconds)
+    report = PrepareReport(kept + total.total(), kept, dropped, seconds, _remark(kept, total))
     write_json(work / "prepare_report.json", report)
+    if report.remark:
+        print(report.remark)
     return report
 
 
@@ -288,3 +294,15 @@ def _check(source: Source, total: Counter[str], files: Files, max_damaged: float
             f"{path}: {damaged:,} of {read:,} lines are damaged, {damaged / read:.1%}; at most {max_damaged:.1%} "
             f"(max_damaged) are allowed. Copy or download it again, or fix it.{shown}"
         )
+
+
+def _remark(kept: int, dropped: Counter[str]) -> str:
+    if kept + dropped.total() != FULL_LINES:
+        return ""
+    usable = kept + dropped["blank_after_cleaning"]
+    if usable == FULL_USABLE:
+        return f"This is the whole LF-AmazonTitles-1.3MM: {FULL_LINES:,} lines, {FULL_USABLE:,} usable before cleaning."
+    return (
+        f"As many lines as LF-AmazonTitles-1.3MM ({FULL_LINES:,}), but {usable:,} usable before cleaning, not "
+        f"{FULL_USABLE:,}: it is another file, or a damaged one."
+    )

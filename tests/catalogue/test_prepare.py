@@ -127,6 +127,29 @@ def test_too_many_damaged_lines_stop_it_and_the_first_three_are_shown(tmp_path):
     assert prepared(source, max_damaged=0.02).report.kept == 396
 
 
+@pytest.mark.parametrize(
+    ("clean", "lines", "usable", "remark"),
+    [
+        (False, 10, 7, "This is the whole LF-AmazonTitles-1.3MM: 10 lines, 7 usable before cleaning."),
+        (True, 10, 7, "This is the whole LF-AmazonTitles-1.3MM: 10 lines, 7 usable before cleaning."),
+        (True, 10, 8, "As many lines as LF-AmazonTitles-1.3MM (10), but 7 usable before cleaning, not 8"),
+        (True, 11, 7, ""),
+    ],
+)
+def test_the_whole_catalogue_of_the_challenge_is_recognised(
+    tmp_path, monkeypatch, capsys, clean, lines, usable, remark
+):
+    assert (module.FULL_LINES, module.FULL_USABLE) == (2_248_619, 1_390_403)
+    monkeypatch.setattr(module, "FULL_LINES", lines)
+    monkeypatch.setattr(module, "FULL_USABLE", usable)
+    contents = ["A mug."] * 6 + ["&nbsp;"] + [""] * 3
+    source = written(tmp_path, json_lines({"title": "Mug", "content": content} for content in contents))
+    report = prepared(source, clean=clean).report
+    assert report.remark.startswith(remark) if remark else report.remark == ""
+    assert capsys.readouterr().out.splitlines() == [f"catalogue {source}", *filter(None, [report.remark])]
+    assert report.kept == (6 if clean else 7)
+
+
 def test_what_cleaning_changes_is_shown_before_and_after(tmp_path):
     noted = "Tea&nbsp;for two.--This text refers to theHardcoveredition."
     products = [
@@ -143,12 +166,9 @@ def test_what_cleaning_changes_is_shown_before_and_after(tmp_path):
     assert len(catalogue.before_and_after(settings.tiny(), tmp_path / "no folder", rows=3)) == 3
 
 
-def test_the_file_is_printed_and_the_bar_shows_the_rows_and_the_time_left(tmp_path, capsys):
-    source = written(tmp_path, json_lines([{"title": "Mug", "content": "A mug."}] * 1234))
-    prepared(source)
-    out, err = capsys.readouterr()
-    assert out == f"catalogue {source}\n"
-    last = err.split("\r")[-1]
+def test_the_bar_shows_the_rows_and_the_time_left(tmp_path, capsys):
+    prepared(written(tmp_path, json_lines([{"title": "Mug", "content": "A mug."}] * 1234)))
+    last = capsys.readouterr().err.split("\r")[-1]
     assert re.search(r"trn\.json: 100%\|.*\[\d\d:\d\d<\d\d:\d\d, .*B/s, 1,234 rows\]", last)
 
 
