@@ -8,7 +8,7 @@ import unicodedata
 _NOTE = "This text refers to"
 _EDITION_NOTE = re.compile(rf" ?-- ?{_NOTE} (?:the|an?)(?:(?!--).){{0,100}}?(?:edition|title)\b[^.]{{0,40}}\.$")
 _LONG_REFERENCE = re.compile(r"&#[0-9]{1000,};?")
-_PILED_MARKS = re.compile(r"[\u0300-\u036f]{1000}")  # NFC sorts them, in quadratic time
+_NO_LATIN = re.compile(r"[\u0300-\U0010ffff]{1000}")
 _NOTE_LENGTH = 200
 """Characters at the end of a text that are searched: more than the pattern can match."""
 
@@ -17,14 +17,14 @@ def clean_text(text: str) -> str:
     """Unescape HTML once, normalise to NFC, collapse white space (as `str.split` knows it), drop a glued edition note.
 
     References to C1 controls (`&#x92;`) become what browsers show for them; nothing else is added or removed. A text
-    with 1,000 combining accents in a row is not normalised.
+    with over 1,000 combining marks in a row is not normalised: sorting them could take hours.
     """
     if "&" in text:
         try:
             text = html.unescape(text)
         except ValueError:  # more digits than Python reads as a number; no character has so many
             text = html.unescape(_LONG_REFERENCE.sub("\ufffd", text))
-    if not text.isascii() and not _PILED_MARKS.search(text):
+    if not text.isascii() and not _piled_marks(text):
         text = unicodedata.normalize("NFC", text)
     if not text.isprintable():  # there is white space other than plain spaces, or something rare
         text = text.replace("\n", " ").replace("\u00a0", " ")  # the common ones, much faster than `split`
@@ -37,3 +37,15 @@ def clean_text(text: str) -> str:
         found = _EDITION_NOTE.search(text, max(0, len(text) - _NOTE_LENGTH))
         text = text[: found.start()] if found else text
     return text
+
+
+def _piled_marks(text: str) -> bool:
+    """Tell whether the text has over 1,000 combining marks in a row: NFC takes quadratic time for them."""
+    if len(text) <= 1000 or not _NO_LATIN.search(text):
+        return False
+    row = 0
+    for character in text:
+        row = row + 1 if unicodedata.combining(character) else 0
+        if row > 1000:
+            return True
+    return False
