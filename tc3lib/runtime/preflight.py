@@ -6,6 +6,7 @@ import platform
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ class Row:
     fatal: bool = False
 
 
+@dataclass(frozen=True)
+class Card:
+    """A GPU and its memory in bytes, NaN where the driver does not report it."""
+
+    name: str
+    total: float
+    free: float
+
+
 def machine(config: Settings, *, gpu: bool, in_colab: bool) -> list[Row]:
     """Return the rows of what can be looked at before Drive is mounted: Python, packages, GPU, memory, token.
 
@@ -87,12 +97,13 @@ def refuse(rows: Sequence[Row]) -> None:
 
 def table(rows: Sequence[Row]) -> str:
     """Return the rows as aligned lines, each with a tick or its advice."""
+    tick = "✓" if (getattr(sys.stdout, "encoding", None) or "").lower().startswith("utf") else "ok"
     width = max(len(row.name) for row in rows)
-    lines = []
-    for row in rows:
-        mark, advice = ("!", f": {row.advice}") if row.advice else ("✓", "")
-        lines.append(f"{mark}  {row.name:<{width}}  {row.found}{advice}")
-    return "\n".join(lines)
+    return "\n".join(
+        f"{'!' if row.advice else tick:<{len(tick)}}  {row.name:<{width}}  {row.found}"
+        + (f": {row.advice}" if row.advice else "")
+        for row in rows
+    )
 
 
 def space_needed(config: Settings) -> int:
@@ -156,20 +167,22 @@ def _gpu(config: Settings, in_colab: bool) -> Row:
     if card is None:
         found = f"the preset {config.preset!r} needs an NVIDIA GPU and there is none"
         return Row("GPU", found, f"{_OTHER_GPU if in_colab else 'run it in Colab'}, or {_TINY}", fatal=True)
-    (name, total, free), build = card, packages.installed("torch") or ""
+    build = packages.installed("torch") or ""
     if needed and build.endswith("+cpu"):
         advice = f"install the build with CUDA, see pytorch.org, or {_TINY}"
-        return Row("GPU", f"{name}, which torch {build} cannot use", advice, fatal=True)
-    found = f"{name}, {free / GIB:.1f} of {total / GIB:.1f} GiB free"
-    if needed and total < CARD:
+        return Row("GPU", f"{card.name}, which torch {build} cannot use", advice, fatal=True)
+    found, limit = f"{card.name}, {card.free / GIB:.1f} of {card.total / GIB:.1f} GiB free", config.planning.memory_gib
+    if needed and card.total < CARD:
         return Row("GPU", found, f"the 8B model needs about {CARD // GIB} GiB; {_OTHER_GPU}")
-    if needed and free < CARD:
+    if needed and card.free < CARD:
         return Row("GPU", found, "stop what else uses it (in Colab Runtime > Restart session, also of other notebooks)")
+    if limit is not None and limit * GIB > card.free:
+        return Row("GPU", found, f"memory_gib={limit:g} is more than that: set it lower, or leave it out")
     return Row("GPU", found)
 
 
-def _card() -> tuple[str, float, float] | None:
-    """Return the GPU that the process will use: its name, total and free memory in bytes (NaN if not reported).
+def _card() -> Card | None:
+    """Return the GPU that the process will use, or None.
 
     Raises:
         OSError, SubprocessError, ValueError: There may be one, but nvidia-smi does not answer as it should.
@@ -191,7 +204,7 @@ def _card() -> tuple[str, float, float] | None:
     for line in done.stdout.strip().splitlines():
         index, uuid, name, total, free = (field.strip() for field in line.split(","))
         if visible in ("all", index) or uuid.startswith(visible):
-            return name, *(float(size) * MIB if size.isdigit() else math.nan for size in (total, free))
+            return Card(name, *(float(size) * MIB if size.isdigit() else math.nan for size in (total, free)))
     return None
 
 

@@ -77,9 +77,11 @@ def test_a_good_machine_gets_ticks_alone(smi, free, monkeypatch, tmp_path):
     preflight.refuse(rows)
 
 
-def test_the_table_is_aligned_with_a_tick_or_a_line_of_advice_a_row():
+def test_the_table_is_aligned_with_a_tick_or_a_line_of_advice_a_row(monkeypatch):
     rows = [preflight.Row("Python", "3.13"), preflight.Row("GPU", "none", "choose an L4")]
     assert preflight.table(rows) == "✓  Python  3.13\n!  GPU     none: choose an L4"
+    monkeypatch.setattr(sys, "stdout", namedtuple("stdout", "encoding")("iso-8859-1"))
+    assert preflight.table(rows) == "ok  Python  3.13\n!   GPU     none: choose an L4"
 
 
 def test_a_fatal_row_is_an_error_with_the_table_before_it(capsys):
@@ -150,16 +152,18 @@ def test_an_untested_torch_is_reported(tested):
 
 
 @pytest.mark.parametrize(
-    ("memory", "advice"),
+    ("memory", "changes", "advice"),
     [
-        ("6144, 6000", "the 8B model needs about 8 GiB; in Colab choose Runtime > Change runtime type > L4 GPU"),
-        ("23034, 4000", "stop what else uses it"),
-        ("[N/A], [N/A]", ""),
+        ("6144, 6000", {}, "the 8B model needs about 8 GiB; in Colab choose Runtime > Change runtime type > L4 GPU"),
+        ("23034, 4000", {}, "stop what else uses it"),
+        ("23034, 22564", {"memory_gib": 40}, "memory_gib=40 is more than that: set it lower, or leave it out"),
+        ("23034, 22564", {"memory_gib": 12}, ""),
+        ("[N/A], [N/A]", {}, ""),
     ],
 )
-def test_a_card_with_too_little_memory_is_reported(smi, memory, advice):
+def test_a_card_with_too_little_memory_is_reported(smi, memory, changes, advice):
     smi(f"0, GPU-a, Card, {memory}")
-    row = machine()["GPU"]
+    row = machine(settings.llama3_8b().change(**changes))["GPU"]
     assert row.advice.startswith(advice) and bool(row.advice) == bool(advice)
     assert not row.fatal
 
