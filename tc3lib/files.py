@@ -15,14 +15,11 @@ import msgspec
 
 from tc3lib.errors import Tc3Error
 
-_SPACE = "Free some space there (Drive counts its bin too)"
-_RESTART = "If it is on Drive, choose Runtime > Restart session and run the notebook again"
 _ADVICE = {
-    errno.ENOSPC: _SPACE,
-    errno.EDQUOT: _SPACE,
-    errno.EIO: _RESTART,
-    errno.ENOTCONN: _RESTART,
+    errno.ENOSPC: "Free some space",
+    errno.EDQUOT: "Free some space",
     errno.ENOENT: "Make that folder",
+    errno.ENAMETOOLONG: "Give it a shorter name",
 }
 
 
@@ -150,7 +147,7 @@ def blaming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         advice = _ADVICE.get(error.errno, "Make its folder writable")
-        old = " The file that was there before is unchanged." if os.path.isfile(path) else ""
+        old = " The file that was there before is unchanged." if os.path.exists(path) else ""
         raise Tc3Error(
             f"cannot write {path}: {error.strerror or error}. {advice}, or choose another folder with TC3_HOME.{old}"
         ) from None

@@ -192,7 +192,7 @@ def test_a_full_or_read_only_disk_leaves_the_old_files_and_no_litter(tmp_path, m
     fill = f"cd {disk}; for name in {' '.join(olds)}; do printf old > $name; done; cd -"
     done = on_small_disk(disk, "2m", fill, mount, [sys.executable, "-c", FULL, disk, tmp_path / "content"])
     message, left = done.stdout.splitlines()[-2:]
-    reason = "No space left on device. Free some" if mount == "full" else "Read-only file system. Make its folder"
+    reason = "No space left on device. Free some space" if mount == "full" else "Read-only file system. Make its folder"
     assert f"cannot write {disk}/trn_output.json: {reason}" in message
     assert message.endswith("choose another folder with TC3_HOME. The file that was there before is unchanged.")
     assert left == str(sorted((name, "old") for name in olds))

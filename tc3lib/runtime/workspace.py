@@ -1,14 +1,18 @@
 """The work folder of a run, and what each notebook reads there and writes to it."""
 
+import errno
 import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from tc3lib.errors import Tc3Error, show_alone
-from tc3lib.files import blaming
 from tc3lib.runtime import drive, preflight, processes
 from tc3lib.settings import ROOT, Settings, nearest
+
+_SPACE = "Free some space there (Drive counts its bin too)"
+_RESTART = "If it is on Drive, choose Runtime > Restart session and run the notebook again"
+_ADVICE = {errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EIO: _RESTART, errno.ENOTCONN: _RESTART}
 
 
 @dataclass(frozen=True)
@@ -119,15 +123,23 @@ def _open_work_folder(config: Settings) -> Path:
 
 
 def _check_write(work: Path) -> None:
-    """Raise Tc3Error unless `work` can be made and written to; leave nothing there."""
+    """Raise Tc3Error unless `work` can be made and gives back what is written to it; leave nothing there."""
     path = work / f".tc3-{os.urandom(8).hex()}"
+    content = os.urandom(4096)
     try:
-        with blaming(work):
-            work.mkdir(parents=True, exist_ok=True)
-            with open(path, "xb") as file:
-                file.write(bytes(4096))
-                file.flush()
-                os.fsync(file.fileno())
+        work.mkdir(parents=True, exist_ok=True)
+        with open(path, "xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.read_bytes() != content:
+            raise OSError(errno.EIO, "reading back gave other bytes than were written")
+    except OSError as error:
+        advice = _ADVICE.get(error.errno, "Make it writable")
+        raise Tc3Error(
+            f"cannot write to the work folder {work}: {error.strerror or error}. {advice}, or set TC3_HOME to another "
+            "folder."
+        ) from None
     finally:
         with suppress(OSError):
             os.truncate(path, 0)  # what is deleted on Drive stays in its bin, and counts

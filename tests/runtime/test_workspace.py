@@ -41,8 +41,8 @@ def test_in_colab_it_is_the_users_folder_on_drive():
 def test_a_folder_that_cannot_be_written_is_an_error(folder, monkeypatch, refused):
     monkeypatch.setenv("TC3_HOME", folder)
     line = refused(settings.tiny())
-    assert line.startswith(f"cannot write {folder}: ")
-    assert line.endswith(", or choose another folder with TC3_HOME.")
+    assert line.startswith(f"cannot write to the work folder {folder}: ")
+    assert line.endswith(". Make it writable, or set TC3_HOME to another folder.")
 
 
 def test_a_home_that_does_not_exist_is_an_error(monkeypatch, refused):
@@ -55,7 +55,7 @@ def test_a_home_that_does_not_exist_is_an_error(monkeypatch, refused):
     [
         (errno.ENOSPC, "Free some space there (Drive counts its bin too)"),
         (errno.EDQUOT, "Free some space there"),
-        (errno.EROFS, "Make its folder writable"),
+        (errno.EROFS, "Make it writable"),
         (errno.EIO, "If it is on Drive, choose Runtime > Restart session"),
         (errno.ENOTCONN, "If it is on Drive, choose Runtime > Restart session"),
     ],
@@ -63,7 +63,22 @@ def test_a_home_that_does_not_exist_is_an_error(monkeypatch, refused):
 def test_a_disk_that_refuses_is_an_error_and_left_clean(home, monkeypatch, fail, refused, number, advice):
     monkeypatch.setattr(os, "fsync", fail(number))
     line = refused(settings.tiny())
-    assert line.startswith(f"cannot write {home}: {os.strerror(number)}. {advice}")
+    assert line.startswith(f"cannot write to the work folder {home}: {os.strerror(number)}. {advice}")
+    assert list(home.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "lose",
+    [
+        lambda handle: os.pwrite(handle, b"lost", 1000),
+        lambda handle: os.ftruncate(handle, 9),
+        lambda handle: os.pwrite(handle, bytes(4096), 0),
+    ],
+    ids=["changed", "cut", "zeros"],
+)
+def test_a_disk_that_gives_back_other_bytes_is_an_error_and_left_clean(home, monkeypatch, refused, lose):
+    monkeypatch.setattr(os, "fsync", lose)
+    assert f"the work folder {home}: reading back gave other bytes than were written" in refused(settings.tiny())
     assert list(home.iterdir()) == []
 
 
