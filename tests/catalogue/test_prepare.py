@@ -192,6 +192,7 @@ def large(tmp_path_factory):
 
 
 @pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.slow
 def test_a_kill_at_any_moment_leaves_the_old_files_and_no_worker(tmp_path, large, count):
     """What is left of a killed run is a hidden file, which goes with the next run."""
     old = dict.fromkeys(OUTPUTS, b"old")
@@ -229,6 +230,7 @@ HEAVY = {
 
 
 @pytest.mark.parametrize("name", HEAVY)
+@pytest.mark.slow
 def test_memory_stays_below_64_mib_whatever_json_lines_hold(tmp_path, name):
     source = written(tmp_path, HEAVY[name])
     code = LARGE + (

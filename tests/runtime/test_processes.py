@@ -84,6 +84,7 @@ def alone(folder):
 
 
 @pytest.mark.parametrize("name", ["whole", "cut", "memory"])
+@pytest.mark.slow
 def test_two_processes_make_the_steps_of_one(folder, alone, name):
     """Also where one cuts its rows otherwise, or runs out of memory and makes its part again."""
     found, other = read(folder / "two", name), read(folder / "two", name, 1)
@@ -96,6 +97,7 @@ def test_two_processes_make_the_steps_of_one(folder, alone, name):
     assert bool(other["refused"]) == (name == "memory")
 
 
+@pytest.mark.slow
 def test_with_the_recipe_two_processes_make_the_steps_of_one_too(folder):
     """TRL's own trainer; micro-batches are dealt out by accelerate."""
     alone, *both = read(folder / "one", "recipe"), *(read(folder / "two", "recipe", process) for process in (0, 1))
@@ -108,6 +110,7 @@ def test_with_the_recipe_two_processes_make_the_steps_of_one_too(folder):
 
 
 @pytest.mark.parametrize("name", ["whole", "cut", "memory"])
+@pytest.mark.slow
 def test_every_row_is_seen_once_an_epoch_in_the_step_of_one_process(folder, alone, name):
     parts = [read(folder / "two", name, process)["seen"] for process in (0, 1)]
     steps = range(1, 2 * len(EPOCH) + 1)
@@ -121,6 +124,7 @@ def test_every_row_is_seen_once_an_epoch_in_the_step_of_one_process(folder, alon
     assert sizes == [[4, 4, 4, 1] * 2, [4, 4, 4, 0] * 2]
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_both_after_the_same_step_and_both_continue_exactly(folder):
     whole, resumed = (read(folder / "two", name) for name in ("undisturbed", "resumed"))
     assert saved(folder, "stopped") == {3, 4, 6, 8}
@@ -134,10 +138,12 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step_and_both_continu
         assert resumed[what] == whole[what]
 
 
+@pytest.mark.slow
 def test_where_one_process_finds_it_is_time_to_save_all_save(folder):
     assert saved(folder, "minutes") == set(range(1, 9))
 
 
+@pytest.mark.slow
 def test_another_number_of_processes_is_another_run(folder, monkeypatch):
     runs = [files.read_json(folder / name / "whole" / "run.json") for name in ("one", "two")]
     assert runs[0]["order"] == runs[1]["order"]
@@ -153,6 +159,7 @@ def test_another_number_of_processes_is_another_run(folder, monkeypatch):
         assert training.Run(same, folder / name / "whole").plan.steps == 8
 
 
+@pytest.mark.slow
 def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folder):
     """A round has two titles for each process; where one has too little memory both go on with one."""
     alone, *both = read(folder / "one", "answers"), *(read(folder / "two", "answers", process) for process in (0, 1))
@@ -166,6 +173,7 @@ def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folde
     assert sum(found["again"]["asked"] for found in both) == 9 - 4
 
 
+@pytest.mark.slow
 def test_an_error_in_one_process_ends_the_run_with_its_message(tmp_path):
     status, _, err = end(start([*LAUNCH, RUNS, tmp_path, "failed"]), seconds=300)
     assert status != 0
