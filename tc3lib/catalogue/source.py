@@ -35,7 +35,7 @@ _WIDE = {
 }  # fmt: skip
 _PARQUET, _OLD_OFFICE = b"PAR1", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _SHEETS = {"xl/workbook.bin": "a binary Excel file (.xlsb)", "content.xml": "an OpenDocument file (.ods)"}
-"""Members by which other spreadsheets than .xlsx are recognised."""
+"""Files in an archive that identify a spreadsheet which is not .xlsx."""
 _LINES = (".json", ".jsonl", ".csv", ".tsv")
 _PACKED = (b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"\x1f\x8b")
 _OBJECT_AFTER_LINE, _OBJECT_AFTER_COMMA = re.compile(rb"\}\s*\n\s*\{"), re.compile(rb"\}\s*,\s*\{")

@@ -233,7 +233,7 @@ class Saver(TrainerCallback):
             self._commit(self.pending)
 
     def _agree(self, due: bool, asked: str | None) -> tuple[bool, str | None]:
-        """Return the same in every process: whether one finds a save due or was asked to stop, and by which signal."""
+        """Return, alike in all processes, whether any has a save due or was asked to stop, and the signal if so."""
         accelerator = self.trainer.accelerator
         if due or asked:
             accelerator.set_trigger()

@@ -30,7 +30,7 @@ USED = 0.92
 MOST_ANSWERS = 256
 """Most titles in a batch: more are hardly faster, and an interruption would cost more."""
 CACHE_AHEAD = 512
-"""Tokens by which unsloth's cache of keys and values is longer than the prompt."""
+"""Tokens beyond the prompt for which unsloth allocates its KV cache."""
 
 
 def generate(

@@ -104,6 +104,11 @@ class LossLogger(TrainerCallback):
             if time.monotonic() - self.drawn > DRAW_SECONDS:
                 self._draw(keep=False)
 
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_save &= not self.not_finite  # the epoch's last step was logged already
+
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.step_ended = None
         if state.is_world_process_zero and state.global_step:  # one point is no curve

@@ -251,5 +251,8 @@ def test_one_loss_that_is_not_a_number_is_not_saved_and_three_in_a_row_end_the_r
 
     losses = 1.0, math.nan, math.inf, 1.0, math.nan, math.nan
     assert [step(loss) for loss in losses] == [math.isfinite(loss) for loss in losses]
+    run.control = TrainerControl(should_save=True)
+    run.event("on_epoch_end")
+    assert not run.control.should_save
     with pytest.raises(Tc3Error, match=r"not a number since step 5: nothing was saved since"):
         step(math.nan)
