@@ -37,7 +37,10 @@ def choose(model: PreTrainedModel, rows: Sequence[Mapping[str, list[int]]], shar
             not getattr(model.config.get_text_config(), "attention_dropout", 0)  # which packed attention has not
             and _is_right(model, few, collate(few, share_prefix), partial(shared_prefix, model))
         ),
-        "padding-free": lambda: _is_right(model, few, collate(few, False), lambda *_: nullcontext()),
+        "padding-free": lambda: (
+            torch.cuda.is_available()  # without a GPU unsloth pads whatever it is told
+            and _is_right(model, few, collate(few, False), lambda *_: nullcontext())
+        ),
         "padded": lambda: True,
     }
     found = next(number for number, is_right in enumerate(ways.values()) if _no_error(is_right))
