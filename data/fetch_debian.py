@@ -3,7 +3,7 @@
 The title is the synopsis, the content the long description, the uid the package's name: about 64,000 products of many
 authors, under free licences. Nothing of it is in this repository.
 
-Run: `python data/fetch_debian.py FILE`, as any user. It asks apt-get for its lists (some 16 MB), into a folder of its own.
+Run: `python data/fetch_debian.py FILE`, as any user. apt-get fetches its lists (16 MB) into a folder of their own.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from tc3lib.files import write_rows
 
 
 def fetch(folder: Path) -> str:
-    """Return the text of apt's lists of English descriptions, fetched into `folder`; the machine's own stay as they are.
+    """Return apt's lists of English descriptions, fetched into `folder`; the machine's own stay as they are.
 
     Raises:
         Tc3Error: There is no apt-get, or it cannot fetch them.
