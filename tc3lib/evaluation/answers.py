@@ -14,6 +14,7 @@ from tc3lib.prompts import description
 
 PARTS = {"eval": "held out", "train": "trained on"}
 """The parts that are scored."""
+_TOO_LONG = {"weights": "other weights", "tokenizer": "another tokenizer", "prompt": "another prompt"}
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     for name in now:
         was, is_now = before.get(name), now[name]
         if was != is_now and name not in free:
-            shown = name not in ("weights", "tokenizer", "prompt")
-            change = f"{name} was {was!r} and is now {is_now!r}" if shown else f"another {name}"
+            change = _TOO_LONG.get(name, f"{name} was {was!r} and is now {is_now!r}")
             raise Tc3Error(f"pretest.jsonl was made otherwise: {change}. Run 02_pretest again, or set it back.")
 
 

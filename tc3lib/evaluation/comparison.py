@@ -81,8 +81,8 @@ def verdict(compared: Mapping[str, Any]) -> dict[str, Any]:
     held_out = {name: metric["parts"]["eval"] for name, metric in compared.items()}
     if bad := held_out["loss"].get("not_numbers"):
         sentence = (
-            f"Whether it is better cannot be said: the loss of {bad['before']} held-out descriptions before training, and "
-            f"of {bad['after']} after it, is not a number."
+            f"Whether it is better cannot be said: the loss of {bad['before']} held-out descriptions before training, "
+            f"and of {bad['after']} after it, is not a number."
         )
         return {"better": False, "sentence": sentence}
     says = {name: found["says"] for name, found in held_out.items()}
