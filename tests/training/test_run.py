@@ -250,5 +250,5 @@ def test_a_run_whose_loss_is_not_a_number_replaces_nothing(config, rows, tmp_pat
     with pytest.raises(Tc3Error, match=r"weights that are not numbers: .*lora_model stays as it was"):
         training.save_adapter(trainer, made)
     assert adapter(tmp_path) == before == adapter(tmp_path / "run-1")
-    with pytest.raises(Tc3Error, match="lora_model is not the result of the last run.*the loss is not a number"):
+    with pytest.raises(Tc3Error, match=r"lora_model is not the result of the last run.*the loss is not a number"):
         run_record.check_adapter(tmp_path)
