@@ -143,10 +143,13 @@ def check_adapter(work: Path) -> None:
     same = (run.get("run"), result.get("steps")) == (adapter.get("run"), saved.get("steps"))
     if result.get("error") or (adapter and not same):
         ended = result.get("error") or ("it has saved no adapter" if result else "it has not ended")
+        other = (
+            f"; or, to test the adapter of step {saved.get('steps')} of run {adapter['run']}, copy lora_model/run.json "
+            "over run.json"
+        )
         raise Tc3Error(
             f"lora_model is not the result of the last run in {work}, {run.get('run')}: {ended.rstrip('.')}. Run "
-            f"03_train again; or, to test the adapter of step {saved.get('steps')} of run {adapter.get('run')} all the "
-            "same, copy lora_model/run.json over run.json."
+            f"03_train again{other if adapter else ''}."
         )
     if (steps := run.get("plan", {}).get("steps")) and adapter and result["steps"] < steps:
         print(f"the adapter is of step {result['steps']} of {steps}: its run was stopped there")
