@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `pretest.jsonl` | `posttest.jsonl`, `report.json`, `report.html` | GPU (`tiny`: CPU) |
+# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `pretest.jsonl`, `pretest.made_by.json` | `posttest.jsonl`, `posttest.made_by.json`, `report.json`, `report.html` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README
@@ -47,7 +47,7 @@ config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
 work = runtime.setup(config, "04_posttest")
 
 # %% [markdown]
-# Load the base model with the adapter on top, if it was trained on the rows of this folder.
+# Load the base model with the adapter on top, if it is the last run's and was trained on the rows of this folder.
 
 # %%
 from tc3lib import files, models, plotting

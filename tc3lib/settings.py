@@ -260,7 +260,30 @@ def tiny() -> Settings:
     return dataclasses.replace(config, preset="tiny", requires_gpu=False)
 
 
-_PRESETS = {function.__name__: function for function in (llama3_8b, tiny)}
+def smollm2() -> Settings:
+    """Return a run of a real small model, SmolLM2-135M-Instruct, on two CPU cores: `make real`.
+
+    `python data/make_smollm2.py` makes the model's folder.
+    """
+    config = llama3_8b().change(
+        model_name=str(ROOT / "runs" / "smollm2_base"),
+        max_seq_length=512,
+        dtype="float32",
+        load_in_4bit=False,
+        fallback_source=str(EMBEDDED / "trn.json"),
+        use_gradient_checkpointing=False,
+        learning_rate=1e-3,
+        gradient_accumulation_steps=1,
+        save_steps=20,
+        eval_steps=20,
+        eval_rows=48,
+        question_rows=32,
+        demo_titles=("Small password manager", "Chess with a talking opponent", "Photo album for the terminal"),
+    )
+    return dataclasses.replace(config, preset="smollm2", requires_gpu=False)
+
+
+_PRESETS = {function.__name__: function for function in (llama3_8b, tiny, smollm2)}
 
 
 def get(name: str) -> Settings:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tc3lib.errors import Tc3Error, show_alone
+from tc3lib.files import read_json
 from tc3lib.runtime import drive, preflight, processes
 from tc3lib.settings import ROOT, Settings, nearest
 
@@ -37,14 +38,22 @@ STAGES = {
         ),
         gpu=False,
     ),
-    "02_pretest": Stage(reads=("questions.jsonl", "train.jsonl"), writes=("pretest.jsonl",)),
+    "02_pretest": Stage(reads=("questions.jsonl", "train.jsonl"), writes=("pretest.jsonl", "pretest.made_by.json")),
     "03_train": Stage(
         reads=("train.jsonl", "eval.jsonl"),
         writes=("outputs/", "loss.jsonl", "loss.png", "lora_model/", "run.json"),
     ),
     "04_posttest": Stage(
-        reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "questions.jsonl", "pretest.jsonl"),
-        writes=("posttest.jsonl", "report.json", "report.html"),
+        reads=(
+            "lora_model/",
+            "run.json",
+            "train.jsonl",
+            "eval.jsonl",
+            "questions.jsonl",
+            "pretest.jsonl",
+            "pretest.made_by.json",
+        ),
+        writes=("posttest.jsonl", "posttest.made_by.json", "report.json", "report.html"),
     ),
 }
 
@@ -100,7 +109,9 @@ def check_inputs(work: Path, stage: str) -> None:
     for name in STAGES[stage].reads:
         if not (work / name).exists():
             writer = next(other for other in STAGES if name in STAGES[other].writes)
-            raise Tc3Error(f"{stage} needs {name}, which is not in {work}: run {writer} first.")
+            error = (read_json(work / "run.json").get("result") or {}).get("error") if writer == "03_train" else None
+            ended = f" It ended without it: {error}" if error else ""
+            raise Tc3Error(f"{stage} needs {name}, which is not in {work}: run {writer} first.{ended}")
 
 
 def _open_work_folder(config: Settings) -> Path:

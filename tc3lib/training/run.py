@@ -128,7 +128,7 @@ def build_trainer(run: Run) -> SFTTrainer:
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
-    run.record |= run_record.fingerprint(trainer)
+    run.record |= run_record.fingerprint(trainer) | {"base": models.fingerprint(trainer.model)}
     run.record["plan"] = dataclasses.asdict(run.plan) | {
         "way": way or "recipe",
         "max_tokens": fit.max_tokens,
@@ -201,7 +201,7 @@ def train(trainer: SFTTrainer, run: Run) -> None:
         last = saver.resumed()
         if last and main and differences:
             print(f"changed since it began, which is allowed: {', '.join(differences)}")
-        start = time.monotonic()
+        start, error = time.monotonic(), None
         gc.freeze()  # several libraries collect garbage as training begins; what is imported need not be searched
         try:
             if last and saver.step >= run.plan.steps:  # Trainer would make one more step of a run that ended an epoch
@@ -230,6 +230,8 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                     f"loss of step {result['steps']} {result['train_loss']:.4f}, mean of all steps "
                     f"{result['mean_train_loss']:.4f}{held_out}"
                 )
+        except Tc3Error as raised:  # the loss is not a number, say: notebook 04 must know
+            error, result = raised, _result(trainer.state, progress.rows) | {"error": str(raised)}
         finally:
             gc.unfreeze()
             progress.close()
@@ -243,8 +245,10 @@ def train(trainer: SFTTrainer, run: Run) -> None:
             try:
                 run_record.check_work(work, record["run"])
                 write_json(work / "run.json", record)
-            except Tc3Error as error:
-                print(f"the result could not be noted in run.json: {error}")
+            except Tc3Error as unwritten:
+                print(f"the result could not be noted in run.json: {unwritten}")
+    if error:
+        raise error
     if stop.signal:
         raise Tc3Error(
             f"stopped by {stop.signal} after step {trainer.state.global_step} of {run.plan.steps}: run it again."
@@ -275,7 +279,7 @@ def _result(state: TrainerState, rows: Sequence[dict[str, Any]]) -> dict[str, An
 
 
 def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
-    """Save adapter and tokenizer to `lora_model` in the work folder, and return that folder.
+    """Save adapter, tokenizer and a copy of `run.json` to `lora_model` in the work folder, and return that folder.
 
     An adapter saved earlier stays until this one is whole. Of several processes the main one writes.
 
@@ -287,12 +291,12 @@ def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise Tc3Error(f"the adapter has weights that are not numbers: {folder} stays as it was. Train again.")
     if processes.is_main():
-        _save(trainer.model, trainer.processing_class, folder)
+        _save(trainer.model, trainer.processing_class, folder, read_json(run.work / "run.json"))
     processes.wait()
     return folder
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, record: dict[str, Any]) -> None:
     new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     try:
         if old.exists() and not folder.exists():  # an earlier call was broken off between its two renames
@@ -302,6 +306,7 @@ def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Pa
         new.mkdir()  # not its parents: where Drive was lost they would be made on this machine
         model.save_pretrained(new, safe_serialization=True)
         tokenizer.save_pretrained(new)
+        write_json(new / "run.json", record)
         if folder.exists():
             folder.rename(old)
         new.rename(folder)

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,54 @@ def test_an_adapter_of_other_rows_is_refused(config, work):
     (work / "eval.jsonl").write_text('{"uid": "b"}\n')
     with pytest.raises(Tc3Error, match="have changed since the adapter was trained: run 03_train again"):
         run_record.check_adapter(work)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "result", "said"),
+    [
+        (
+            {"run": "1"},
+            {"steps": 60},
+            "it has saved no adapter. Run 03_train again; or, to test the adapter of step 60",
+        ),
+        ({"run": "1"}, None, "it has not ended"),
+        ({"run": "1"}, {"steps": 9, "error": "Stopped."}, "Stopped. Run 03_train again; or, to test the adapter"),
+        ({"result": {"steps": 37}}, None, "it has not ended. .* adapter of step 37 of run 2"),
+        (None, {"steps": 9, "error": "Stopped."}, "Stopped. Run 03_train again.$"),
+    ],
+)
+def test_an_adapter_that_is_not_the_last_runs_result_is_refused(config, work, adapter, result, said):
+    new = run_record.describe(config, work) | {"run": "2", "result": result}
+    files.write_json(work / "run.json", new)
+    (work / "lora_model").mkdir()
+    if adapter:  # an earlier version saved none
+        files.write_json(work / "lora_model" / "run.json", new | {"result": {"steps": 60}} | adapter)
+    with pytest.raises(Tc3Error, match=f"lora_model is not the result of the last run in .*, 2: {said}"):
+        run_record.check_adapter(work)
+    if adapter:
+        shutil.copy(work / "lora_model" / "run.json", work / "run.json")  # as it says
+        run_record.check_adapter(work)
+
+
+def test_an_adapter_of_a_run_that_was_stopped_says_so(config, work, capsys):
+    (work / "lora_model").mkdir()
+    for folder in (work, work / "lora_model"):
+        new = run_record.describe(config, work) | {"run": "2", "plan": {"steps": 60}, "result": {"steps": 37}}
+        files.write_json(folder / "run.json", new)
+    run_record.check_adapter(work)
+    assert capsys.readouterr().out == "the adapter is of step 37 of 60: its run was stopped there\n"
+
+
+def test_a_base_model_may_move_but_not_change(config, work):
+    new = run_record.describe(config, work) | {"base": "a"}
+    run_record.open_run(work, new, resume=True)
+    moved = run_record.describe(config.change(model_name="/elsewhere/base_model"), work) | {"base": "a"}
+    said = f"model_name {config.model.model_name} -> /elsewhere/base_model"
+    assert run_record.open_run(work, moved, resume=True) == [said]
+    assert moved["run"] == new["run"]
+    assert run_record.as_trained(config, work) == config  # there is nothing in that folder
+    with pytest.raises(Tc3Error, match="another run: the base model has changed since"):
+        run_record.open_run(work, moved | {"base": "b"}, resume=True)
 
 
 def test_a_work_folder_that_went_away_is_reported_in_a_line(config, work):
