@@ -57,7 +57,7 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
         tokenizer.pad_token = tokenizer.eos_token
     if not torch.cuda.is_available() and getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # of transformers' the only one that knows Gemma 2's soft cap
-    with torch.inference_mode():
+    with torch.no_grad():  # not inference_mode: unsloth keeps tensors of this pass, and training uses them
         logits = model.eval()(input_ids=torch.tensor([[0, 1]], device=model.device)).logits
     if not logits.isfinite().all():
         raise Tc3Error(
@@ -93,7 +93,9 @@ def _targets(model: PreTrainedModel, wanted: Sequence[str]) -> dict[str, Any]:
                 f"target_modules: {model.config.model_type!r} models have no {', '.join(missing)}. Their linear "
                 f"layers are {', '.join(own)}."
             )
-        print(f"target_modules: this model has no {', '.join(missing)}; all its linear layers instead: {', '.join(own)}")
+        print(
+            f"target_modules: this model has no {', '.join(missing)}; all its linear layers instead: {', '.join(own)}"
+        )
         wanted = own
     outside = [name for name in names if not name.startswith(inside) and name.rpartition(".")[2] in wanted]
     exclude = {"exclude_modules": rf"(?!{re.escape(inside)}).*"} if outside else {}

@@ -8,7 +8,6 @@ from torch.nn.functional import cross_entropy
 
 from tc3lib import models, prompts, settings, training
 from tc3lib.evaluation import generation
-from tc3lib.files import read_json
 from tc3lib.prompts import format_record
 from tc3lib.training.trainer import PackedTrainer
 
@@ -28,7 +27,11 @@ def family(request, tmp_path_factory):
         save_strategy="no", eval_strategy="no", eval_on_start=False, max_new_tokens=8, generation_batch_size=8,
     )  # fmt: skip
     run = train(config, RECORDS, work)
-    run.family, run.config, run.adapter_folder = FAMILIES[request.param], config, training.save_adapter(run.trainer, run.made)
+    run.family, run.config, run.adapter_folder = (
+        FAMILIES[request.param],
+        config,
+        training.save_adapter(run.trainer, run.made),
+    )
     return run
 
 
