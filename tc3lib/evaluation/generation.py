@@ -190,7 +190,7 @@ def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
         "weights": models.fingerprint(model),
         "tokenizer": _tokenizer_digest(text_tokenizer(tokenizer)),
         "prompt": PROMPT.format(INSTRUCTION, "{title}"),
-        **_decoding(tokenizer, config),
+        **_decoding(model, tokenizer, config),
     }
 
 
