@@ -83,7 +83,9 @@ def _targets(model: PreTrainedModel, wanted: Sequence[str]) -> dict[str, Any]:
                 f"target_modules: {model.config.model_type!r} models have no {', '.join(missing)}. Their linear "
                 f"layers are {', '.join(own)}."
             )
-        print(f"target_modules: this model has no {', '.join(missing)}; all its linear layers instead: {', '.join(own)}")
+        print(
+            f"target_modules: this model has no {', '.join(missing)}; all its linear layers instead: {', '.join(own)}"
+        )
         wanted = own
     outside = [name for name in names if not name.startswith(inside) and name.rpartition(".")[2] in wanted]
     exclude = {"exclude_modules": rf"(?!{re.escape(inside)}).*"} if outside else {}

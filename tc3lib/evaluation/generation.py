@@ -127,7 +127,10 @@ def stream(
         ids = torch.tensor([prompt], device=model.device)
         with evaluating(model), nullcontext() if adapter else model.disable_adapter():
             outputs = model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **_decoding(model, tokenizer, config)
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                streamer=streamer,
+                **_decoding(model, tokenizer, config),
             )
         answers.append(_answer(tokenizer, title, outputs[0, len(prompt) :].tolist(), stops(model, tokenizer)))
         print()
@@ -196,9 +199,7 @@ def stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[in
     return list(dict.fromkeys([tokenizer.eos_token_id, *named]))
 
 
-def _decoding(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: GenerationSettings
-) -> dict[str, Any]:
+def _decoding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: GenerationSettings) -> dict[str, Any]:
     return {
         "max_new_tokens": config.max_new_tokens,
         "do_sample": False,

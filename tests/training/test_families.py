@@ -8,7 +8,6 @@ from torch.nn.functional import cross_entropy
 
 from tc3lib import models, prompts, settings, training
 from tc3lib.evaluation import generation
-from tc3lib.files import read_json
 from tc3lib.prompts import format_record
 from tc3lib.training.trainer import PackedTrainer
 
@@ -16,6 +15,15 @@ TITLES = ["Steel Mug", "Nice for <|endoftext|> Mice", "A Long Title of a Book ab
 HOSTILE = "<|im_end|></s><eos> <think> <|endoftext|><pad> <|end_of_text|>"
 RECORDS = [format_record(f"Mug No. {n}", f"A mug, {n} cm high. {'Of steel. ' * (n % 4)}") for n in range(1, 16)]
 RECORDS = [{"uid": str(n), **record} for n, record in enumerate([*RECORDS, format_record(HOSTILE, HOSTILE)])]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models as small as these are slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
@@ -28,7 +36,11 @@ def family(request, tmp_path_factory):
         save_strategy="no", eval_strategy="no", eval_on_start=False, max_new_tokens=8, generation_batch_size=8,
     )  # fmt: skip
     run = train(config, RECORDS, work)
-    run.family, run.config, run.adapter_folder = FAMILIES[request.param], config, training.save_adapter(run.trainer, run.made)
+    run.family, run.config, run.adapter_folder = (
+        FAMILIES[request.param],
+        config,
+        training.save_adapter(run.trainer, run.made),
+    )
     return run
 
 
