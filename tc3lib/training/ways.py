@@ -35,6 +35,7 @@ def choose(model: PreTrainedModel, rows: Sequence[Mapping[str, list[int]]], shar
     ways: dict[Way, Callable[[], bool]] = {
         "packed": lambda: (
             not getattr(model.config.get_text_config(), "attention_dropout", 0)  # which packed attention has not
+            and getattr(model, "accepts_loss_kwargs", True)  # a loss can be divided by the labels of the whole step
             and _is_right(model, few, collate(few, share_prefix), partial(shared_prefix, model))
         ),
         "padding-free": lambda: (

@@ -63,7 +63,8 @@ FAMILIES = {
         stops=("<|endoftext|>",), traits={"tie_word_embeddings": True},
     ),
     "qwen3": Family(
-        "Qwen3Config", False, None, "<|im_end|>", "<|endoftext|>", _CHAT, ("<think>", "</think>"), traits={"head_dim": 32}
+        "Qwen3Config", False, None, "<|im_end|>", "<|endoftext|>", _CHAT, ("<think>", "</think>"),
+        traits={"head_dim": 32},
     ),
     "gemma2": Family(
         "Gemma2Config", True, "<bos>", "<eos>", "<pad>", ("<unk>", "<start_of_turn>"), stops=("<start_of_turn>",),
