@@ -145,7 +145,8 @@ def test_layers_that_a_model_calls_otherwise_are_named_or_mapped(tmp_path, capsy
     with pytest.raises(Tc3Error) as error:
         models.add_lora(model, config.change(target_modules=("q_proj", "o_proj")).lora)
     assert str(error.value) == (
-        "target_modules: 'phi3' models have no q_proj. Their linear layers are down_proj, gate_up_proj, o_proj, qkv_proj."
+        "target_modules: 'phi3' models have no q_proj. Their linear layers are down_proj, gate_up_proj, o_proj, "
+        "qkv_proj."
     )
     adapted = models.add_lora(model, config.lora)
     assert set(adapted.peft_config["default"].target_modules) == {"down_proj", "gate_up_proj", "o_proj", "qkv_proj"}
