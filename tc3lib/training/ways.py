@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy
 import torch
@@ -32,52 +32,48 @@ def choose(model: PreTrainedModel, rows: Sequence[Mapping[str, list[int]]], shar
     """
     few = sorted(rows, key=lambda row: len(row["input_ids"]))
     few = [_labelled(row) for row in (few[0], few[len(few) // 2], few[-1])]
-    ways: dict[Way, Callable[[], bool]] = {
-        "packed": lambda: (
-            not getattr(model.config.get_text_config(), "attention_dropout", 0)  # which packed attention has not
-            and _is_right(model, few, collate(few, share_prefix), partial(shared_prefix, model))
-        ),
-        "padding-free": lambda: (
-            torch.cuda.is_available()  # without a GPU unsloth pads whatever it is told
-            and _is_right(model, few, collate(few, False), lambda *_: nullcontext())
-        ),
-        "padded": lambda: True,
-    }
-    found = next(number for number, is_right in enumerate(ways.values()) if _no_error(is_right))
-    return list(ways)[max(processes.gather(found))]
+    config, found = model.config.get_text_config(), "padded"
+    # Packed attention has no dropout, and a packed loss is divided by the labels of the whole step.
+    known = not getattr(config, "attention_dropout", 0) and getattr(model, "accepts_loss_kwargs", True)
+    if known and _is_right(model, few, collate(few, share_prefix), partial(shared_prefix, model)):
+        found = "packed"
+    # Without a GPU unsloth pads whatever it is told.
+    elif torch.cuda.is_available() and _is_right(model, few, collate(few, False), lambda *_: nullcontext()):
+        found = "padding-free"
+    return max(processes.gather(found), key=get_args(Way).index)
 
 
 def _is_right(
     model: PreTrainedModel,
     rows: Sequence[Row],
-    batch: Batch,
+    line: Batch,
     attention: Callable[[Sequence[int], torch.device], AbstractContextManager],
 ) -> bool:
-    """Return whether the rows in one line have the logits that each has alone, but for rounding."""
+    """Return whether the rows in one line have the logits that each has alone, but for rounding.
+
+    A model that cannot even be asked is no error: there is a slower way, and nothing has been trained yet.
+    """
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE_16_BIT)
-    lengths = batch["lengths"]
-    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
-    inputs["packed_seq_lengths"] = torch.tensor([length for length in lengths if length], dtype=torch.int32)
-    with torch.no_grad():
-        with attention(lengths, model.device):
-            prefix, *rests = model(**inputs, use_cache=False).logits[0].split(lengths)
-        for row, rest in zip(rows, rests, strict=True):
-            ids = torch.from_numpy(row["input_ids"])[None].to(model.device)
-            alone = model(input_ids=ids, use_cache=False).logits[0].float()
-            alone -= alone.mean(dim=-1, keepdim=True)  # which a softmax does not see
-            together = torch.cat([prefix, rest]).float()
-            together -= together.mean(dim=-1, keepdim=True)
-            if not (together - alone).norm() <= tolerance * alone.norm():  # also where one is NaN
-                return False
+    inputs = {name: line[name].to(model.device) for name in ("input_ids", "position_ids")}
+    inputs["packed_seq_lengths"] = torch.tensor([length for length in line["lengths"] if length], dtype=torch.int32)
+    try:
+        with torch.no_grad():
+            with attention(line["lengths"], model.device):
+                prefix, *rests = model(**inputs, use_cache=False).logits[0].split(line["lengths"])
+            for row, rest in zip(rows, rests, strict=True):
+                ids = torch.from_numpy(row["input_ids"])[None].to(model.device)
+                alone = _centred(model(input_ids=ids, use_cache=False).logits[0])
+                together = _centred(torch.cat([prefix, rest]))
+                if not (together - alone).norm() <= tolerance * alone.norm():  # also where one is NaN
+                    return False
+    except Exception:  # whatever a model's own code raises
+        return False
     return True
 
 
-def _no_error(is_right: Callable[[], bool]) -> bool:
-    """Return False where the model cannot even be asked: there is a slower way, and nothing has been trained yet."""
-    try:
-        return is_right()
-    except Exception:  # whatever a model's own code raises
-        return False
+def _centred(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits as a softmax sees them, which a constant added to all does not change."""
+    return logits.float() - logits.float().mean(dim=-1, keepdim=True)
 
 
 def _labelled(row: Mapping[str, list[int]]) -> Row:
