@@ -417,9 +417,12 @@ def qwen3_4b() -> Settings:
 
 
 def smollm2() -> Settings:
-    """Return a short run of the real SmolLM2-135M-Instruct on a CPU; `data/make_smollm2.py` makes its folder."""
+    """Return a run of a real small model, SmolLM2-135M-Instruct, on two CPU cores: `make real`.
+
+    `python data/make_smollm2.py` makes the model's folder.
+    """
     config = llama3_8b().change(
-        model_name=str(runs() / "smollm2-model"),
+        model_name=str(runs() / "smollm2_base"),
         max_seq_length=512,
         dtype="float32",
         load_in_4bit=False,
@@ -427,8 +430,11 @@ def smollm2() -> Settings:
         use_gradient_checkpointing=False,
         learning_rate=1e-3,
         gradient_accumulation_steps=1,
-        eval_rows=32,
+        save_steps=20,
+        eval_steps=20,
+        eval_rows=48,
         question_rows=32,
+        demo_titles=("Small password manager", "Chess with a talking opponent", "Photo album for the terminal"),
     )
     return dataclasses.replace(config, preset="smollm2", requires_gpu=False)
 
