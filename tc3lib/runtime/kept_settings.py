@@ -90,19 +90,19 @@ def _read(work: Path) -> dict[str, Any]:
     path = work / NAME
     try:
         kept = json.loads(path.read_bytes())
+        if not isinstance(kept, dict):
+            raise ValueError("it is not an object")
     except FileNotFoundError:
         return {}
     except OSError as error:
         raise Tc3Error(f"cannot read {path}: {error.strerror}.") from None
     except (ValueError, RecursionError) as error:
-        raise Tc3Error(f"{path} is damaged ({error}). {_EXPECTED}") from None
-    if not isinstance(kept, dict):
-        raise Tc3Error(f"{path} is not a JSON object. {_EXPECTED}")
+        raise Tc3Error(
+            f'{path} is damaged ({error}). Expected e.g. {{"preset": "tiny", "max_steps": 40}}: fix it, or delete it '
+            "to begin with the preset alone."
+        ) from None
     return kept
 
 
 def _short(value: Any) -> str:
     return textwrap.shorten(repr(value), 120, placeholder=" ...")
-
-
-_EXPECTED = 'Expected e.g. {"preset": "tiny", "max_steps": 40}: fix it, or delete it to begin with the preset alone.'

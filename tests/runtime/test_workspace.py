@@ -306,7 +306,7 @@ def test_the_preset_is_tc3_presets_then_settings_jsons_then_the_fields(home, mon
             "is damaged (Expecting ',' delimiter: line 1 column 35 (char 34)). Expected",
         ),
         ("", "is damaged (Expecting value: line 1 column 1 (char 0)). Expected"),
-        ("[1]", 'is not a JSON object. Expected e.g. {"preset": "tiny", "max_steps": 40}: fix it, or delete it'),
+        ("[1]", 'is damaged (it is not an object). Expected e.g. {"preset": "tiny", "max_steps": 40}: fix it, or'),
         ('{"preset": "tinny"}', ": there is no preset 'tinny'. Did you mean 'tiny'?"),
         ('{"preset": ["tiny"]}', ": there is no preset ['tiny']. There are: "),
         ('{"max_step": 40}', ": there is no setting 'max_step'. Did you mean 'max_steps'?"),
