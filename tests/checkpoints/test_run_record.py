@@ -220,7 +220,7 @@ def test_an_adapter_of_other_rows_is_refused(config, work):
         (
             {"run": "1"},
             {"steps": 60},
-            "it has saved no adapter. Run 03_train again; or, to test the adapter of step 60",
+            "it has saved no adapter. Run 03_train again; or, to test the adapter of step",
         ),
         ({"run": "1"}, None, "it has not ended"),
         ({"run": "1"}, {"steps": 9, "error": "Stopped."}, "Stopped. Run 03_train again; or, to test the adapter"),
