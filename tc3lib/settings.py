@@ -266,7 +266,7 @@ def smollm2() -> Settings:
     `python data/make_smollm2.py` makes the model's folder.
     """
     config = llama3_8b().change(
-        model_name=str(ROOT / "runs" / "smollm2_base"),
+        model_name=str(ROOT / "runs" / "smollm2-model"),
         max_seq_length=512,
         dtype="float32",
         load_in_4bit=False,
@@ -274,10 +274,9 @@ def smollm2() -> Settings:
         use_gradient_checkpointing=False,
         learning_rate=1e-3,
         gradient_accumulation_steps=1,
-        save_steps=20,
-        eval_steps=20,
-        eval_rows=48,
-        question_rows=32,
+        max_steps=50,
+        eval_rows=32,
+        question_rows=24,
         demo_titles=("Small password manager", "Chess with a talking opponent", "Photo album for the terminal"),
     )
     return dataclasses.replace(config, preset="smollm2", requires_gpu=False)
