@@ -5,7 +5,6 @@ Started by `accelerate launch -m tc3lib.describe WORK FILE`, several processes s
 
 import argparse
 import glob
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +12,6 @@ from typing import Any
 
 import msgspec
 
-from tc3lib import settings
 from tc3lib.catalogue.cleaning import clean_text
 from tc3lib.catalogue.rows import Columns
 from tc3lib.catalogue.source import opened, read
@@ -121,7 +119,7 @@ def change(config: Settings, settings: Sequence[str]) -> Settings:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Describe the titles of a file: once all are done, `<file>.described.jsonl` in the work folder has the answers.
 
-    The model is loaded with the settings of the run in the folder; all others are the preset's (TC3_PRESET), or --set.
+    The settings are those of the run in the folder (its settings.json, and of the model its run.json), and --set.
     """
     parser = argparse.ArgumentParser(prog="python -m tc3lib.describe", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="the work folder with lora_model/")
@@ -134,10 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_alone()
     if not (options.folder / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
-    config = run_record.as_trained(settings.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)
-    config = change(config, options.settings)
-    os.environ["TC3_HOME"] = str(options.folder)
-    work = workspace.setup(config)
+    config, work = workspace.reopen(options.folder)
+    config = change(run_record.as_trained(config, work), options.settings)
     name = Path(options.file.name.removesuffix(".gz").removesuffix(".zip")).stem
     target = work / f"{name}.described.jsonl"
     if target.exists():

@@ -42,11 +42,10 @@ def describe(config: Settings, work: Path) -> dict[str, Any]:
     Raises:
         Tc3Error: The rows cannot be read.
     """
-    settings = {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training", "planning")}
     return {
         "layout": LAYOUT,
         "preset": config.preset,
-        "settings": settings,
+        "settings": _recorded(config),
         "data": _data(work),
         "template": _sha256("\0".join((INSTRUCTION, PROMPT, RESPONSE)).encode()),
         "versions": {"python": platform.python_version(), **{name: packages.installed(name) for name in PACKAGES}},
@@ -213,7 +212,7 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
 
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide what is learned."""
-    flat = _flat(settings)
+    flat = _flat(_recorded(Settings())) | _flat(settings)  # an older version's lacks what was added since
     if PurePath(flat["model_name"]).is_absolute():  # the folder may move: whether it holds the same is `base`
         flat["model_name"] = PurePath(flat["model_name"]).name
     free = set(_FREE)
@@ -223,6 +222,10 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     if flat["max_steps"] > 0:
         free.add("num_train_epochs")
     return {name: value for name, value in flat.items() if name not in free}
+
+
+def _recorded(config: Settings) -> dict[str, Any]:
+    return {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training", "planning")}
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

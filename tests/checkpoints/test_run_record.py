@@ -80,6 +80,20 @@ def test_another_run_is_refused_with_the_exact_difference(config, work, settings
         run_record.open_run(work, run_record.describe(config.change(**settings), work), resume=True)
 
 
+def test_a_setting_that_an_older_version_lacked_counts_as_its_default(config, work):
+    old = run_record.describe(config, work)
+    for part, name in (("training", "max_steps"), ("training", "lr_scheduler_kwargs"), ("planning", "plan")):
+        del old["settings"][part][name]
+    run_record.open_run(work, old, resume=True)
+    checkpoint(work, 2)
+    new = run_record.describe(config.change(max_steps=60), work)  # the recipe's
+    run_record.open_run(work, new, resume=True)
+    assert new["run"] == old["run"]
+    (work / "run.json").write_text(json.dumps(old))
+    with pytest.raises(Tc3Error, match=r"max_steps was 60 and is now 4"):
+        run_record.open_run(work, run_record.describe(config, work), resume=True)
+
+
 def test_what_may_differ_is_listed(config, work):
     old = run_record.describe(config, work) | {"plan": {"max_tokens": 9000, "steps": 4}}
     run_record.open_run(work, old, resume=True)
