@@ -39,6 +39,7 @@ real: $(READY) runs/smollm2-model  ## the same with a real small model, on what 
 	mkdir -p $(TC3_HOME)
 	test -e $(TC3_HOME)/trn.json || $(BIN)/python data/fetch_debian.py $(TC3_HOME)/trn.json || echo 'so the embedded catalogue is taken' >&2
 	$(run_notebooks)
+	$(BIN)/python benchmarks/real.py answers $(TC3_HOME)
 
 runs/smollm2-model:
 	$(BIN)/python data/make_smollm2.py $@
