@@ -267,6 +267,7 @@ def test_an_adapter_of_a_run_that_was_stopped_says_so(config, work, capsys):
 def test_a_base_model_may_move_but_not_change(config, work):
     new = run_record.describe(config, work) | {"base": "a"}
     run_record.open_run(work, new, resume=True)
+    checkpoint(work, 2)
     moved = run_record.describe(config.change(model_name="/elsewhere/base_model"), work) | {"base": "a"}
     said = f"model_name {config.model.model_name} -> /elsewhere/base_model"
     assert run_record.open_run(work, moved, resume=True) == [said]
