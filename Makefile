@@ -35,12 +35,13 @@ run: $(READY)  ## run the four notebooks on the embedded data, on a CPU: results
 
 real: export TC3_PRESET := smollm2
 real: export TC3_HOME := $(abspath runs/real)
-real: $(READY) runs/smollm2_base  ## the same with a real small model, on what Debian's packages are (93 + 16 MB): results in runs/real
+real: $(READY) runs/smollm2-model  ## the same with a real small model, on what Debian's packages are (93 + 16 MB): results in runs/real
 	mkdir -p $(TC3_HOME)
 	test -e $(TC3_HOME)/trn.json || $(BIN)/python data/fetch_debian.py $(TC3_HOME)/trn.json || echo 'so the embedded catalogue is taken' >&2
 	$(run_notebooks)
+	$(BIN)/python benchmarks/real.py answers $(TC3_HOME)
 
-runs/smollm2_base:
+runs/smollm2-model:
 	$(BIN)/python data/make_smollm2.py $@
 
 test: $(READY)  ## run the tests

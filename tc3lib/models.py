@@ -57,7 +57,7 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
         tokenizer.pad_token = tokenizer.eos_token
     if not torch.cuda.is_available() and getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # of transformers' the only one that knows Gemma 2's soft cap
-    with torch.no_grad():  # not inference_mode: unsloth keeps tensors of this pass, and training uses them
+    with torch.no_grad():  # not inference_mode: what it leaves in a cache could not be trained with
         logits = model.eval()(input_ids=torch.tensor([[0, 1]], device=model.device)).logits
     if not logits.isfinite().all():
         raise Tc3Error(

@@ -143,15 +143,16 @@ def check_adapter(work: Path) -> None:
     if result.get("error") or (adapter and not same):
         ended = result.get("error") or ("it has saved no adapter" if result else "it has not ended")
         other = (
-            f"; or, to test the adapter of step {saved.get('steps')} of run {adapter['run']}, copy lora_model/run.json "
+            f"; or, to test the adapter of step {saved.get('steps')} of run {adapter.get('run')}, copy lora_model/run.json "
             "over run.json"
         )
         raise Tc3Error(
             f"lora_model is not the result of the last run in {work}, {run.get('run')}: {ended.rstrip('.')}. Run "
             f"03_train again{other if adapter else ''}."
         )
-    if (steps := run.get("plan", {}).get("steps")) and adapter and result["steps"] < steps:
-        print(f"the adapter is of step {result['steps']} of {steps}: its run was stopped there")
+    done, steps = saved.get("steps"), run.get("plan", {}).get("steps")
+    if done is not None and steps is not None and done < steps:
+        print(f"the adapter is of step {done} of {steps}: its run was stopped there")
     if run.get("data") != _data(work):
         raise Tc3Error(f"the rows in {work} have changed since the adapter was trained: run 03_train again.")
 

@@ -179,9 +179,10 @@ def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
 
     Returns:
         `model` (its name), `revision` (None: of a folder), `dtype`, `in_4bit`, `weights` (a digest that stays where the
-        folder moves), `tokenizer` (a digest), `prompt`, and the arguments of `generate`.
+        folder moves), `tokenizer` (a digest), `prompt`, and arguments of `generate`.
     """
     base = getattr(model, "get_base_model", lambda: model)()
+    decoding = _decoding(model, tokenizer, config)
     return {
         "model": base.config._name_or_path,
         "revision": getattr(base.config, "_commit_hash", None),
@@ -190,7 +191,7 @@ def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
         "weights": models.fingerprint(model),
         "tokenizer": _tokenizer_digest(text_tokenizer(tokenizer)),
         "prompt": PROMPT.format(INSTRUCTION, "{title}"),
-        **_decoding(model, tokenizer, config),
+        **{name: decoding[name] for name in ("max_new_tokens", "do_sample", "eos_token_id")},
     }
 
 

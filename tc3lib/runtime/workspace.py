@@ -41,7 +41,8 @@ STAGES = {
         gpu=False,
     ),
     "02_pretest": Stage(
-        reads=("questions.jsonl", "train.jsonl", "settings.json"), writes=("pretest.jsonl", "pretest.made_by.json")
+        reads=("questions.jsonl", "train.jsonl", "settings.json"),
+        writes=("pretest.jsonl", "pretest.made_by.json"),
     ),
     "03_train": Stage(
         reads=("train.jsonl", "eval.jsonl", "settings.json"),
