@@ -1,7 +1,6 @@
 """Draw the rows of a run from the prepared records: uniform over the file, seeded, each description on one side."""
 
 import json
-import os
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -51,13 +50,12 @@ class SelectReport:
 
 @dataclass
 class _Index:
-    """Of each record: hashes of line, title and description, sizes of title and line, offsets of line and uid."""
+    """Of each record: hashes of line, title and description, size of the title, offsets of line and uid."""
 
     line: Any
     title: Any
     description: Any
     title_size: Any
-    size: Any
     offset: Any
     uid_offset: Any
 
@@ -169,7 +167,7 @@ def _index(prepared: Path, seed: int) -> _Index:
             descriptions.append(xxh3_64_intdigest(line[2 * middle - head + link : -len(_END)], seed))
             title_sizes.append(len(title))
             lengths.append(len(line))
-    values = lines, titles, descriptions, title_sizes, lengths, *offsets(prepared, lengths)
+    values = lines, titles, descriptions, title_sizes, *offsets(prepared, lengths)
     return _Index(*(numpy.frombuffer(value, "u8") for value in values))
 
 
@@ -237,8 +235,9 @@ def _records(prepared: Path, index: _Index, rows: Sequence[int]) -> Iterator[dic
     """Yield records by their numbers."""
     with open(prepared, "rb") as file:
         for row in rows:
+            file.seek(int(index.offset[row]))
             try:
-                yield msgspec.json.decode(os.pread(file.fileno(), int(index.size[row]), int(index.offset[row])))
+                yield msgspec.json.decode(file.readline())
             except msgspec.DecodeError as error:
                 raise Tc3Error(f"{prepared}, line {row + 1}: {error}. Run 01_prepare again from the top.") from None
 

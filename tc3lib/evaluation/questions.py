@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tc3lib.evaluation import metrics
 from tc3lib.evaluation.answers import PARTS, by_part, trained_descriptions
 from tc3lib.files import read_rows, write_rows
-from tc3lib.prompts import encode_rows
+from tc3lib.prompts import encode_prompts, encode_rows
 from tc3lib.settings import Settings
 
 
@@ -35,9 +35,9 @@ def answer(
         ones), `eos` (ended by the model itself), `loss_sum` (nats) over `loss_tokens`, `seconds` (its share of its
         batch's time). A title that is not in the catalogue has no `uid`, `reference` and loss.
     """
-    rows = read_rows(work / "questions.jsonl")
+    rows = _that_fit(tokenizer, read_rows(work / "questions.jsonl"), config.model.max_seq_length)
     known = [row for row in rows if row["response"] is not None]
-    # The losses first: they are quick, and a row that does not fit is reported before the answers have cost time.
+    # The losses first: they are quick, and what fails there is reported before the answers have cost time.
     batch_size = config.training.per_device_eval_batch_size
     losses = iter(completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size))
     partial = work / f"{name}.partial.jsonl"
@@ -62,6 +62,17 @@ def answer(
     write_rows(work / f"{name}.jsonl", answered)
     partial.unlink(missing_ok=True)
     return answered
+
+
+def _that_fit(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], max_length: int
+) -> list[Mapping[str, Any]]:
+    """Return the questions whose title does not fill `max_length`; 01 has dropped the others unless it was higher."""
+    prompts = encode_prompts(tokenizer, rows)
+    fit = [row for row, ids in zip(rows, prompts, strict=True) if row["response"] is None or len(ids) < max_length]
+    if len(fit) < len(rows):
+        print(f"{len(rows) - len(fit)} questions are not asked: their title fills max_seq_length={max_length}")
+    return fit
 
 
 def completion_losses(

@@ -9,10 +9,16 @@ from tc3lib.errors import Tc3Error
 from tc3lib.prompts import description, format_record
 
 
+def words(number, count=12):
+    """A text that is like no other's."""
+    draw = random.Random(number)
+    return " ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(count))
+
+
 @pytest.fixture(scope="module")
 def products():
     """600 products: every tenth repeats a description under another title, every 20th repeats a title."""
-    rows = [{"uid": f"u{n}", "title": f"Mug {n}", "content": f"Mug with picture {n}."} for n in range(600)]
+    rows = [{"uid": f"u{n}", "title": f"Mug {n}", "content": words(n)} for n in range(600)]
     for n in range(0, 600, 10):
         rows[n]["content"] = rows[(n + 5) % 600]["content"]
     for n in range(0, 600, 20):
@@ -68,7 +74,7 @@ def test_the_draw_does_not_depend_on_the_files_order(tmp_path, products):
 
 
 def test_added_rows_move_no_row_to_the_other_side(tmp_path, products):
-    more = [{"uid": f"v{n}", "title": f"Pan {n}", "content": f"Pan {n}."} for n in range(600)]
+    more = [{"uid": f"v{n}", "title": f"Pan {n}", "content": words(-n)} for n in range(600)]
     _, train, held_out, _ = draw(tmp_path / "a", products)
     _, train_more, held_out_more, _ = draw(tmp_path / "b", products + more)
     assert not {description(row) for row in train} & {description(row) for row in held_out_more}
@@ -80,7 +86,7 @@ def test_exact_duplicates_are_taken_once(tmp_path, products):
 
 
 def test_held_out_titles_are_asked_once(tmp_path):
-    products = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": f"Mug with picture {n}."} for n in range(400)]
+    products = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": words(n)} for n in range(400)]
     titles = [row["input_text"] for row in draw(tmp_path, products, eval_share=0.5, train_rows=5)[2]]
     assert len(titles) > 10
     assert len(titles) == len(set(titles))
