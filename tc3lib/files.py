@@ -8,6 +8,7 @@ import os
 import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,22 +24,25 @@ _ADVICE = {
 }
 
 
-def read_rows(path: Path | str) -> list[dict[str, Any]]:
-    """Return the rows of a JSON Lines file that this library wrote.
+def read_rows(path: Path | str, most: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a JSON Lines file that this library wrote, or the first ones.
 
     Raises:
         Tc3Error: The file is missing, or a line of it is damaged (file and line are named).
     """
+    return [*islice(each_row(path), most)]
+
+
+def each_row(path: Path | str) -> Iterator[dict[str, Any]]:
+    """Yield what `read_rows` returns, one by one."""
     if not Path(path).is_file():
         raise Tc3Error(f"no file {path}: run the notebooks before this one first.")
-    rows = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                rows.append(json.loads(line))
+                yield json.loads(line)
             except ValueError as error:
                 raise Tc3Error(f"{path}, line {number}: {error}. Delete the file and run its notebook again.") from None
-    return rows
 
 
 def read_json(path: Path | str) -> dict[str, Any]:

@@ -104,13 +104,22 @@ def encode(
     Raises:
         Tc3Error: The prompt alone fills `max_length`.
     """
-    return encode_rows(tokenizer, [record], max_length)[0]
+    (row,) = encode_rows(tokenizer, [record], max_length)
+    if row is None:
+        raise Tc3Error(
+            f"the prompt of {record['input_text'][:60]!r} fills max_seq_length={max_length}: raise max_seq_length, or "
+            "take the product out of the catalogue and run 01_prepare again."
+        )
+    return row
 
 
 def encode_rows(
     tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], max_length: int | None = None
-) -> list[dict[str, list[int]]]:
-    """Return the `encode` of each record. A long list shows a progress bar."""
+) -> list[dict[str, list[int]] | None]:
+    """Return the `encode` of each record, None where the prompt alone fills `max_length`.
+
+    A long list shows a progress bar.
+    """
     from tqdm.auto import tqdm
 
     rows, size = [], 1000
@@ -121,16 +130,13 @@ def encode_rows(
 
 def _encode(
     tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], max_length: int | None
-) -> list[dict[str, list[int]]]:
+) -> list[dict[str, list[int]] | None]:
     rows, tokenizer = [], text_tokenizer(tokenizer)
     prompts, responses = encode_prompts(tokenizer, records), _ids(tokenizer, [record["response"] for record in records])
-    for record, prompt, response in zip(records, prompts, responses, strict=True):
+    for prompt, response in zip(prompts, responses, strict=True):
         if max_length is not None and len(prompt) >= max_length:
-            raise Tc3Error(
-                f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is "
-                f"{max_length}: raise max_seq_length, or take the product out of the catalogue and run 01_prepare "
-                "again."
-            )
+            rows.append(None)
+            continue
         ids = [*prompt, *response, tokenizer.eos_token_id][:max_length]
         rows.append({"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))})
     return rows

@@ -20,6 +20,8 @@ COPIED = 90
 RESAMPLES = 9_999
 """Draws of the bootstrap."""
 CONFIDENCE = 0.95
+FEWEST = 10
+"""Questions below which nothing is said of a difference: the bootstrap's interval is too narrow there."""
 
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -136,7 +138,8 @@ def compare(name: str, before: Pairs, after: Pairs) -> dict[str, Any]:
         `before`, `after`, `difference`, `low`, `high`, and `says`: "better", "worse" or, where neither direction is
         better as such, "changed", if the interval excludes 0; else "no difference shown". Where there was nothing to
         divide by, numbers are None and `says` is "not measured"; so too where rows are not numbers, and `not_numbers`
-        says how many are so `before` and `after`.
+        says how many are so `before` and `after`. With less than `FEWEST` rows there is no interval, and `says` is
+        "too few questions".
     """
     values = [value(name, pairs) for pairs in (before, after)]
     bad = [sum(not math.isfinite(above) for above, _ in pairs) for pairs in (before, after)]
@@ -144,12 +147,15 @@ def compare(name: str, before: Pairs, after: Pairs) -> dict[str, Any]:
         empty = dict.fromkeys(("difference", "low", "high"))
         found = {"before": values[0], "after": values[1], **empty, "says": "not measured"}
         return found | {"not_numbers": dict(zip(("before", "after"), bad, strict=True))} if any(bad) else found
-    low, high = interval(differences(name, before, after))
     metric, difference = METRICS[name], values[1] - values[0]
+    found = {"before": values[0], "after": values[1], "difference": difference}
+    if len(before) < FEWEST:
+        return {**found, "low": None, "high": None, "says": "too few questions"}
+    low, high = interval(differences(name, before, after))
     says = "no difference shown"
     if low > 0 or high < 0:
         says = "changed" if metric.better is None else "better" if (low > 0) == (metric.better == "higher") else "worse"
-    return {"before": values[0], "after": values[1], "difference": difference, "low": low, "high": high, "says": says}
+    return {**found, "low": low, "high": high, "says": says}
 
 
 def differences(name: str, before: Pairs, after: Pairs, seed: int = 0) -> numpy.ndarray:
@@ -162,8 +168,6 @@ def differences(name: str, before: Pairs, after: Pairs, seed: int = 0) -> numpy.
             return transform(new_above.sum(axis=axis) / new_below.sum(axis=axis)) - old
 
     columns = [*zip(*before, strict=True), *zip(*after, strict=True)]
-    if len(before) == 1:  # the one row in every draw
-        return numpy.full(RESAMPLES, difference(*(numpy.array(column) for column in columns)))
     found = bootstrap(
         columns, difference, paired=True, vectorized=True, n_resamples=RESAMPLES, method="percentile",
         batch=1000, rng=numpy.random.default_rng(seed),

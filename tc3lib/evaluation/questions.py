@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tc3lib.evaluation import metrics
 from tc3lib.evaluation.answers import PARTS, by_part, check_same, recorded, trained_descriptions
 from tc3lib.files import read_rows, write_json, write_rows
-from tc3lib.prompts import encode_rows
+from tc3lib.prompts import encode_prompts, encode_rows
 from tc3lib.settings import Settings
 
 
@@ -43,9 +43,9 @@ def answer(
     made = made_by(model, tokenizer, config.generation)
     if name == "posttest":
         check_same(recorded(work, "pretest"), made)
-    rows = read_rows(work / "questions.jsonl")
+    rows = _that_fit(tokenizer, read_rows(work / "questions.jsonl"), config.model.max_seq_length)
     known = [row for row in rows if row["response"] is not None]
-    # The losses first: they are quick, and a row that does not fit is reported before the answers have cost time.
+    # The losses first: they are quick, and what fails there is reported before the answers have cost time.
     batch_size = config.training.per_device_eval_batch_size
     losses = completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size)
     if bad := sum(not math.isfinite(loss) for loss, _ in losses):
@@ -75,6 +75,17 @@ def answer(
     write_json(work / f"{name}.made_by.json", made)
     partial.unlink(missing_ok=True)
     return answered
+
+
+def _that_fit(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], max_length: int
+) -> list[Mapping[str, Any]]:
+    """Return the questions whose title does not fill `max_length`; 01 has dropped the others unless it was higher."""
+    prompts = encode_prompts(tokenizer, rows)
+    fit = [row for row, ids in zip(rows, prompts, strict=True) if row["response"] is None or len(ids) < max_length]
+    if len(fit) < len(rows):
+        print(f"{len(rows) - len(fit)} questions are not asked: their title fills max_seq_length={max_length}")
+    return fit
 
 
 def completion_losses(

@@ -29,10 +29,10 @@ def text(number):
     return " ".join(random.Random(number).sample(WORDS, 12))
 
 
-def write(work, before, after, train=()):
+def write(work, before, after, train=(), held_out=30):
     """Each of the two is a function of a row's number: its answer and its loss."""
     for name, made in (("pretest", before), ("posttest", after)):
-        parts = [("eval", n) for n in range(30)] + [("train", n) for n in range(30, 60)] + [("demo", 99)]
+        parts = [("eval", n) for n in range(held_out)] + [("train", n) for n in range(30, 60)] + [("demo", 99)]
         files.write_rows(work / f"{name}.jsonl", [answered(n, part, *made(n)) for part, n in parts])
         files.write_json(work / f"{name}.made_by.json", MADE)
     files.write_rows(work / "train.jsonl", list(train))
@@ -116,6 +116,24 @@ def test_best_worst_and_most_changed_are_held_out_rows_and_none_is_shown_twice(t
     assert {row["part"] for row in held_out} == {"eval"}
     assert [row["chosen"] for row in held_out[::3]] == ["best", "worst", "most changed"]
     assert [row["title"] for row in shown["demo"]] == ["Mug 99"]
+
+
+def test_few_questions_and_near_twins_that_were_kept_are_said(tmp_path):
+    selected = {"train": 16, "eval": 4, "near_twins": 2, "near_twins_kept": 3}
+    files.write_json(tmp_path / "prepare_report.json", {"read": 20, "selected": selected})
+    found = write(tmp_path, base, good, held_out=4)
+    assert found["verdict"]["better"] is False
+    assert found["verdict"]["sentence"].startswith(
+        "Whether it is better on products that it was not trained on (3 of them near twins of some that it was) cannot "
+        "be said, with fewer than 10 questions: loss 3.0"
+    )
+    assert found["verdict"]["learned"].endswith("is not shown by fewer than 10 questions.")
+    assert {metric["parts"]["eval"]["says"] for metric in found["metrics"].values()} <= {
+        "too few questions", "not measured",
+    }  # fmt: skip
+    assert found["data"]["held out with a near twin trained on"] == 3
+    report.write(found, tmp_path)
+    assert "too few questions" in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize("change", [{"uid": "x"}, {"reference": "It is red."}, {"part": "train"}, None])

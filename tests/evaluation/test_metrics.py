@@ -105,6 +105,14 @@ def test_equal_answers_show_no_difference():
     assert (found["difference"], found["low"], found["high"], found["says"]) == (0, 0, 0, "no difference shown")
 
 
+def test_under_ten_questions_nothing_is_said_and_no_interval_given():
+    """Two rows that both got better have an interval of width 0, which says "better"."""
+    for number, says in ((1, "too few questions"), (9, "too few questions"), (10, "better")):
+        found = metrics.compare("rougeL", [(0.2, 1)] * number, [(0.4 + n / 100, 1) for n in range(number)])
+        assert (found["says"], found["low"] is None) == (says, says != "better")
+        assert found["difference"] > 0
+
+
 def test_the_interval_is_that_of_the_paired_differences_mean():
     """Against the normal approximation, which a mean of many rows meets; unpaired it would be ten times as wide."""
     before = [(float(n % 50), 1) for n in range(400)]

@@ -197,21 +197,22 @@ def test_held_out_losses_are_not_claimed_where_none_was_measured(config, rows, t
 
 def test_rows_are_encoded_again_where_the_loaded_tokenizer_differs(config, rows, tmp_path, monkeypatch):
     """unsloth repairs some tokenizers as it loads a model; generation will use the repaired one."""
-    from tokenizers.normalizers import Lowercase
+    from tokenizers.normalizers import Replace
 
     load = models.load_base_model
 
     def load_repaired(config):
         model, tokenizer = load(config)
-        tokenizer.backend_tokenizer.normalizer = Lowercase()
+        tokenizer.backend_tokenizer.normalizer = Replace("MUG", "PAN")
         return model, tokenizer
 
     made = prepared(config, [{**row, "response": row["response"].upper()} for row in rows], tmp_path)
-    before = made.train_rows
     monkeypatch.setattr(models, "load_base_model", load_repaired)
-    with pytest.raises(Tc3Error, match="has a prompt that does not read back as it was written"):
-        training.build_trainer(made)
-    assert made.train_rows != before
+    learned = [made.train_rows[0]["input_ids"]]
+    training.build_trainer(made)
+    learned.append(made.train_rows[0]["input_ids"])
+    before, after = map(made.tokenizer.decode, learned)
+    assert before.replace("A MUG", "A PAN") == after != before
 
 
 @pytest.mark.parametrize("plan", ["auto", "recipe"])
