@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tc3lib.catalogue.cleaning import clean_text
+from tc3lib.catalogue.cleaning import tidier
 from tc3lib.catalogue.rows import Columns
 from tc3lib.catalogue.source import opened, read
 from tc3lib.checkpoints import run_record
@@ -36,8 +36,8 @@ def read_titles(path: Path, config: DataSettings) -> list[dict[str, Any]]:
         Tc3Error: It cannot be read, or more of its lines are damaged than `max_damaged` allows, or it has no title.
     """
     columns = Columns.of(config)
-    with opened(path, columns) as source:
-        table = source.kind in ("CSV", "Excel", "Parquet")
+    with opened(path, columns, config.header_row) as source:
+        table = not source.kind.startswith("JSON")
     if table:  # where there are contents, they tell the sheet and the delimiter
         with suppress(Tc3Error):
             return _read_titles(path, columns, config)
@@ -45,10 +45,10 @@ def read_titles(path: Path, config: DataSettings) -> list[dict[str, Any]]:
 
 
 def _read_titles(path: Path, columns: Columns, config: DataSettings) -> list[dict[str, Any]]:
-    tidy = clean_text if config.clean else str.strip
     found, total, damaged, first = [], 0, 0, []
-    with opened(path, columns) as source:
+    with opened(path, columns, config.header_row) as source:
         for rows in read(source):
+            tidy = tidier(config, source.literal_breaks)
             titles = [(product.uid, tidy(product.title or "")) for product in rows.products]
             found += [{"uid": uid, "title": title} for uid, title in titles if title]
             first += [f"line {line}: {reason}" for line, _, reason in rows.damaged[: 3 - len(first)]]

@@ -230,8 +230,14 @@ class DataSettings:
     """Where the content is."""
     uid_column: Annotated[str, msgspec.Meta(min_length=1)] = "uid"
     """Where the uid is, if the catalogue has one."""
+    header_row: Count | None = None
+    """Line of a CSV file, or row of Excel, that the header is in. None: the first that has the columns."""
     clean: bool = True
-    """Unescape HTML, normalise white space, remove glued edition notes. False: only strip both ends."""
+    """Turn HTML into text, normalise white space, remove glued edition notes. False: only strip both ends."""
+    fix_encoding: bool = False
+    """Repair text whose bytes were read in a wrong encoding (`CafÃ©`), as ftfy does. 01 counts it anyway."""
+    drop_placeholders: bool = False
+    """Drop rows whose title or content is a placeholder (`N/A`, `NULL`, `-`). 01 counts them anyway."""
     max_damaged: Share = 0.01
     """Stop if more than this share of the lines is damaged; these are skipped and listed in `quarantine.jsonl`."""
     workers: Count | None = None

@@ -143,8 +143,8 @@ def check_adapter(work: Path) -> None:
     if result.get("error") or (adapter and not same):
         ended = result.get("error") or ("it has saved no adapter" if result else "it has not ended")
         other = (
-            f"; or, to test the adapter of step {saved.get('steps')} of run {adapter.get('run')}, copy lora_model/run.json "
-            "over run.json"
+            f"; or, to test the adapter of step {saved.get('steps')} of run {adapter.get('run')}, copy "
+            "lora_model/run.json over run.json"
         )
         raise Tc3Error(
             f"lora_model is not the result of the last run in {work}, {run.get('run')}: {ended.rstrip('.')}. Run "

@@ -115,14 +115,15 @@ def stream(
 
     Args:
         config: `max_new_tokens` is used.
-        sources: Rows of `questions.jsonl`. A title's heading names the `uid` of its row.
+        sources: Rows of `questions.jsonl`. A title's heading names the `uid` of its row, if it has one.
         adapter: False switches the model's adapter off.
     """
-    uids = {row["input_text"]: row["uid"] for row in sources if row["uid"] is not None}
+    uids = {row["input_text"]: row["uid"] for row in sources if row["response"] is not None}
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     answers = []
     for title in [titles] if isinstance(titles, str) else titles:
-        print(f"{title}  [source: {f'uid {uids[title]}' if title in uids else 'not in the catalogue'}]")
+        place = "not in the catalogue" if title not in uids else "in the catalogue"
+        print(f"{title}  [source: {place if uids.get(title) is None else f'uid {uids[title]}'}]")
         prompt = encode_prompt(tokenizer, title)
         ids = torch.tensor([prompt], device=model.device)
         with evaluating(model), nullcontext() if adapter else model.disable_adapter():
