@@ -1,7 +1,10 @@
 """The prompt template, and how a record becomes token ids. No other module knows either."""
 
+import copy
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tc3lib.errors import Tc3Error
@@ -49,6 +52,25 @@ def load_tokenizer(model_name: str) -> "PreTrainedTokenizerBase":
             f"cannot load the tokenizer of {model_name!r} (model_name): {str(error).splitlines()[0]} Expected a local "
             "folder or a Hugging Face repository; a gated one needs HF_TOKEN."
         ) from error
+
+
+def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Save a tokenizer for programs that know nothing of tc3lib, such as transformers 4, llama.cpp and vLLM.
+
+    Its class is one that they know, and it puts before a text what training put there: bos if it has one, never eos.
+    """
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    if tokenizer("a").input_ids != [*start, *_ids(tokenizer, ["a"])[0]]:
+        tokenizer = copy.deepcopy(tokenizer)
+        tokenizer.add_bos_token, tokenizer.add_eos_token = bool(start), False
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config["tokenizer_class"] == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str) -> list[int]:
