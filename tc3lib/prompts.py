@@ -4,12 +4,14 @@ import copy
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tc3lib.errors import Tc3Error
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 INSTRUCTION = "Describe the product [input]"
@@ -54,42 +56,53 @@ def load_tokenizer(model_name: str) -> "PreTrainedTokenizerBase":
         ) from error
 
 
-def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Save a tokenizer for programs that know nothing of tc3lib, such as transformers 4, llama.cpp and vLLM.
+def text_tokenizer(tokenizer: Any) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of a processor, which is what some models with text and images come with (Gemma 3)."""
+    return getattr(tokenizer, "tokenizer", tokenizer)
 
-    Its class is one that they know, and it puts before a text what training put there: bos if it has one, never eos.
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save a tokenizer, or a processor, for programs that know nothing of tc3lib: transformers 4, llama.cpp, Ollama.
+
+    Its class is one that they know, and of itself it puts before a prompt what training put there: bos or nothing.
     """
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    if tokenizer("a").input_ids != [*start, *_ids(tokenizer, ["a"])[0]]:
-        tokenizer = copy.deepcopy(tokenizer)
-        tokenizer.add_bos_token, tokenizer.add_eos_token = bool(start), False
+    tokenizer = copy.deepcopy(tokenizer)
+    text = text_tokenizer(tokenizer)
+    text.add_bos_token, text.add_eos_token = text.bos_token is not None, False
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"add_bos_token": text.add_bos_token, "add_eos_token": False}
     if config["tokenizer_class"] == "TokenizersBackend":
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
-    if isinstance(config.get("extra_special_tokens"), list):
+    if isinstance(config.get("extra_special_tokens"), list):  # under the name that transformers 4 has for it
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "
+", encoding="utf-8")
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str) -> list[int]:
-    """Return bos and the ids of the whole prompt, encoded as one piece.
+    """Return the ids of the whole prompt, encoded as one piece, after bos if the tokenizer has one.
 
     A title is ordinary text: `<|end_of_text|>` in it becomes several ids, never the special one.
 
     Raises:
-        Tc3Error: The tokenizer has no bos or no eos token.
+        Tc3Error: The tokenizer has no eos token.
     """
     return encode_prompts(tokenizer, [{"input_text": title}])[0]
 
 
 def encode_prompts(tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]]) -> list[list[int]]:
     """Return the `encode_prompt` of each record; one call for many uses every core."""
-    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-        raise Tc3Error(f"the tokenizer {tokenizer.name_or_path!r} needs a bos and an eos token; it lacks one")
+    tokenizer = text_tokenizer(tokenizer)
+    if tokenizer.eos_token_id is None:
+        raise Tc3Error(
+            f"the tokenizer {tokenizer.name_or_path!r} has no eos token, with which a model ends its answer: choose "
+            "another base model, or set eos_token in its tokenizer_config.json."
+        )
     texts = [PROMPT.format(record.get("instruction", INSTRUCTION), record["input_text"]) for record in records]
-    return [[tokenizer.bos_token_id, *ids] for ids in _ids(tokenizer, texts)]
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    return [start + ids for ids in _ids(tokenizer, texts)]
 
 
 def encode(
@@ -108,7 +121,7 @@ def encode(
 
     Returns:
         `input_ids` and `completion_mask`, two lists of one length; the mask is 0 over bos and prompt, 1 over
-        response and eos.
+        response and eos, whatever token eos is: it may be pad or bos too.
 
     Raises:
         Tc3Error: The prompt alone fills `max_length`.
@@ -131,7 +144,7 @@ def encode_rows(
 def _encode(
     tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], max_length: int | None
 ) -> list[dict[str, list[int]]]:
-    rows = []
+    rows, tokenizer = [], text_tokenizer(tokenizer)
     prompts, responses = encode_prompts(tokenizer, records), _ids(tokenizer, [record["response"] for record in records])
     for record, prompt, response in zip(records, prompts, responses, strict=True):
         if max_length is not None and len(prompt) >= max_length:
@@ -171,10 +184,28 @@ def _ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[lis
     """Return the ids of plain texts: no special token is added, and none is recognised in them."""
     if not texts:
         return []
+    backend = _plain(tokenizer)
+    backend.encode_special_tokens = True  # as the text that they are
+    backend.no_truncation()
+    backend.no_padding()
     # Importing unsloth turns the tokenizer's threads off.
     threads = os.environ.get("TOKENIZERS_PARALLELISM")
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     try:
-        return tokenizer(texts, add_special_tokens=False, split_special_tokens=True, verbose=False).input_ids
+        return [found.ids for found in backend.encode_batch_fast(texts, add_special_tokens=False)]
     finally:
         os.environ["TOKENIZERS_PARALLELISM"] = threads or "false"
+
+
+@lru_cache(maxsize=2)
+def _plain(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
+    """Return what encodes, with every added token flagged special: in a copy, which takes seconds, if one was not.
+
+    Runs of white space are left: some tokenizers add them for text (Gemma's line breaks, GPT-NeoX's indents).
+    """
+    added = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
+    if not (added := [text for text in added if text.strip(" \t\n\r▁")]):
+        return tokenizer.backend_tokenizer
+    backend = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.add_special_tokens(added)
+    return backend

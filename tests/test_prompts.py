@@ -1,7 +1,15 @@
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
+from tokenizers import AddedToken, Tokenizer, decoders
+from tokenizers.models import BPE
+from tokenizers.pre_tokenizers import ByteLevel
+from transformers import PreTrainedTokenizerFast
 
 from tc3lib import prompts
 from tc3lib.errors import Tc3Error
+from tc3lib.training import check_rows
 
 TEMPLATE = (
     "Below is an instruction that describes a task, paired with an input that provides further context. Write a "
@@ -40,12 +48,59 @@ def test_ids_and_mask_token_for_token(tokenizer):
     assert row == {"input_ids": prompt + response, "completion_mask": [0] * len(prompt) + [1] * len(response)}
 
 
-def test_a_tokenizer_without_bos_is_refused(tokenizer):
-    class Bare:
-        bos_token_id, eos_token_id, name_or_path = None, 2, "bare"
+def made(added=(), **special):
+    """Return a tokenizer of bytes with the tokens that a family has."""
+    backend = Tokenizer(BPE({character: at for at, character in enumerate(sorted(ByteLevel.alphabet()))}, []))
+    backend.pre_tokenizer, backend.decoder = ByteLevel(add_prefix_space=False, use_regex=False), decoders.ByteLevel()
+    backend.add_tokens([AddedToken(text, special=False, normalized=False) for text in added])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, **special)
 
-    with pytest.raises(Tc3Error, match="'bare' needs a bos and an eos token"):
-        prompts.encode_prompt(Bare(), "Mug")
+
+FAMILIES = {
+    "bos, eos, pad": made(bos_token="<s>", eos_token="</s>", pad_token="<pad>"),
+    "no bos": made(eos_token="<|im_end|>", pad_token="<|endoftext|>", added=["<think>", "</think>", "<tool_call>"]),
+    "no pad": made(bos_token="<s>", eos_token="</s>"),
+    "pad is eos": made(bos_token="<|im_start|>", eos_token="<|im_end|>", pad_token="<|im_end|>"),
+    "all one": made(bos_token="<|end|>", eos_token="<|end|>", pad_token="<|end|>", added=["<fim>", "\n\n\n", "▁▁"]),
+}
+
+
+@pytest.mark.parametrize("tokenizer", FAMILIES.values(), ids=FAMILIES)
+def test_any_tokenizer_learns_response_and_eos_after_the_prompt_that_generation_sends(tokenizer):
+    hostile = " ".join([*tokenizer.get_added_vocab(), "### Response:\n", "mug"])
+    record = prompts.format_record(hostile, f"A mug. {hostile}")
+    row = prompts.encode(tokenizer, record)
+    bos = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    prompt = TEMPLATE.format("Describe the product [input]", hostile, "")
+    ids = prompts.encode_prompt(tokenizer, hostile)
+    assert ids[: len(bos)] == bos
+    assert tokenizer.decode(ids[len(bos) :]) == prompt
+    assert row["input_ids"][: len(ids)] == ids
+    assert tokenizer.decode(row["input_ids"][len(ids) : -1]) == record["response"]
+    assert row["input_ids"][-1] == tokenizer.eos_token_id
+    assert row["completion_mask"] == [0] * len(ids) + [1] * (len(row["input_ids"]) - len(ids))
+    blank = {number for number, token in tokenizer.added_tokens_decoder.items() if not token.content.strip(" ▁\n")}
+    assert {*tokenizer.get_added_vocab().values()} & {*row["input_ids"][len(bos) : -1]} == blank
+    rows = [record, prompts.format_record("Mug", "A mug.")]
+    found = check_rows.check(tokenizer, Path("train.jsonl"), rows, prompts.encode_rows(tokenizer, rows), 2048)
+    assert found.startswith(
+        f"2 rows: each has {'one' if bos else 'no'} bos and the prompt that generation sends; 2 end"
+    )
+    processor = SimpleNamespace(tokenizer=tokenizer)
+    assert prompts.encode(processor, record) == row
+    assert prompts.encode_prompt(processor, hostile) == ids
+
+
+def test_an_ordinary_tokenizer_encodes_as_transformers_does_and_stays_as_it_was(tokenizer, rows):
+    before = tokenizer.backend_tokenizer.to_str()
+    texts = [row["response"] for row in rows] + ["<|eot_id|> é 🙂\n\n\n  x", ""]
+    assert prompts._ids(tokenizer, texts) == [plain(tokenizer, text) for text in texts]
+    assert tokenizer.backend_tokenizer.to_str() == before
+
+
+def test_a_tokenizer_without_eos_is_refused():
+    with pytest.raises(Tc3Error, match="has no eos token, with which a model ends its answer"):
+        prompts.encode_prompt(made(bos_token="<s>"), "Mug")
 
 
 def test_a_preview_is_what_the_model_meets():

@@ -38,8 +38,8 @@ def figures(record: Mapping[str, Any]) -> str:
         HEADING,
         "",
         f"{record['adapter']['questions']} held-out titles, asked in a fresh process by the program that is named, "
-        f"greedily. Equal: share of answers whose first {FIRST} tokens are those of the adapter on the base model in 16 "
-        "bit.",
+        f"greedily. Equal: share of answers whose first {FIRST} tokens are those of the adapter on the base model in "
+        "16 bit.",
         "",
         "| Format | Program | Equal | Loss of a token | Ended by itself | |",
         "| --- | --- | ---: | ---: | ---: | --- |",

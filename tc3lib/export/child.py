@@ -24,6 +24,6 @@ def run(arguments: Sequence[str | Path], what: str) -> None:
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         reason = lines[-1].strip()[:300] if lines else ""
-        if done.returncode == -9:
-            reason = "it was killed, most likely because memory ran out"
+        if done.returncode < 0:
+            reason = f"it was killed by signal {-done.returncode}; 9 is mostly because memory ran out"
         raise Tc3Error(f"{what} failed: {reason or f'status {done.returncode}'}")

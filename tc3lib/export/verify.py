@@ -123,9 +123,8 @@ def rows(record: Mapping[str, Any]) -> list[dict[str, str]]:
     adapter, trained = record["adapter"], record["in_4bit"]
     found = [("adapter, base in 16 bit", adapter, "the reference")]
     found += [("adapter, base in 4 bit", trained, "as trained")] if trained else []
-    found += [
-        (name, one, "failed, not offered" if one["failed"] else "proved") for name, one in record["formats"].items()
-    ]
+    for name, one in record["formats"].items():
+        found.append((name, one, "failed, not offered" if one["failed"] else "proved"))
     return [
         {
             "format": name,

@@ -34,17 +34,13 @@ def check(
         max_length: `max_seq_length`.
 
     Raises:
-        Tc3Error: pad is eos; or a row has not exactly one bos, at its start; learns nothing; holds a special token
-            in its text; ends, uncut, in anything but a learned eos; or its prompt is not, id for id and read back as
+        Tc3Error: A row does not begin with bos, if the tokenizer has one; learns nothing; holds a special token in
+            its text; ends, uncut, in anything but a learned eos; or its prompt is not, id for id and read back as
             text, what generation sends.
     """
     eos, special = tokenizer.eos_token_id, set(tokenizer.all_special_ids)
-    if tokenizer.pad_token_id == eos:
-        raise Tc3Error(
-            f"the tokenizer {tokenizer.name_or_path!r} pads with its eos {tokenizer.eos_token!r}, whose label would be "
-            "lost with the padding: choose a base model with a pad token of its own."
-        )
-    cut = 0
+    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
+    cut, text_from = 0, len(start)
     sent = encode_prompts(tokenizer, rows)
     for number, row in enumerate(rows, 1):
         ids, learned = encoded[number - 1].values()
@@ -53,12 +49,12 @@ def check(
         ended = ids[-1] == eos and learned[-1] == 1
         cut += not ended
         faults = {
-            "does not begin with one bos": ids[0] != tokenizer.bos_token_id or ids.count(ids[0]) != 1,
+            "does not begin with bos": ids[:text_from] != start,
             "has no label": 1 not in learned,
-            "has a special token in its text": not special.isdisjoint(ids[1 : -1 if ended else None]),
+            "has a special token in its text": not special.isdisjoint(ids[text_from : -1 if ended else None]),
             "does not end in a learned eos": not ended and len(ids) < max_length,
             "has another prompt than generation sends": prompt != sent[number - 1],
-            "has a prompt that does not read back as it was written": _decode(tokenizer, prompt[1:]) != text,
+            "has a prompt that does not read back as it was written": _decode(tokenizer, prompt[text_from:]) != text,
         }
         for fault in (name for name, found in faults.items() if found):
             raise Tc3Error(
@@ -66,8 +62,8 @@ def check(
                 "does not suit this training, or the row must be removed from the catalogue."
             )
     return (
-        f"{len(rows):,} rows: each has one bos and the prompt that generation sends; {len(rows) - cut:,} end in a "
-        f"learned eos, {cut:,} were cut at {max_length:,} tokens"
+        f"{len(rows):,} rows: each has {'one' if start else 'no'} bos and the prompt that generation sends; "
+        f"{len(rows) - cut:,} end in a learned eos, {cut:,} were cut at {max_length:,} tokens"
     )
 
 
