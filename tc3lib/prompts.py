@@ -77,8 +77,7 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(config.get("extra_special_tokens"), list):  # under the name that transformers 4 has for it
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "
-", encoding="utf-8")
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str) -> list[int]:
