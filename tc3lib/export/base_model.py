@@ -47,7 +47,7 @@ def fetch(name: str) -> Path:
         _check_download(name)
         return Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=_OTHERS))
     except LocalEntryNotFoundError:
-        reason = "it was not downloaded before, and there is no network"
+        reason = "it was not downloaded before, and there is no network."
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
     raise Tc3Error(

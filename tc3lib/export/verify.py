@@ -97,7 +97,7 @@ def judge(
         failed.append(
             f"{figures['ended']:.0%} of its answers end by themselves, {expected['ended']:.0%} of the adapter's"
         )
-    if abs(figures["loss_difference"]) > bound.loss:
+    if not abs(figures["loss_difference"]) <= bound.loss:  # not a number neither
         failed.append(f"its loss differs by {figures['loss_difference']:+.4f}, more than {bound.loss:g}")
     if figures["same_first_tokens"] < bound.same:
         failed.append(
