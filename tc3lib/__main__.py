@@ -14,6 +14,8 @@ def summary(work: Path) -> str:
     lines = [kept_settings.describe(kept_settings.load(work), work)] if (work / kept_settings.NAME).exists() else []
     lines.append(f"Results in {work}:")
     for name, stage in STAGES.items():
+        if name == "05_export" and not (work / "export.json").exists():
+            continue  # it is optional
         files = [f"{path} ({_size(work / path)})" for path in stage.writes if (work / path).exists()]
         lines.append(f"  {name:<12} {', '.join(files) or 'not run yet'}")
     if report := read_json(work / "report.json"):

@@ -267,6 +267,25 @@ class GenerationSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportSettings:
+    """What leaves the work folder, and how."""
+
+    export_to: tuple[Literal["merged", "gguf", "ollama", "hub"], ...] = ("merged", "ollama")
+    """merged: base model and adapter in one, in 16 bit. ollama: Modelfiles. gguf: files for llama.cpp, which need
+    llama-cpp-python. hub: to `hub_repo`. All are made of the merged weights, which are written in any case."""
+    export_base: str | None = None
+    """The base model in 16 bit, a folder or a repository. None: `model_name`, without `-bnb-4bit` if it ends so."""
+    gguf_types: tuple[Literal["f16", "q8_0", "q4_k_m"], ...] = ("f16", "q8_0", "q4_k_m")
+    """The precisions of the GGUF files."""
+    llama_cpp: str | None = None
+    """A checkout of llama.cpp, whose converter is used. None: unsloth's, else the one that llama-cpp-python carries."""
+    hub_repo: str | None = None
+    """The repository on the Hub, such as "me/tc3-describe"."""
+    hub_private: bool = True
+    """Whether only its owner sees it."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Settings:
     """A whole run."""
 
@@ -279,6 +298,7 @@ class Settings:
     planning: PlanSettings = PlanSettings()
     data: DataSettings = DataSettings()
     generation: GenerationSettings = GenerationSettings()
+    exporting: ExportSettings = ExportSettings()
 
     def change(self, **settings: Any) -> "Settings":
         """Return a copy with some settings changed, whatever section they are in.
@@ -428,7 +448,7 @@ def smollm2() -> Settings:
     `python data/make_smollm2.py` makes the model's folder.
     """
     config = llama3_8b().change(
-        model_name=str(runs() / "smollm2_base"),
+        model_name=str(runs() / "smollm2-model"),
         max_seq_length=512,
         dtype="float32",
         load_in_4bit=False,

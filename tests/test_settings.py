@@ -100,7 +100,7 @@ def test_a_preset_for_a_free_t4_is_one_of_unsloths_own_4_bit_models_without_a_li
 
 
 def test_smollm2_is_the_folder_that_its_script_makes():
-    assert settings.smollm2().model.model_name == str(settings.runs() / "smollm2_base")
+    assert settings.smollm2().model.model_name == str(settings.runs() / "smollm2-model")
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -263,7 +263,7 @@ def _rows(config: Settings, work: Path) -> Iterator[Row]:
 def _missing_model(config: Settings) -> Iterator[Row]:
     folder = Path(config.model.model_name)
     if folder.is_absolute() and not folder.is_dir():
-        made = f"`python {EMBEDDED / 'make_smollm2.py'}` makes it" if folder == runs() / "smollm2_base" else ""
+        made = f"`python {EMBEDDED / 'make_smollm2.py'}` makes it" if folder == runs() / "smollm2-model" else ""
         advice = made or "set model_name to a folder that is there, or to a repository of the Hub"
         yield Row("model", f"there is no folder {folder}", advice, fatal=True)
 

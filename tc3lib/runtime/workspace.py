@@ -19,7 +19,7 @@ _ADVICE = {errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EIO: _RESTART, errn
 
 @dataclass(frozen=True)
 class Stage:
-    """What a notebook reads and writes in the work folder (folders end in a slash); `gpu`: it loads the model."""
+    """What a notebook reads and writes in the work folder (folders end in a slash); `gpu`: it loads a model."""
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
@@ -60,6 +60,10 @@ STAGES = {
             "settings.json",
         ),
         writes=("posttest.jsonl", "posttest.made_by.json", "report.json", "report.html"),
+    ),
+    "05_export": Stage(
+        reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "questions.jsonl"),
+        writes=("export/", "export.json"),
     ),
 }
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,8 +20,8 @@ from tc3lib import models
 from tc3lib.checkpoints import run_record
 from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
-from tc3lib.files import alone, read_json, read_rows, write_json
-from tc3lib.prompts import encode_rows, load_tokenizer
+from tc3lib.files import alone, read_json, read_rows, replacing_folder, write_json
+from tc3lib.prompts import encode_rows, load_tokenizer, save_tokenizer
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan, token_cache, ways
@@ -298,22 +297,13 @@ def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, record: dict[str, Any]) -> None:
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
     try:
-        if old.exists() and not folder.exists():  # an earlier call was broken off between its two renames
-            old.rename(folder)
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir()  # not its parents: where Drive was lost they would be made on this machine
-        model.save_pretrained(new, safe_serialization=True)
-        tokenizer.save_pretrained(new)
-        write_json(new / "run.json", record)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        with replacing_folder(folder) as new:
+            model.save_pretrained(new, safe_serialization=True)
+            save_tokenizer(tokenizer, new)
+            write_json(new / "run.json", record)
     except (OSError, SafetensorError) as error:
         raise Tc3Error(
             f"cannot write {folder}: {error}. The adapter of the last saved step is in the checkpoints too: free or "
             "repair the folder and run 03_train again; it continues from there."
         ) from None
-    shutil.rmtree(old, ignore_errors=True)

@@ -354,7 +354,7 @@ def test_a_model_that_is_to_be_made_first_is_one_line_with_the_command(home, ref
     monkeypatch.delenv("TC3_PRESET", raising=False)
     monkeypatch.setattr(settings, "ROOT", tmp_path / "root")
     monkeypatch.chdir(tmp_path)
-    folder = tmp_path / "runs" / "smollm2_base"
+    folder = tmp_path / "runs" / "smollm2-model"
     line = refused("01_prepare", "smollm2")
     assert line == f"there is no folder {folder}: `python {settings.EMBEDDED / 'make_smollm2.py'}` makes it."
     folder.mkdir(parents=True)
