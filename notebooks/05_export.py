@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl` | `export/`, `export.json` | GPU (`tiny`: CPU) |
+# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `settings.json` | `export/`, `export.json` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README
@@ -32,18 +32,17 @@
 # `runtime` looks at the machine before anything heavy is imported.
 
 # %%
-import os
-
-from tc3lib import runtime, settings
+from tc3lib import runtime
 
 # %% [markdown]
-# Choose the preset as in the other notebooks, and the formats; "gguf" needs `pip install llama-cpp-python` besides.
+# The settings are those that `settings.json` in the work folder keeps. Choose the formats; "gguf" needs
+# `pip install llama-cpp-python` besides.
 
-# %% tags=["parameters"]
-config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
+# %%
+config, work = runtime.setup(
+    "05_export",
     # export_to=("merged", "gguf", "ollama", "hub"), hub_repo="me/tc3-describe",
 )
-work = runtime.setup(config, "05_export")
 
 # %% [markdown]
 # Merge the adapter into the base model in 16 bit and make the other formats of that. Each is opened by the program that

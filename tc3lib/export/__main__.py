@@ -1,11 +1,9 @@
 """`python -m tc3lib.export WORK --to merged,gguf,ollama,hub`: what notebook 05 does."""
 
 import argparse
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tc3lib import settings
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.runtime import workspace
 
@@ -24,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_alone()
     if not (options.folder / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
-    config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b"))
+    config, work = workspace.reopen(options.folder)
     given = {
         "export_to": options.to and tuple(options.to.split(",")),
         "gguf_types": options.gguf and tuple(options.gguf.split(",")),
@@ -35,8 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = config.change(**{name: value for name, value in given.items() if value})
     if options.public:
         config = config.change(hub_private=False)
-    os.environ["TC3_HOME"] = str(options.folder)
-    work = workspace.setup(config)
     from tc3lib import export  # only now: importing torch takes seconds
 
     record = export.export(work, config)

@@ -62,7 +62,7 @@ STAGES = {
         writes=("posttest.jsonl", "posttest.made_by.json", "report.json", "report.html"),
     ),
     "05_export": Stage(
-        reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "questions.jsonl"),
+        reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "questions.jsonl", "settings.json"),
         writes=("export/", "export.json"),
     ),
 }
