@@ -36,9 +36,11 @@ def llama(load):
 
 
 @pytest.fixture
-def on_a_gpu(monkeypatch):
-    """Let padding-free be tried, which unsloth never does without one."""
+def gemma2(load, monkeypatch):
+    """As if there were a GPU: without one padding-free is never tried."""
+    loaded = load("gemma2")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    return loaded
 
 
 def test_a_line_that_does_not_mean_its_rows_is_found_by_its_logits(llama, monkeypatch):
@@ -59,25 +61,25 @@ def test_a_window_is_tried_with_the_longest_row(load, monkeypatch):
     assert choose(model, rows, share_prefix=True) == "packed"
 
 
-def test_a_soft_cap_is_computed_and_takes_trls_padding_free_way(load, on_a_gpu):
-    model, rows = load("gemma2")
+def test_a_soft_cap_is_computed_and_takes_trls_padding_free_way(gemma2):
+    model, rows = gemma2
     assert model.config._attn_implementation == "eager"
     assert choose(model, rows, share_prefix=True) == "padding-free"
 
 
-def test_where_padding_free_is_not_right_either_rows_are_padded(load, on_a_gpu, monkeypatch):
-    model, rows = load("gemma2")
+def test_where_padding_free_is_not_right_either_rows_are_padded(gemma2, monkeypatch):
+    model, rows = gemma2
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda position_ids=None, **inputs: forward(**inputs))
     assert choose(model, rows, share_prefix=True) == "padded"
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError(), TypeError("packed_seq_lengths"), AssertionError()])
-def test_a_model_that_cannot_even_be_asked_is_no_error(llama, on_a_gpu, monkeypatch, error):
+def test_a_model_that_cannot_even_be_asked_is_no_error(gemma2, monkeypatch, error):
     def forward(**_):
         raise error
 
-    model, rows = llama
+    model, rows = gemma2
     monkeypatch.setattr(model, "forward", forward)
     assert choose(model, rows, share_prefix=True) == "padded"
 
