@@ -90,18 +90,18 @@ def lengths(rows: Dataset) -> list[int]:
 
 def _write(tokenizer: PreTrainedTokenizerBase, path: Path, arrow: Path, max_length: int) -> _Note:
     with open(path, "rb") as file:
-        number = sum(1 for _ in file)
-    rows, cut, dropped = each_row(path), 0, 0
+        total = sum(1 for _ in file)
+    rows, done, cut, dropped = each_row(path), 0, 0, 0
     with (
         pyarrow.OSFile(str(arrow), "wb") as file, pyarrow.ipc.new_stream(file, _SCHEMA) as writer,
-        tqdm(desc="tokenising", total=number, unit=" rows", disable=number <= 20 * ROWS) as bar,
+        tqdm(desc="tokenising", total=total, unit=" rows", disable=total <= 20 * ROWS) as bar,
     ):  # fmt: skip
         while some := [*islice(rows, ROWS)]:
             encoded = encode_rows(tokenizer, some, max_length)
-            cut += check_rows.check(tokenizer, path, some, encoded, max_length, first=int(bar.n) + 1)
+            cut += check_rows.check(tokenizer, path, some, encoded, max_length, first=done + 1)
             whole = [row for row in encoded if row]
             writer.write_batch(pyarrow.RecordBatch.from_pylist(whole, _SCHEMA))
-            dropped += len(some) - len(whole)
+            done, dropped = done + len(some), dropped + len(some) - len(whole)
             bar.update(len(some))
     return _Note(_digest(arrow), cut, dropped)
 
