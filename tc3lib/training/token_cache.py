@@ -1,5 +1,6 @@
 """Rows as tokens, made once: an Arrow file on the local disk, which `datasets` maps into memory."""
 
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -64,19 +65,21 @@ def load(tokenizer: PreTrainedTokenizerBase, path: Path, known_by: Mapping[str, 
     # Beside the checkpoints that are not copied yet: never in the work folder, which may be on Drive.
     folder = Path(tempfile.gettempdir()) / f"tc3-tokens-{os.getuid()}"
     arrow, note = folder / f"{key}.arrow", folder / f"{key}.json"
-    found = read_json(note)
-    if not found or found["digest"] != _digest(arrow):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as new:
-                found = asdict(_write(tokenizer, path, Path(new) / arrow.name, max_length))
-                os.replace(Path(new) / arrow.name, arrow)
-            write_json(note, found)
-        except OSError as error:
-            raise Tc3Error(
-                f"cannot write the tokens of {path} to {folder}: {error.strerror or error}. Free some space there, or "
-                "set TMPDIR to a folder on a larger disk."
-            ) from None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(note, "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes of a run one tokenises
+            found = read_json(note)
+            if not found or found["digest"] != _digest(arrow):
+                with tempfile.TemporaryDirectory(dir=folder) as new:
+                    found = asdict(_write(tokenizer, path, Path(new) / arrow.name, max_length))
+                    os.replace(Path(new) / arrow.name, arrow)
+                write_json(note, found)
+    except OSError as error:
+        raise Tc3Error(
+            f"cannot write the tokens of {path} to {folder}: {error.strerror or error}. Free some space there, or set "
+            "TMPDIR to a folder on a larger disk."
+        ) from None
     rows = Dataset.from_file(str(arrow))
     if not len(rows):
         raise Tc3Error(f"{path}: every title fills max_seq_length={max_length}: raise it, or run 01_prepare again.")

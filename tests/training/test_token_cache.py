@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from runs import prepared
@@ -92,6 +93,13 @@ def test_what_is_damaged_or_missing_is_made_again(tokenizer, written, local, tim
     assert len(times) == 2
 
 
+def test_of_several_processes_one_tokenises(tokenizer, rows, written, times):
+    with ThreadPoolExecutor(4) as pool:  # a lock of flock is the open file's, in threads too
+        found = [*pool.map(lambda _: load(tokenizer, written), range(4))]
+    assert times == [len(rows)]
+    assert [len(tokens.rows) for tokens in found] == [len(rows)] * 4
+
+
 def test_a_full_local_disk_is_reported_and_leaves_nothing(tokenizer, written, local, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -99,7 +107,10 @@ def test_a_full_local_disk_is_reported_and_leaves_nothing(tokenizer, written, lo
     monkeypatch.setattr(token_cache.pyarrow.ipc, "new_stream", full)
     with pytest.raises(Tc3Error, match=r"cannot write the tokens of .*: No space left on device\. .* or set TMPDIR"):
         load(tokenizer, written)
-    assert not list(local.iterdir())
+    assert [path.suffix for path in local.iterdir()] == [".json"]
+    monkeypatch.undo()
+    monkeypatch.setattr(tempfile, "tempdir", str(local.parent))
+    assert len(load(tokenizer, written).rows) == 32
 
 
 def test_rows_whose_title_fills_max_seq_length_are_dropped_and_counted(config, rows, tmp_path):
