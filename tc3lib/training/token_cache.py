@@ -10,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow
+import pyarrow.compute
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
