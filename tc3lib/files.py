@@ -6,6 +6,7 @@ import glob
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
@@ -100,6 +101,29 @@ def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[byt
                     os.replace(file.name, path)
                 else:
                     path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Make a new folder that replaces `path` when the block ends; if the block fails, `path` stays as it was.
+
+    Its parents are not made: where Drive was lost they would be made on this machine.
+    """
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    if old.exists() and not path.exists():  # an earlier call was broken off between its two renames
+        old.rename(path)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """The prompt template, and how a record becomes token ids. No other module knows either."""
 
 import copy
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tc3lib.errors import Tc3Error
@@ -57,6 +59,25 @@ def load_tokenizer(model_name: str) -> "PreTrainedTokenizerBase":
 def text_tokenizer(tokenizer: Any) -> "PreTrainedTokenizerBase":
     """Return the tokenizer of a processor, which is what some models with text and images come with (Gemma 3)."""
     return getattr(tokenizer, "tokenizer", tokenizer)
+
+
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save a tokenizer, or a processor, for programs that know nothing of tc3lib: transformers 4, llama.cpp, Ollama.
+
+    Its class is one that they know, and of itself it puts before a prompt what training put there: bos or nothing.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    text = text_tokenizer(tokenizer)
+    text.add_bos_token, text.add_eos_token = text.bos_token is not None, False
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"add_bos_token": text.add_bos_token, "add_eos_token": False}
+    if config["tokenizer_class"] == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):  # under the name that transformers 4 has for it
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str) -> list[int]:

@@ -15,7 +15,7 @@ from tc3lib.catalogue.near_twins import MOST_LOOKED_AT, Trained
 from tc3lib.errors import Tc3Error
 from tc3lib.files import read_json, write_json, write_rows
 from tc3lib.prompts import INSTRUCTION, PROMPT, description, encode_prompts, format_record, load_tokenizer
-from tc3lib.settings import Settings, rows_needed
+from tc3lib.settings import Settings, rows_needed, used_by_01
 
 # A record's line is _HEAD title _MIDDLE title _LINK description _END. Cutting it there is faster than decoding it.
 _HEAD, _MIDDLE, _REST = msgspec.json.encode(format_record("\1", "\2")).split(b"\\u0001")
@@ -70,8 +70,8 @@ def select(config: Settings, work: Path) -> SelectReport:
 
     The questions are what the model is asked before and after training: the demo titles (`part` is `demo`), then the
     first held-out rows (`eval`), then the first rows to train on (`train`). The row of a demo title is the catalogue's,
-    on whichever side; if there is none, `uid` and `response` are null. What was drawn is added to
-    `prepare_report.json` as `selected`.
+    on whichever side; if there is none, `uid` and `response` are null. What was drawn, and
+    with which settings, is added to `prepare_report.json` as `selected` and `settings`.
 
     Args:
         config: A run. Without `train_rows`, as many rows are drawn as its steps use.
@@ -139,7 +139,7 @@ def select(config: Settings, work: Path) -> SelectReport:
         rows, rows - len(ranks), *repeated, len(train), len(chosen), len(questions), near_twins, kept, long_titles
     )
     path = work / "prepare_report.json"
-    write_json(path, {**read_json(path), "selected": asdict(report)})
+    write_json(path, {**read_json(path), "selected": asdict(report), "settings": used_by_01(config)})
     return report
 
 

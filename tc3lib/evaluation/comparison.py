@@ -8,7 +8,7 @@ from typing import Any
 
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import metrics
-from tc3lib.evaluation.answers import by_part, trained_descriptions
+from tc3lib.evaluation.answers import by_part, check_same, recorded, trained_descriptions
 from tc3lib.files import read_json, read_rows
 from tc3lib.settings import Settings
 
@@ -25,9 +25,13 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
         run: `data` (rows), `settings`, `plan`, `versions`, `gpu`, `time` (seconds), `memory` (GiB), `run`.
 
     Raises:
-        Tc3Error: A file is missing, the two tests did not ask the same questions, or none is held out.
+        Tc3Error: A file is missing, the two tests did not ask the same questions or were made otherwise, or none is
+            held out.
     """
-    before, after = (read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest"))
+    tests = ("pretest", "posttest")
+    made = [recorded(work, name) for name in tests]
+    check_same(*made)
+    before, after = (read_rows(work / f"{name}.jsonl") for name in tests)
     both, trained = pairs(before, after), trained_descriptions(work)
     old, new = by_part(before), by_part(after)
     sums = {part: (metrics.score(old[part], trained), metrics.score(new[part], trained)) for part in old}
@@ -45,7 +49,7 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
     near_twins = prepared.get("selected", {}).get("near_twins_kept", 0)
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model_name": config.model.model_name,
+        "model_name": made[1]["model"],
         "run": run.get("run"),
         "verdict": {**verdict(compared, near_twins), "learned": learned(compared, sums)},
         "rows": {part: sum(row["part"] == part for row in after) for part in ("eval", "train", "demo")},
@@ -77,6 +81,12 @@ def verdict(compared: Mapping[str, Any], near_twins: int = 0) -> dict[str, Any]:
         near_twins: Held-out rows that are near twins of rows trained on.
     """
     held_out = {name: metric["parts"]["eval"] for name, metric in compared.items()}
+    if bad := held_out["loss"].get("not_numbers"):
+        sentence = (
+            f"Whether it is better cannot be said: the loss of {bad['before']} held-out descriptions before training, "
+            f"and of {bad['after']} after it, is not a number."
+        )
+        return {"better": False, "sentence": sentence}
     says = {name: found["says"] for name, found in held_out.items()}
     against = {name: says[name] != "better" for name in ("loss", "rougeL", "chrf", "own")}
     against["eos_rate"] = says["eos_rate"] == "worse"
@@ -106,6 +116,8 @@ def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
         return (
             "Whether it learned the manner or these products was not asked: there are no questions of the training set."
         )
+    if any(part["says"] == "not measured" for part in found.values()):
+        return "Whether it learned the manner or these products cannot be said: some losses are not numbers."
     if any(part["says"] == "too few questions" for part in found.values()):
         return f"Whether it learned the manner or these products is not shown by fewer than {metrics.FEWEST} questions."
     draws = [

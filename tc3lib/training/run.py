@@ -2,7 +2,6 @@
 
 import dataclasses
 import gc
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -21,11 +20,11 @@ from tc3lib import models
 from tc3lib.checkpoints import run_record
 from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
-from tc3lib.files import alone, read_json, read_rows, write_json
-from tc3lib.prompts import encode_rows, load_tokenizer
+from tc3lib.files import alone, read_json, read_rows, replacing_folder, write_json
+from tc3lib.prompts import encode_rows, load_tokenizer, save_tokenizer
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
-from tc3lib.training import batches, check_rows, plan, token_cache
+from tc3lib.training import batches, check_rows, plan, token_cache, ways
 from tc3lib.training.callbacks import LossLogger, mean_loss
 from tc3lib.training.trainer import PackedTrainer
 
@@ -97,8 +96,9 @@ def build_trainer(run: Run) -> SFTTrainer:
     """Load the base model, add LoRA, and return the trainer of the run.
 
     With `plan="recipe"` that is TRL's `SFTTrainer` itself, with padded micro-batches. With "auto" it is our
-    `PackedTrainer`. Either gets rows that are tokenised here, so that no library adds, drops or masks a token.
-    Precision follows the loaded model: bf16 or fp16 where it computes in that.
+    `PackedTrainer` if packed rows are right for this model (`ways.choose`), else TRL's too. Either gets rows that are
+    tokenised here, so that no library adds, drops or masks a token. Precision follows the loaded model: bf16 or fp16
+    where it computes in that.
     """
     config = run.config
     model, tokenizer = models.load_base_model(config.model)
@@ -106,12 +106,15 @@ def build_trainer(run: Run) -> SFTTrainer:
         run.tokenize(tokenizer)  # unsloth repairs some
     run.tokenizer = tokenizer
     free = plan.free_gib(config.planning.memory_gib)
-    fit = plan.fit(run.lengths(), config, model.config, free, processes.count())
+    way = None
+    if config.planning.plan == "auto":
+        way = ways.choose(model, run.train_rows, run.lengths(), share_prefix=not config.lora.lora_dropout)
+    fit = plan.fit(run.lengths(), config, model.config.get_text_config(), free, processes.count(), way)
     print(fit)
     model = models.add_lora(model, fit.lora)
-    arguments = _arguments(model, run, checkpointing=bool(fit.lora.use_gradient_checkpointing))
+    arguments = _arguments(model, run, way, checkpointing=bool(fit.lora.use_gradient_checkpointing))
     common = {"model": model, "processing_class": tokenizer}
-    if config.planning.plan == "recipe":
+    if way != "packed":
         datasets = {"train_dataset": run.train_rows, "eval_dataset": run.eval_rows}
         trainer = SFTTrainer(args=SFTConfig(**arguments), **datasets, **common)
     else:
@@ -134,15 +137,16 @@ def build_trainer(run: Run) -> SFTTrainer:
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
-    run.record |= run_record.fingerprint(trainer)
+    run.record |= run_record.fingerprint(trainer) | {"base": models.fingerprint(trainer.model)}
     run.record["plan"] = dataclasses.asdict(run.plan) | {
+        "way": way or "recipe",
         "max_tokens": fit.max_tokens,
         "gradient_checkpointing": trainer.args.gradient_checkpointing,
     }
     return trainer
 
 
-def _arguments(model: PreTrainedModel, run: Run, checkpointing: bool) -> dict[str, Any]:
+def _arguments(model: PreTrainedModel, run: Run, way: ways.Way | None, checkpointing: bool) -> dict[str, Any]:
     """Return the arguments of `SFTConfig`: the training settings, and what follows from the model and the machine."""
     config, dtype = run.config, model.get_input_embeddings().weight.dtype
     arguments = dataclasses.asdict(config.training) | {
@@ -156,9 +160,12 @@ def _arguments(model: PreTrainedModel, run: Run, checkpointing: bool) -> dict[st
         "disable_tqdm": True,  # LossLogger has the bar
         "logging_nan_inf_filter": False,
     }
-    if config.planning.plan == "recipe":
-        arguments["gradient_accumulation_steps"] = plan.recipe_passes(config.training, processes.count())
-    if config.training.padding_free is None or config.planning.plan != "recipe":
+    if way != "packed":
+        size, passes = plan.micro_batches(config.training, processes.count())
+        arguments |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": passes}
+    if way:  # unsloth has its own list of models that cannot do without padding, which goes by None
+        arguments["padding_free"] = False if way == "padded" else None
+    if arguments["padding_free"] is None:
         del arguments["padding_free"]
     return arguments
 
@@ -194,7 +201,7 @@ def train(trainer: SFTTrainer, run: Run) -> None:
         last = saver.resumed()
         if last and main and differences:
             print(f"changed since it began, which is allowed: {', '.join(differences)}")
-        start = time.monotonic()
+        start, error = time.monotonic(), None
         gc.freeze()  # several libraries collect garbage as training begins; what is imported need not be searched
         try:
             if last and saver.step >= run.plan.steps:  # Trainer would make one more step of a run that ended an epoch
@@ -223,6 +230,8 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                     f"loss of step {result['steps']} {result['train_loss']:.4f}, mean of all steps "
                     f"{result['mean_train_loss']:.4f}{held_out}"
                 )
+        except Tc3Error as raised:  # the loss is not a number, say: notebook 04 must know
+            error, result = raised, _result(trainer.state, progress.rows) | {"error": str(raised)}
         finally:
             gc.unfreeze()
             progress.close()
@@ -236,8 +245,10 @@ def train(trainer: SFTTrainer, run: Run) -> None:
             try:
                 run_record.check_work(work, record["run"])
                 write_json(work / "run.json", record)
-            except Tc3Error as error:
-                print(f"the result could not be noted in run.json: {error}")
+            except Tc3Error as unwritten:
+                print(f"the result could not be noted in run.json: {unwritten}")
+    if error:
+        raise error
     if stop.signal:
         raise Tc3Error(
             f"stopped by {stop.signal} after step {trainer.state.global_step} of {run.plan.steps}: run it again."
@@ -268,7 +279,7 @@ def _result(state: TrainerState, rows: Sequence[dict[str, Any]]) -> dict[str, An
 
 
 def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
-    """Save adapter and tokenizer to `lora_model` in the work folder, and return that folder.
+    """Save adapter, tokenizer and a copy of `run.json` to `lora_model` in the work folder, and return that folder.
 
     An adapter saved earlier stays until this one is whole. Of several processes the main one writes.
 
@@ -280,27 +291,19 @@ def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise Tc3Error(f"the adapter has weights that are not numbers: {folder} stays as it was. Train again.")
     if processes.is_main():
-        _save(trainer.model, trainer.processing_class, folder)
+        _save(trainer.model, trainer.processing_class, folder, read_json(run.work / "run.json"))
     processes.wait()
     return folder
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, record: dict[str, Any]) -> None:
     try:
-        if old.exists() and not folder.exists():  # an earlier call was broken off between its two renames
-            old.rename(folder)
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir()  # not its parents: where Drive was lost they would be made on this machine
-        model.save_pretrained(new, safe_serialization=True)
-        tokenizer.save_pretrained(new)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        with replacing_folder(folder) as new:
+            model.save_pretrained(new, safe_serialization=True)
+            save_tokenizer(tokenizer, new)
+            write_json(new / "run.json", record)
     except (OSError, SafetensorError) as error:
         raise Tc3Error(
             f"cannot write {folder}: {error}. The adapter of the last saved step is in the checkpoints too: free or "
             "repair the folder and run 03_train again; it continues from there."
         ) from None
-    shutil.rmtree(old, ignore_errors=True)

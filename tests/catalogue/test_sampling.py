@@ -106,6 +106,7 @@ def test_the_report_of_01_gets_what_was_drawn(tmp_path, products):
     report = json.loads((tmp_path / "prepare_report.json").read_text())
     assert report["read"] == 600
     assert report["selected"] == vars(selected)
+    assert report["settings"]["train_rows"] >= selected.train
 
 
 def test_files_that_do_not_belong_together_are_reported(tmp_path, products):

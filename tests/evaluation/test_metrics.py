@@ -76,6 +76,16 @@ def test_what_cannot_be_divided_is_not_measured():
     assert (found["before"], found["after"], found["low"], found["says"]) == (None, 0.5, None, "not measured")
 
 
+def test_rows_that_are_not_numbers_are_counted_and_nothing_is_said_of_the_metric(tmp_path):
+    """In memory they are NaN, in a file null."""
+    assert math.isnan(metrics.score([row(loss=None)], [])["loss"][0][0])
+    assert measure("loss", row(), row(loss=math.nan)) is None
+    found = metrics.compare("loss", [(math.nan, 1), (1, 1), (math.inf, 1)], [(0.5, 1), (0.5, 1), (0.5, 1)])
+    assert (found["before"], found["after"], found["says"]) == (None, 0.5, "not measured")
+    assert found["not_numbers"] == {"before": 2, "after": 0}
+    assert found["low"] is found["high"] is found["difference"] is None
+
+
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [("loss", -0.5, "better"), ("loss", 0.5, "worse"), ("rougeL", 0.5, "better"), ("rougeL", -0.5, "worse"),

@@ -9,7 +9,9 @@ from runs import adapter, losses, prepared, run
 from transformers import TrainerCallback
 
 from tc3lib import models, training
+from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error
+from tc3lib.runtime import workspace
 from tc3lib.training.callbacks import read_losses
 
 
@@ -39,6 +41,7 @@ def test_a_run_writes_these_files_and_no_others(uninterrupted):
     }  # fmt: skip
     adapter_files = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "run.json",
     }  # fmt: skip
     assert found == {
         "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json", "outputs/committed.jsonl",
@@ -241,7 +244,13 @@ def test_a_run_whose_loss_is_not_a_number_replaces_nothing(config, rows, tmp_pat
     with pytest.raises(Tc3Error, match=r"the loss is not a number since step 1: .* Lower learning_rate \(now 0\.003\)"):
         training.train(trainer, made)
     assert not list((tmp_path / "outputs").glob("checkpoint-*"))
+    with pytest.raises(
+        Tc3Error, match=r"needs lora_model/.*It ended without it: the loss is not a number since step 1"
+    ):
+        workspace.check_inputs(tmp_path, "04_posttest")
     shutil.move(tmp_path / "kept", tmp_path / "lora_model")
     with pytest.raises(Tc3Error, match=r"weights that are not numbers: .*lora_model stays as it was"):
         training.save_adapter(trainer, made)
     assert adapter(tmp_path) == before == adapter(tmp_path / "run-1")
+    with pytest.raises(Tc3Error, match=r"lora_model is not the result of the last run.*the loss is not a number"):
+        run_record.check_adapter(tmp_path)
