@@ -73,18 +73,19 @@ plotting.table(catalogue.before_and_after(config, work), ["uid", "before", "afte
 
 # %% [markdown]
 # Draw the rows that the planned steps will see. The hash of a description decides whether it may be trained on or is
-# held out, so none is on both sides. Equal rows count once. The questions for the tests before and after training are
-# drawn here too: the demo titles, held-out rows, and rows to train on.
+# held out, so none is on both sides. Equal rows count once. Held-out rows that are nearly the same as a row to train on
+# (near twins: another colour or size) are replaced. The questions for the tests before and after training are drawn
+# here too: the demo titles, held-out rows, and rows to train on.
 
 # %%
 selected = catalogue.select(config, work)
 pd.Series(vars(selected), name="rows").to_frame()
 
 # %% [markdown]
-# Some of the rows to train on, which are in random order.
+# Some of the rows to train on. They are in random order: where there are more, the first 10,000 stand for all.
 
 # %%
-rows = files.read_rows(work / "train.jsonl")
+rows = files.read_rows(work / "train.jsonl", 10_000)
 plotting.table(rows[:8], ["uid", "input_text", "response"])
 
 # %% [markdown]

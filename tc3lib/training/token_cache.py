@@ -1,5 +1,6 @@
 """Rows as tokens, made once: an Arrow file on the local disk, which `datasets` maps into memory."""
 
+import fcntl
 import hashlib
 import os
 import tempfile
@@ -9,6 +10,7 @@ from itertools import islice
 from pathlib import Path
 
 import pyarrow
+import pyarrow.compute
 from datasets import Dataset
 from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
@@ -64,19 +66,21 @@ def load(tokenizer: PreTrainedTokenizerBase, path: Path, known_by: Mapping[str, 
     # Beside the checkpoints that are not copied yet: never in the work folder, which may be on Drive.
     folder = Path(tempfile.gettempdir()) / f"tc3-tokens-{os.getuid()}"
     arrow, note = folder / f"{key}.arrow", folder / f"{key}.json"
-    found = read_json(note)
-    if not found or found["digest"] != _digest(arrow):
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=folder) as new:
-                found = asdict(_write(tokenizer, path, Path(new) / arrow.name, max_length))
-                os.replace(Path(new) / arrow.name, arrow)
-            write_json(note, found)
-        except OSError as error:
-            raise Tc3Error(
-                f"cannot write the tokens of {path} to {folder}: {error.strerror or error}. Free some space there, or "
-                "set TMPDIR to a folder on a larger disk."
-            ) from None
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(note, "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes of a run one tokenises
+            found = read_json(note)
+            if not found or found["digest"] != _digest(arrow):
+                with tempfile.TemporaryDirectory(dir=folder) as new:
+                    found = asdict(_write(tokenizer, path, Path(new) / arrow.name, max_length))
+                    os.replace(Path(new) / arrow.name, arrow)
+                write_json(note, found)
+    except OSError as error:
+        raise Tc3Error(
+            f"cannot write the tokens of {path} to {folder}: {error.strerror or error}. Free some space there, or set "
+            "TMPDIR to a folder on a larger disk."
+        ) from None
     rows = Dataset.from_file(str(arrow))
     if not len(rows):
         raise Tc3Error(f"{path}: every title fills max_seq_length={max_length}: raise it, or run 01_prepare again.")
@@ -90,18 +94,18 @@ def lengths(rows: Dataset) -> list[int]:
 
 def _write(tokenizer: PreTrainedTokenizerBase, path: Path, arrow: Path, max_length: int) -> _Note:
     with open(path, "rb") as file:
-        number = sum(1 for _ in file)
-    rows, cut, dropped = each_row(path), 0, 0
+        total = sum(1 for _ in file)
+    rows, done, cut, dropped = each_row(path), 0, 0, 0
     with (
         pyarrow.OSFile(str(arrow), "wb") as file, pyarrow.ipc.new_stream(file, _SCHEMA) as writer,
-        tqdm(desc="tokenising", total=number, unit=" rows", disable=number <= 20 * ROWS) as bar,
+        tqdm(desc="tokenising", total=total, unit=" rows", disable=total <= 20 * ROWS) as bar,
     ):  # fmt: skip
         while some := [*islice(rows, ROWS)]:
             encoded = encode_rows(tokenizer, some, max_length)
-            cut += check_rows.check(tokenizer, path, some, encoded, max_length, first=int(bar.n) + 1)
+            cut += check_rows.check(tokenizer, path, some, encoded, max_length, first=done + 1)
             whole = [row for row in encoded if row]
             writer.write_batch(pyarrow.RecordBatch.from_pylist(whole, _SCHEMA))
-            dropped += len(some) - len(whole)
+            done, dropped = done + len(some), dropped + len(some) - len(whole)
             bar.update(len(some))
     return _Note(_digest(arrow), cut, dropped)
 
