@@ -55,8 +55,8 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
         }
         if wrong := verify.doubts(record):
             raise Tc3Error(
-                f"the adapter on {name} does not answer as it did after its training: {wrong}. Is that its base model in "
-                "16 bit? Set export_base if not."
+                f"the adapter on {name} does not answer as it did after training: {wrong}. Set export_base to its base "
+                "model in 16 bit."
             )
         if (old := read_json(work / "export.json")).get("adapter_sha256") == record["adapter_sha256"]:
             record["formats"] |= old["formats"]  # those that are not made again
