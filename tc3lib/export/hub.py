@@ -34,7 +34,8 @@ def upload(work: Path, config: Settings) -> None:
     """Upload merged weights, GGUF files, adapter and model card to `hub_repo`, if "hub" is in `export_to`.
 
     Raises:
-        Tc3Error: As `check`; the merged weights of this adapter are not proved; the repository is public and `hub_private` is set; the Hub refused; or no network.
+        Tc3Error: As `check`; nothing is proved; the repository is public and `hub_private` is set; the Hub refused;
+            or there is no network.
     """
     if "hub" not in config.exporting.export_to:
         print('not uploaded: "hub" is not in export_to')
