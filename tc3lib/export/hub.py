@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+import httpx
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from tc3lib.errors import Tc3Error
@@ -62,7 +63,7 @@ def upload(work: Path, config: Settings) -> None:
             api.upload_folder(repo_id=repo, folder_path=folder / "gguf", path_in_repo="gguf", allow_patterns=files)
         api.upload_folder(repo_id=repo, folder_path=folder / "merged")
         api.upload_file(repo_id=repo, path_or_fileobj=folder / "README.md", path_in_repo="README.md")
-    except (HfHubHTTPError, OSError) as error:
+    except (httpx.HTTPError, OSError) as error:  # the Hub's own errors are of these
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise Tc3Error(
             f"cannot upload to {repo}: {reason} Is the token (HF_TOKEN) one that may write there? What is in {folder} "

@@ -220,9 +220,10 @@ def test_what_the_hub_refuses_is_said_in_a_line_without_the_token(config, tmp_pa
     with pytest.raises(Tc3Error, match="cannot upload to me/tc3: 403 Forbidden: no right to create under me") as raised:
         hub.upload(tmp_path, config)
     assert TOKEN not in str(raised.value)
-    fake.refuses = OfflineModeIsEnabled("offline mode is enabled")
-    with pytest.raises(Tc3Error, match="cannot upload to me/tc3: offline mode"):
-        hub.upload(tmp_path, config)
+    for refuses in (OfflineModeIsEnabled("offline mode is enabled"), httpx.ConnectError("Name or service not known")):
+        fake.refuses = refuses
+        with pytest.raises(Tc3Error, match=f"cannot upload to me/tc3: {refuses}"):
+            hub.upload(tmp_path, config)
     for name in (None, "tc3", "me/t c"):
         with pytest.raises(Tc3Error, match=f"hub_repo={name!r}: expected owner/name"):
             hub.upload(tmp_path, config.change(hub_repo=name))
