@@ -13,6 +13,7 @@ from typing import Any
 
 def with_transformers(model_path: str, adapter: str | None, asked: dict[str, Any]) -> dict[str, Any]:
     """Answer with a model's folder, with an adapter on top of it or without."""
+    import psutil
     import torch
     import transformers
     from torch.nn.functional import cross_entropy
@@ -21,7 +22,7 @@ def with_transformers(model_path: str, adapter: str | None, asked: dict[str, Any
 
     gpu = torch.cuda.is_available()
     model = base_model.load(model_path, device_map="auto" if gpu else None)
-    if not gpu:
+    if not gpu and 2 * model.get_memory_footprint() < psutil.virtual_memory().available:
         model = model.float()  # processors are slow in 16 bit
     program = f"transformers {transformers.__version__}"
     if adapter:

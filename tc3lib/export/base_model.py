@@ -5,6 +5,7 @@ import re
 import shutil
 from pathlib import Path
 
+import httpx
 import psutil
 import torch
 from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
@@ -48,7 +49,7 @@ def fetch(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=_FILES, ignore_patterns=_OTHERS))
     except LocalEntryNotFoundError:
         reason = "it was not downloaded before, and there is no network."
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
+    except (httpx.HTTPError, HFValidationError, OSError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
     raise Tc3Error(
         f"cannot find the base model in 16 bit, {name!r}: {reason} Set export_base to its folder or repository."
@@ -61,7 +62,7 @@ def _check_download(name: str) -> None:
         files = HfApi().model_info(name, files_metadata=True).siblings
     except HfHubHTTPError:
         raise
-    except OSError:  # no network, or HF_HUB_OFFLINE
+    except (httpx.HTTPError, OSError):  # no network, or HF_HUB_OFFLINE
         return
     missing = [
         file.size or 0

@@ -24,6 +24,11 @@ _UNSLOTH = Path.home() / ".unsloth" / "llama.cpp"
 _OURS = Path.home() / ".cache" / "tc3lib" / f"llama.cpp-{VERSION}"
 
 
+def file_name(kind: str) -> str:
+    """Return the name of a precision's file, from which Ollama and the Hub read the precision."""
+    return f"model-{kind.upper()}.gguf"
+
+
 def converter(config: Settings) -> Path:
     """Return the converter: of `llama_cpp`, else unsloth's, else llama-cpp-python's, which is downloaded once.
 

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import httpx
 from huggingface_hub import HfApi, get_token
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
 from tc3lib.errors import Tc3Error
+from tc3lib.export import gguf, verify
+from tc3lib.files import read_json
 from tc3lib.settings import Settings
 
 
@@ -32,13 +35,20 @@ def upload(work: Path, config: Settings) -> None:
     """Upload merged weights, GGUF files, adapter and model card to `hub_repo`, if "hub" is in `export_to`.
 
     Raises:
-        Tc3Error: As `check`; the repository is public and `hub_private` is set; the Hub refused; or no network.
+        Tc3Error: As `check`; nothing is proved; the repository is public and `hub_private` is set; the Hub refused;
+            or there is no network.
     """
     if "hub" not in config.exporting.export_to:
         print('not uploaded: "hub" is not in export_to')
         return
     check(config)
     repo, private, folder = config.exporting.hub_repo, config.exporting.hub_private, work / "export"
+    record = read_json(work / "export.json")
+    if "merged" not in (proved := verify.proved(record)):
+        raise Tc3Error(
+            f"nothing to upload: {work / 'export.json'} has no merged weights that are proved. Export first."
+        )
+    files = [gguf.file_name(kind) for kind in gguf.SIZES if kind in proved]
     api = HfApi()
     try:
         url = api.create_repo(repo, private=private, exist_ok=True)
@@ -46,12 +56,14 @@ def upload(work: Path, config: Settings) -> None:
             raise Tc3Error(
                 f"{repo} is public already: set hub_private=False if that is meant, or choose another hub_repo."
             )
-        api.upload_folder(repo_id=repo, folder_path=work / "lora_model", path_in_repo="adapter")
-        if (folder / "gguf").is_dir():
-            api.upload_folder(repo_id=repo, folder_path=folder / "gguf", path_in_repo="gguf")
+        api.upload_folder(
+            repo_id=repo, folder_path=work / "lora_model", path_in_repo="adapter", ignore_patterns=["run.json"]
+        )
+        if files:
+            api.upload_folder(repo_id=repo, folder_path=folder / "gguf", path_in_repo="gguf", allow_patterns=files)
         api.upload_folder(repo_id=repo, folder_path=folder / "merged")
         api.upload_file(repo_id=repo, path_or_fileobj=folder / "README.md", path_in_repo="README.md")
-    except (HfHubHTTPError, OSError) as error:
+    except (httpx.HTTPError, OSError) as error:  # the Hub's own errors are of these
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise Tc3Error(
             f"cannot upload to {repo}: {reason} Is the token (HF_TOKEN) one that may write there? What is in {folder} "

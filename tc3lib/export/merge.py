@@ -10,31 +10,24 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 from tc3lib.errors import Tc3Error
 from tc3lib.export import base_model
 from tc3lib.prompts import save_tokenizer
-from tc3lib.settings import Settings
 
 
-def merge(work: Path, config: Settings, target: Path) -> None:
+def merge(adapter: Path, base: Path, target: Path) -> None:
     """Write the merged weights into the folder `target`, with a tokenizer and a decoding that end as was trained.
 
     PEFT adds the adapter to the weights of the base model in 16 bit, in the main memory: no GPU is needed.
 
     Raises:
-        Tc3Error: The base model cannot be found, the adapter does not fit it, or memory or disk are too small.
+        Tc3Error: The base model cannot be loaded, or the adapter does not fit it.
     """
-    name = base_model.name(config)
-    base = base_model.fetch(name)
-    size = base_model.weight_bytes(base)
-    base_model.check_disk(target, size, "merging")
-    base_model.check_memory(1.2 * size, "merging")
-    print(f"merging the adapter into {name}" + (", dequantised from 4 bit" if base_model.is_4bit(base) else ""))
     try:
-        model = PeftModel.from_pretrained(base_model.load(base), work / "lora_model").merge_and_unload(safe_merge=True)
+        model = PeftModel.from_pretrained(base_model.load(base), adapter).merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError, SafetensorError) as error:
         if isinstance(error, Tc3Error):
             raise
         reason = " ".join(str(error).split())[:200]
-        raise Tc3Error(f"the adapter in {work / 'lora_model'} cannot be merged into {name}: {reason}") from error
-    tokenizer = AutoTokenizer.from_pretrained(work / "lora_model")
+        raise Tc3Error(f"the adapter in {adapter} cannot be merged into {base}: {reason}") from error
+    tokenizer = AutoTokenizer.from_pretrained(adapter)
     model.generation_config = _generation(tokenizer)
     model.save_pretrained(target)
     save_tokenizer(tokenizer, target)

@@ -1,7 +1,9 @@
 """Modelfiles: with them Ollama asks with the prompt of the training, and ends where it ended."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from tc3lib.export import gguf
 from tc3lib.files import replacing
 from tc3lib.prompts import INSTRUCTION, PROMPT, load_tokenizer
 from tc3lib.settings import Settings
@@ -9,15 +11,15 @@ from tc3lib.settings import Settings
 PREFERRED = ("q8_0", "q4_k_m", "f16")
 
 
-def write(work: Path, config: Settings, base: Path) -> list[Path]:
-    """Write `export/Modelfile`, for a GGUF file or the merged weights, and `export/Modelfile.adapter`; return both.
+def write(work: Path, config: Settings, base: Path, proved: Sequence[str]) -> None:
+    """Write `export/Modelfile`, for a GGUF file or the merged weights, and `export/Modelfile.adapter`.
 
     Args:
         base: The folder of the base model in 16 bit, which the second puts the adapter on.
+        proved: The formats that are.
     """
     folder = work / "export"
-    found = [f"./gguf/model-{kind.upper()}.gguf" for kind in PREFERRED]
-    whole = next((name for name in found if (folder / name).is_file()), "./merged")
+    whole = next((f"./gguf/{gguf.file_name(kind)}" for kind in PREFERRED if kind in proved), "./merged")
     texts = {
         folder / "Modelfile": f"FROM {whole}\n",
         folder / "Modelfile.adapter": f"FROM {base.absolute()}\nADAPTER {(work / 'lora_model').absolute()}\n",
@@ -25,7 +27,6 @@ def write(work: Path, config: Settings, base: Path) -> list[Path]:
     for path, origin in texts.items():
         with replacing(path) as file:
             file.write((origin + _rest(work, config)).encode())
-    return list(texts)
 
 
 def _rest(work: Path, config: Settings) -> str:

@@ -34,8 +34,12 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
     script = gguf.converter(config) if "gguf" in wanted else None
     run_record.check_adapter(work)
     asked = verify.questions(work, config)
-    base = base_model.fetch(base_model.name(config))
-    folder = work / "export"
+    name = base_model.name(config)
+    base, folder = base_model.fetch(name), work / "export"
+    size = base_model.weight_bytes(base)
+    shares = [1.0, *(gguf.SIZES[kind] for kind in {"f16", *config.exporting.gguf_types} if script)]
+    base_model.check_disk(work, sum(shares) * size, "the export")
+    base_model.check_memory(1.2 * size, "merging")
     with alone(work), blaming(folder):
         folder.mkdir(exist_ok=True)
         shutil.rmtree(folder / "failed", ignore_errors=True)
@@ -44,20 +48,28 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
         record = {
             "run": read_json(work / "run.json").get("run"),
             "adapter_sha256": _sha256(work / "lora_model" / "adapter_model.safetensors"),
-            "base": base_model.name(config),
+            "base": name,
             "adapter": verify.summary(reference, asked),
             "in_4bit": verify.in_4bit(work, asked) if config.model.load_in_4bit else None,
             "formats": {},
         }
+        if wrong := verify.doubts(record):
+            raise Tc3Error(
+                f"the adapter on {name} does not answer as it did after training: {wrong}. Set export_base to its base "
+                "model in 16 bit."
+            )
+        if (old := read_json(work / "export.json")).get("adapter_sha256") == record["adapter_sha256"]:
+            record["formats"] |= old["formats"]  # those that are not made again
         try:
             with replacing_folder(folder / "merged") as new:
-                merge(work, config, new)
+                print(f"merging the adapter into {name}" + (" (dequantised)" if base_model.is_4bit(base) else ""))
+                merge(work / "lora_model", base, new)
                 if _failed("merged", "merged", new, reference, asked, record, folder):
                     raise Tc3Error(f"the merged weights failed, and nothing was made of them: {_reasons(record)}")
             if script:
                 _write_gguf(script, config, folder, reference, asked, record)
             if "ollama" in wanted:
-                ollama.write(work, config, base)
+                ollama.write(work, config, base, verify.proved(record))
         finally:
             write_json(work / "export.json", record)
             card.write(work, config, record)
@@ -69,20 +81,19 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
 def _write_gguf(
     script: Path, config: Settings, folder: Path, reference: Mapping, asked: Mapping, record: dict[str, Any]
 ) -> None:
-    kinds = config.exporting.gguf_types
-    size = base_model.weight_bytes(folder / "merged")
-    base_model.check_disk(folder, size * sum(gguf.SIZES[kind] for kind in {"f16", *kinds}), "gguf")
-    with replacing_folder(folder / "gguf") as new:
-        whole = new / "model-F16.gguf"
+    kinds, target = config.exporting.gguf_types, folder / "gguf"
+    with replacing_folder(folder / ".gguf") as new:
+        files = {kind: new / gguf.file_name(kind) for kind in ("f16", *kinds)}
         print("converting to GGUF")
-        gguf.convert(script, folder / "merged", whole)
+        gguf.convert(script, folder / "merged", files["f16"])
         for kind in kinds:
-            path = new / f"model-{kind.upper()}.gguf"
             if kind != "f16":
-                gguf.quantise(whole, path, kind)
-            _failed(kind, "gguf", path, reference, asked, record, folder)
-        if "f16" not in kinds:
-            whole.unlink()
+                gguf.quantise(files["f16"], files[kind], kind)
+        target.mkdir(exist_ok=True)
+        for kind in kinds:
+            if not _failed(kind, "gguf", files[kind], reference, asked, record, folder):
+                files[kind].replace(target / files[kind].name)
+    shutil.rmtree(folder / ".gguf")
 
 
 def _failed(

@@ -42,6 +42,9 @@ BOUNDS = {
     "q4_k_m": Bound(same=0.15, loss=0.3, ended=0.25),
 }
 
+DEQUANTISED = Bound(same=0, loss=0.3, ended=0.25)
+"""Of the adapter itself, on the base model in 16 bit instead of the 4 bit of its training."""
+
 
 def questions(work: Path, config: Settings) -> dict[str, Any]:
     """Return what is asked: each prompt as text, and the ids of prompt and description as they were trained.
@@ -116,6 +119,21 @@ def summary(found: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any
         "loss": sum(answer["loss_sum"] for answer in found["answers"]) / tokens,
         "ended": _mean([answer["ended"] for answer in found["answers"]]),
     }
+
+
+def doubts(record: Mapping[str, Any]) -> str:
+    """Say how the adapter on the base in 16 bit is worse than as trained, on 4 bit; empty if it is not."""
+    ours, trained = record["adapter"], record["in_4bit"]
+    if trained and ours["loss"] > trained["loss"] + DEQUANTISED.loss:
+        return f"its loss is {ours['loss']:.4f} and was {trained['loss']:.4f}"
+    if trained and ours["ended"] < trained["ended"] - DEQUANTISED.ended:
+        return f"{ours['ended']:.0%} of its answers end by themselves, it was {trained['ended']:.0%}"
+    return ""
+
+
+def proved(record: Mapping[str, Any]) -> list[str]:
+    """Return the formats of `export.json` that did not fail."""
+    return [name for name, found in record.get("formats", {}).items() if not found["failed"]]
 
 
 def rows(record: Mapping[str, Any]) -> list[dict[str, str]]:

@@ -78,7 +78,7 @@ def open_notebook(open_page, lab, name):
     return page
 
 
-@pytest.mark.parametrize("name", sorted(STAGES))
+@pytest.mark.parametrize("name", sorted(TABLES))
 def test_colabs_case_runs_to_the_end_and_looks_right(open_page, colab, pictures, name):
     page = open_notebook(open_page, colab, name)
     said = ran(page, colab, name, pictures / f"colab_{name}.png")
@@ -100,7 +100,7 @@ def test_a_machines_own_case_looks_right_too(open_page, local, pictures, name):
 def test_no_notebook_result_or_log_holds_the_token(colab, local):
     """In Colab's secrets in the one case, in the environment in the other; the runs of above."""
     kept = colab.notebooks.parent / "content" / "cloud" / "MyDrive" / "tc3"  # unmounted
-    assert all((kept / name).exists() for stage in STAGES.values() for name in stage.writes)
+    assert all((kept / name).exists() for stage in TABLES for name in STAGES[stage].writes)
     folders = [colab.notebooks, colab.notebooks.parent / "server.log", kept]
     assert found_in(TOKEN, *folders) == []
     assert found_in(TOKEN, local.notebooks, local.notebooks.parent / "server.log", local.work) == []

@@ -11,6 +11,7 @@ from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 from tc3lib.errors import Tc3Error
 from tc3lib.export import base_model, child, gguf, hub, verify
 from tc3lib.export.__main__ import main
+from tc3lib.files import write_json
 
 TOKEN = "hf_plantedInTheEnvironment012345"
 
@@ -133,6 +134,18 @@ def test_an_artefact_out_of_its_bound_has_failed(change, reason):
         assert re.search(reason, found["failed"][0])
 
 
+def test_an_adapter_on_another_base_model_is_doubted():
+    as_trained = {"loss": 1.0, "ended": 0.9}
+    for ours, said in [
+        ({"loss": 1.1, "ended": 0.8}, ""),
+        ({"loss": 0.5, "ended": 1.0}, ""),
+        ({"loss": 1.4, "ended": 0.9}, "its loss is 1.4000 and was 1.0000"),
+        ({"loss": 1.0, "ended": 0.1}, "10% of its answers end by themselves, it was 90%"),
+    ]:
+        assert verify.doubts({"adapter": ours, "in_4bit": as_trained}) == said
+        assert verify.doubts({"adapter": ours, "in_4bit": None}) == ""
+
+
 def test_later_tokens_may_differ():
     ours, its = ([*range(16), last] for last in (7, 8))
     assert verify.judge("f16", answers(ids=its), answers(ids=ours), ASKED)["failed"] == []
@@ -155,8 +168,8 @@ class FakeHub:
     def repo_info(self, repo):
         return SimpleNamespace(private=self.private)
 
-    def upload_folder(self, repo_id, folder_path, path_in_repo="."):
-        self.calls.append((str(folder_path), path_in_repo))
+    def upload_folder(self, repo_id, folder_path, path_in_repo=".", allow_patterns=None, ignore_patterns=None):
+        self.calls.append((str(folder_path), path_in_repo, *(allow_patterns or ())))
 
     def upload_file(self, repo_id, path_or_fileobj, path_in_repo):
         self.calls.append((str(path_or_fileobj), path_in_repo))
@@ -170,16 +183,22 @@ def fake(monkeypatch):
     return fake
 
 
+def proved(work, failures):
+    write_json(work / "export.json", {"formats": {name: {"failed": failed} for name, failed in failures.items()}})
+
+
 def test_the_hub_gets_what_was_proved_and_is_private(config, tmp_path, fake, capsys):
     hub.upload(tmp_path, config)
     assert fake.calls == []
     assert '"hub" is not in export_to' in capsys.readouterr().out
     config = config.change(export_to=("hub",), hub_repo="me/tc3")
-    (tmp_path / "export" / "gguf").mkdir(parents=True)
+    with pytest.raises(Tc3Error, match=r"nothing to upload: .*export\.json has no merged weights that are proved"):
+        hub.upload(tmp_path, config)
+    proved(tmp_path, {"merged": [], "q8_0": [], "q4_k_m": ["endless"]})
     hub.upload(tmp_path, config)
     folder = tmp_path / "export"
     assert fake.calls == [
-        (f"{tmp_path}/lora_model", "adapter"), (f"{folder}/gguf", "gguf"), (f"{folder}/merged", "."),
+        (f"{tmp_path}/lora_model", "adapter"), (f"{folder}/gguf", "gguf", "model-Q8_0.gguf"), (f"{folder}/merged", "."),
         (f"{folder}/README.md", "README.md"),
     ]  # fmt: skip
     assert fake.private is True
@@ -192,6 +211,7 @@ def test_the_hub_gets_what_was_proved_and_is_private(config, tmp_path, fake, cap
 
 def test_what_the_hub_refuses_is_said_in_a_line_without_the_token(config, tmp_path, fake, monkeypatch):
     config = config.change(export_to=("hub",), hub_repo="me/tc3")
+    proved(tmp_path, {"merged": []})
     fake.there_before = False
     with pytest.raises(Tc3Error, match="me/tc3 is public already: set hub_private=False if that is meant"):
         hub.upload(tmp_path, config)
@@ -200,9 +220,10 @@ def test_what_the_hub_refuses_is_said_in_a_line_without_the_token(config, tmp_pa
     with pytest.raises(Tc3Error, match="cannot upload to me/tc3: 403 Forbidden: no right to create under me") as raised:
         hub.upload(tmp_path, config)
     assert TOKEN not in str(raised.value)
-    fake.refuses = OfflineModeIsEnabled("offline mode is enabled")
-    with pytest.raises(Tc3Error, match="cannot upload to me/tc3: offline mode"):
-        hub.upload(tmp_path, config)
+    for refuses in (OfflineModeIsEnabled("offline mode is enabled"), httpx.ConnectError("Name or service not known")):
+        fake.refuses = refuses
+        with pytest.raises(Tc3Error, match=f"cannot upload to me/tc3: {refuses}"):
+            hub.upload(tmp_path, config)
     for name in (None, "tc3", "me/t c"):
         with pytest.raises(Tc3Error, match=f"hub_repo={name!r}: expected owner/name"):
             hub.upload(tmp_path, config.change(hub_repo=name))

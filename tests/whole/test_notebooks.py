@@ -35,7 +35,7 @@ def code(name):
     return [cell.source for cell in cells(name) if cell.cell_type == "code" and cell.source[0] != "!"]
 
 
-def test_there_are_four_sources_and_four_generated_notebooks():
+def test_every_stage_has_its_source_and_its_generated_notebook():
     files = {path.name for path in (ROOT / "notebooks").iterdir() if path.is_file()}
     assert files == {f"{name}{suffix}" for name in NAMES for suffix in (".py", ".ipynb")}
 
