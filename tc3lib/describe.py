@@ -105,7 +105,7 @@ def change(config: Settings, settings: Sequence[str]) -> Settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise Tc3Error(f"--set {setting}: expected name=value, such as max_new_tokens=200.")
-        if name == "model_name" or setting_names().get(name) in ("lora", "training", "saving", "planning"):
+        if name == "model_name" or setting_names().get(name) in ("lora", "training", "saving", "planning", "prompting"):
             raise Tc3Error(f"--set {name}: the adapter is already trained. Only reading and answering can be changed.")
         try:
             config = config.change(**{name: value})

@@ -6,6 +6,7 @@ Names are those of unsloth, PEFT, TRL and transformers. They are unique over all
 
 import dataclasses
 import difflib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -155,6 +156,24 @@ class DataSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """What the model is asked and how an answer is built, the same in training and in all tests."""
+
+    instruction: str = "Describe the product [input]"
+    """What the model is to do with the title."""
+    response: str = "The '{title}' is {content}"
+    """The answer that it learns. "{content}" alone: no opening."""
+    prompt: Literal["alpaca", "chat"] = "alpaca"
+    """alpaca: the recipe's text, which suits any model. chat: a user's turn of instruction and title in the tokenizer's
+    own chat template, for instruct models."""
+
+    def __post_init__(self):
+        braces = re.findall(r"{\w*}|[{}]", self.response)
+        if braces.count("{content}") != 1 or not {"{title}", "{content}"}.issuperset(braces):
+            raise ValueError(f"response is {self.response!r}; expected {{content}} once and no braces but {{title}}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
     """How titles become texts. Decoding is greedy."""
 
@@ -178,6 +197,7 @@ class Settings:
     saving: SaveSettings = SaveSettings()
     planning: PlanSettings = PlanSettings()
     data: DataSettings = DataSettings()
+    prompting: PromptSettings = PromptSettings()
     generation: GenerationSettings = GenerationSettings()
 
     def change(self, **settings: Any) -> "Settings":

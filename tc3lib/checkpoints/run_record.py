@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tc3lib.checkpoints import store
 from tc3lib.errors import Tc3Error
 from tc3lib.files import blaming, read_json, write_json
-from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
+from tc3lib.prompts import PROMPT
 from tc3lib.runtime import packages, processes
-from tc3lib.settings import Settings
+from tc3lib.settings import PromptSettings, Settings
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -42,13 +42,14 @@ def describe(config: Settings, work: Path) -> dict[str, Any]:
     Raises:
         Tc3Error: The rows cannot be read.
     """
-    settings = {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training", "planning")}
+    parts = ("model", "lora", "training", "planning", "prompting")
+    settings = {part: dataclasses.asdict(getattr(config, part)) for part in parts}
     return {
         "layout": LAYOUT,
         "preset": config.preset,
         "settings": settings,
         "data": _data(work),
-        "template": _sha256("\0".join((INSTRUCTION, PROMPT, RESPONSE)).encode()),
+        "template": _template(config.prompting),
         "versions": {"python": platform.python_version(), **{name: packages.installed(name) for name in PACKAGES}},
         "device": _device(),
         "processes": processes.count(),
@@ -138,10 +139,13 @@ def check_adapter(work: Path) -> None:
 
 
 def as_trained(config: Settings, work: Path) -> Settings:
-    """Return `config` with the model settings that the adapter in `work` was trained with."""
+    """Return `config` with the settings of model and prompt that the adapter in `work` was trained with."""
     run = read_json(work / "run.json")
-    recorded = run["settings"]["model"] if _is_record(run) else {}
-    return config.change(**{name: value for name, value in recorded.items() if hasattr(config.model, name)})
+    if not _is_record(run):
+        return config
+    recorded = {"prompting": dataclasses.asdict(PromptSettings())} | run["settings"]  # older runs had no other prompt
+    names = ((part, name) for part in ("model", "prompting") for name in recorded[part])
+    return config.change(**{name: recorded[part][name] for part, name in names if hasattr(getattr(config, part), name)})
 
 
 def _set_aside(work: Path, outputs: str) -> None:
@@ -174,7 +178,8 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     for name, value in new["data"].items():
         if old["data"].get(name) != value:
             return f"{name} has changed since"
-    for name, what in (("template", "prompt template"), ("tokenizer", "tokenizer"), ("order", "order of the rows")):
+    named = {"template": "prompt template", "prompt": "prompt", "tokenizer": "tokenizer", "order": "order of the rows"}
+    for name, what in named.items():
         if name in old and name in new and old[name] != new[name]:
             return f"the {what} has changed since"
     return None
@@ -182,7 +187,7 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
 
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide what is learned."""
-    flat = _flat(settings)
+    flat = dataclasses.asdict(PromptSettings()) | _flat(settings)  # older runs had no other prompt
     free = set(_FREE)
     if flat["plan"] == "auto":
         free |= _PLANNED
@@ -220,6 +225,13 @@ def _data(work: Path) -> dict[str, str]:
                 "01_prepare if it was never run."
             ) from None
     return digests
+
+
+def _template(template: PromptSettings) -> str:
+    """Return a hash of the prompt settings; that of the default is the one that older versions recorded."""
+    response = template.response.replace("{title}", "{}").replace("{content}", "{}")
+    text = PROMPT if template.prompt == "alpaca" else template.prompt
+    return _sha256("\0".join((template.instruction, text, response)).encode())
 
 
 def _sha256(content: bytes) -> str:

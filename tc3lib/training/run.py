@@ -22,7 +22,7 @@ from tc3lib.checkpoints import run_record
 from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, read_json, read_rows, write_json
-from tc3lib.prompts import encode_rows, load_tokenizer
+from tc3lib.prompts import encode_rows, load_tokenizer, prompt_text
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan
@@ -63,11 +63,14 @@ class Run:
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Encode all rows and check them, as training and generation will use them."""
-        self.tokenizer, longest = tokenizer, self.config.model.max_seq_length
-        self.train_rows, self.eval_rows = (encode_rows(tokenizer, rows, longest) for rows in self.texts.values())
+        self.tokenizer, longest, template = tokenizer, self.config.model.max_seq_length, self.config.prompting
+        self.record["prompt"] = prompt_text(tokenizer, "{title}", template)
+        self.train_rows, self.eval_rows = (
+            encode_rows(tokenizer, rows, longest, template) for rows in self.texts.values()
+        )
         encoded = {"train": self.train_rows, "eval": self.eval_rows}
         self.checked, _ = (
-            check_rows.check(tokenizer, self.work / f"{name}.jsonl", rows, encoded[name], longest)
+            check_rows.check(tokenizer, self.work / f"{name}.jsonl", rows, encoded[name], longest, template)
             for name, rows in self.texts.items()
         )
 
@@ -80,7 +83,7 @@ class Run:
 
     def show(self, rows: int = 3) -> "HTML":
         """Return the first rows as the model will meet them, with what it learns marked."""
-        return check_rows.show(self.tokenizer, self.texts["train"][:rows], self.train_rows)
+        return check_rows.show(self.tokenizer, self.texts["train"][:rows], self.train_rows, self.config.prompting)
 
 
 def build_trainer(run: Run) -> SFTTrainer:
@@ -92,7 +95,8 @@ def build_trainer(run: Run) -> SFTTrainer:
     """
     config = run.config
     model, tokenizer = models.load_base_model(config.model)
-    if tokenizer.backend_tokenizer.to_str() != run.tokenizer.backend_tokenizer.to_str():
+    same = tokenizer.backend_tokenizer.to_str() == run.tokenizer.backend_tokenizer.to_str()
+    if not same or prompt_text(tokenizer, "{title}", config.prompting) != run.record["prompt"]:
         run.tokenize(tokenizer)  # unsloth repairs some
     run.tokenizer = tokenizer
     free = plan.free_gib(config.planning.memory_gib)
