@@ -5,10 +5,12 @@ The only module that imports unsloth, whose import patches transformers, trl and
 
 import dataclasses
 import logging
+import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 # bitsandbytes reports that an optional package is absent on some CPUs; its own kernel serves.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
@@ -22,6 +24,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from unsloth import FastLanguageModel
 
 from tc3lib.errors import Tc3Error
+from tc3lib.prompts import text_tokenizer
 from tc3lib.settings import LoraSettings, ModelSettings
 
 
@@ -46,13 +49,45 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
         ) from error
     # On a GPU unsloth sets it to the length of the context, and every call with max_new_tokens would warn.
     model.generation_config.max_length = None
+    tokenizer = text_tokenizer(tokenizer)
+    if tokenizer.pad_token is None:  # padding is masked wherever there is some, so it may look like anything
+        tokenizer.pad_token = tokenizer.eos_token
+    if not torch.cuda.is_available() and getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
+        model.set_attn_implementation("eager")  # of transformers' the only one that knows Gemma 2's soft cap
     return model.eval(), tokenizer
 
 
 def add_lora(model: PreTrainedModel, config: LoraSettings) -> PeftModel:
-    """Return the model with a new, trainable adapter; every weight of the base model is frozen."""
-    arguments = dataclasses.asdict(config) | {"target_modules": list(config.target_modules)}
+    """Return the model with a new, trainable adapter; every weight of the base model is frozen.
+
+    Raises:
+        Tc3Error: The model has no layers of those names.
+    """
+    arguments = dataclasses.asdict(config) | _targets(model, config.target_modules)
     return FastLanguageModel.get_peft_model(model, **arguments)
+
+
+def _targets(model: PreTrainedModel, wanted: Sequence[str]) -> dict[str, Any]:
+    """Return which layers get an adapter, as arguments of `get_peft_model`: layers of the language model alone.
+
+    The recipe's are all linear layers of a Llama. Where another model calls some otherwise, it gets all of its own.
+    """
+    names, decoder = [name for name, _ in model.named_modules()], model.get_decoder()
+    inside = next(name for name, module in model.named_modules() if module is decoder) + "."
+    missing = [target for target in wanted if not any(f".{name}".endswith(f".{target}") for name in names)]
+    if missing:
+        linear = (name for name, module in decoder.named_modules() if isinstance(module, torch.nn.Linear))
+        own = sorted({name.rpartition(".")[2] for name in linear})
+        if set(wanted) != set(LoraSettings().target_modules):
+            raise Tc3Error(
+                f"target_modules: {model.config.model_type!r} models have no {', '.join(missing)}. Their linear "
+                f"layers are {', '.join(own)}."
+            )
+        print(f"target_modules: this model has no {', '.join(missing)}; all its linear layers instead: {', '.join(own)}")
+        wanted = own
+    outside = [name for name in names if not name.startswith(inside) and name.rpartition(".")[2] in wanted]
+    exclude = {"exclude_modules": rf"(?!{re.escape(inside)}).*"} if outside else {}
+    return {"target_modules": list(wanted), **exclude}
 
 
 def load_adapter(folder: Path | str, config: ModelSettings) -> tuple[PeftModel, PreTrainedTokenizerBase]:
@@ -77,27 +112,34 @@ def replaced_attention(
     """Let the model use another attention function within.
 
     Args:
-        model: On a GPU, unsloth's own Llama, whose packed attention is replaced; on a CPU, transformers', through its
-            interface for attention functions.
+        model: On a GPU, one of unsloth's own (Llama, Mistral, Qwen), whose packed attention is replaced; on a CPU,
+            transformers', through its interface for attention functions. Other models keep their attention.
         name: Under which transformers knows the function.
         attend: Called as flash_attn's `varlen` function is.
         attend_in_transformers: Called as transformers calls attention functions.
     """
-    if llama := sys.modules.get("unsloth.models.llama"):
+    if "unsloth.models.llama" in sys.modules:
         from unsloth.utils import attention_dispatch as dispatch
 
-        old = llama.select_attention_backend, dispatch.flash_attn_varlen_func
-        llama.select_attention_backend = lambda *_, **__: dispatch.FLASH_VARLEN
+        # Llama, Mistral, Qwen3 and Gemma 2 each choose in a module of their own.
+        own = [module for path, module in [*sys.modules.items()] if path.startswith("unsloth.models.")]
+        own = [module for module in own if "select_attention_backend" in vars(module)]
+        old = [module.select_attention_backend for module in own], dispatch.flash_attn_varlen_func
+        for module in own:
+            module.select_attention_backend = lambda *_, **__: dispatch.FLASH_VARLEN
         dispatch.flash_attn_varlen_func = attend
         try:
             yield
         finally:
-            llama.select_attention_backend, dispatch.flash_attn_varlen_func = old
+            for module, choose in zip(own, old[0], strict=True):
+                module.select_attention_backend = choose
+            dispatch.flash_attn_varlen_func = old[1]
     else:
         AttentionInterface.register(name, attend_in_transformers)
         AttentionMaskInterface.register(name, lambda *_, **__: None)
-        old, model.config._attn_implementation = model.config._attn_implementation, name
+        config = model.config.get_text_config()
+        old, config._attn_implementation = config._attn_implementation, name
         try:
             yield
         finally:
-            model.config._attn_implementation = old
+            config._attn_implementation = old

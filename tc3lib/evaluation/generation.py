@@ -90,7 +90,7 @@ def generate(
                 continue
             seconds = (time.monotonic() - started) / max(1, len(batch))
             mine = {
-                index: _answer(tokenizer, titles[index], output, seconds)
+                index: _answer(tokenizer, titles[index], output, stops(model, tokenizer), seconds)
                 for index, output in zip(batch, outputs, strict=True)
             }
             new = {index: answer for part in processes.gather(mine) for index, answer in part.items()}
@@ -127,9 +127,9 @@ def stream(
         ids = torch.tensor([prompt], device=model.device)
         with evaluating(model), nullcontext() if adapter else model.disable_adapter():
             outputs = model.generate(
-                input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **_decoding(tokenizer, config)
+                input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **_decoding(model, tokenizer, config)
             )
-        answers.append(_answer(tokenizer, title, outputs[0, len(prompt) :].tolist()))
+        answers.append(_answer(tokenizer, title, outputs[0, len(prompt) :].tolist(), stops(model, tokenizer)))
         print()
     return answers
 
@@ -181,33 +181,49 @@ def _answer_batch(
     batch = tokenizer.pad(
         {"input_ids": prompts}, padding_side="left", return_attention_mask=True, return_tensors="pt"
     ).to(model.device)
-    outputs = model.generate(**batch, **_decoding(tokenizer, config))
+    outputs = model.generate(**batch, **_decoding(model, tokenizer, config))
     return outputs[:, batch["input_ids"].shape[1] :].tolist()
 
 
-def _decoding(tokenizer: PreTrainedTokenizerBase, config: GenerationSettings) -> dict[str, Any]:
+def stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the ids that end an answer: eos, and what else the model's generation config names.
+
+    Of the latter only special or added tokens: where it is missing, it has the default of the model's class.
+    """
+    named = model.generation_config.eos_token_id
+    added = tokenizer.added_tokens_decoder
+    named = [number for number in (named if isinstance(named, list) else [named]) if number in added]
+    return list(dict.fromkeys([tokenizer.eos_token_id, *named]))
+
+
+def _decoding(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: GenerationSettings
+) -> dict[str, Any]:
     return {
         "max_new_tokens": config.max_new_tokens,
         "do_sample": False,
         "use_cache": True,
-        "eos_token_id": tokenizer.eos_token_id,
+        "eos_token_id": stops(model, tokenizer),
         "pad_token_id": tokenizer.pad_token_id,
     }
 
 
-def _answer(tokenizer: PreTrainedTokenizerBase, title: str, new: list[int], seconds: float = 0.0) -> Answer:
-    """Return the answer up to eos, without the padding that `generate` puts after it."""
-    eos = tokenizer.eos_token_id in new
-    new = new[: new.index(tokenizer.eos_token_id) + 1] if eos else new
-    return Answer(title, tokenizer.decode(new, skip_special_tokens=True).strip(), new, eos, seconds)
+def _answer(
+    tokenizer: PreTrainedTokenizerBase, title: str, new: list[int], ends: Sequence[int], seconds: float = 0.0
+) -> Answer:
+    """Return the answer up to what ends it, without the padding that `generate` puts after it."""
+    end = next((at for at, token in enumerate(new) if token in ends), None)
+    text = tokenizer.decode(new[:end], skip_special_tokens=True).strip()
+    return Answer(title, text, new if end is None else new[: end + 1], end is not None, seconds)
 
 
 def _memory(model: PreTrainedModel) -> tuple[PretrainedConfig, float | None]:
     """Return the model's configuration and the free bytes of the card, None without a card."""
+    shape = model.config.get_text_config()
     if not torch.cuda.is_available():
-        return model.config, None
+        return shape, None
     cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
-    return model.config, torch.cuda.mem_get_info()[0] + cached
+    return shape, torch.cuda.mem_get_info()[0] + cached
 
 
 def _release(model: PreTrainedModel) -> None:

@@ -57,7 +57,7 @@ def shared_prefix(model: PreTrainedModel, lengths: Sequence[int], device: torch.
     """Let the model read a line of `batches.collate` within, forward and backward.
 
     Raises:
-        Tc3Error: The model used another attention, as models other than Llama may; what it computed is wrong.
+        Tc3Error: The model used another attention; what it computed is wrong. `ways.choose` finds that out beforehand.
     """
     global _segments
     _segments = line = Segments(lengths, device)
@@ -66,36 +66,49 @@ def shared_prefix(model: PreTrainedModel, lengths: Sequence[int], device: torch.
             yield
     finally:
         _segments = None
-    if line.calls < model.config.num_hidden_layers:
+    if line.calls < model.config.get_text_config().num_hidden_layers:
         raise Tc3Error(
             f"plan='auto' does not know the attention of {model.config.model_type!r} models (model_name): set "
             "plan='recipe'."
         )
 
 
-def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *_: Any, **settings: Any) -> torch.Tensor:
+def attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    *_: Any,
+    softmax_scale: float | None = None,
+    window_size: tuple[int, int] | None = None,
+    softcap: float | None = None,
+    **__: Any,
+) -> torch.Tensor:
     """Return the attention of a line, shape (tokens, heads, width), called as flash_attn's `varlen` function is.
 
-    A call that asks for more than Llama does (a window, a soft cap, another scale) is answered without that and not
-    counted, which `shared_prefix` then reports.
+    A call that asks for a soft cap is answered without one and not counted, which `shared_prefix` then reports.
 
     Args:
         query: Shape (tokens, heads, width).
         key: Shape (tokens, key heads, width); `heads` is a multiple of `key heads`.
         value: As `key`.
+        softmax_scale: What scores are multiplied by. None: `width ** -0.5`.
+        window_size: How many tokens before its own a query sees, and how many after it, which is always none here.
+            Positions are those in a row: the prefix is just before each rest. None or -1: all.
+        softcap: Largest score.
 
     Raises:
         RuntimeError: Outside `shared_prefix`.
     """
     if _segments is None:
         raise RuntimeError("attend was called outside shared_prefix()")
-    scale = settings.get("softmax_scale")
-    window = settings.get("window_size") not in (None, (-1, -1))
-    if scale in (None, query.shape[-1] ** -0.5) and not window and not settings.get("softcap"):
+    if not softcap:
         _segments.calls += 1
+    before = -1 if window_size is None else window_size[0]
+    if before >= _segments.longest_key - 1:
+        before = -1
     if _has_flash(query.dtype, query.device):
-        return _SharedPrefixFlash.apply(query, key, value, _segments)
-    return _attend_by_segment(query, key, value, _segments)
+        return _SharedPrefixFlash.apply(query, key, value, _segments, softmax_scale, before)
+    return _attend_by_segment(query, key, value, _segments, softmax_scale, before)
 
 
 def attend_in_transformers(
@@ -111,11 +124,13 @@ def attend_in_transformers(
 ) -> tuple[torch.Tensor, None]:
     """Return `attend` for a transformers model, whose tensors have the shape (1, heads, tokens, width)."""
     line = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-    window = None if sliding_window is None else (sliding_window, 0)
+    window = None if sliding_window is None else (sliding_window - 1, 0)
     return attend(*line, softmax_scale=scaling, window_size=window, softcap=softcap)[None], None
 
 
-def _attend_by_segment(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, line: Segments) -> torch.Tensor:
+def _attend_by_segment(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, line: Segments, scale: float | None, before: int
+) -> torch.Tensor:
     """Return the attention of one segment after another, with PyTorch's own function: for CPUs, float32, old cards."""
     groups = query.shape[1] // key.shape[1]
     outputs, start = [], 0
@@ -126,8 +141,10 @@ def _attend_by_segment(query: torch.Tensor, key: torch.Tensor, value: torch.Tens
         seen = line.prefix if number else 0
         keys, values = (torch.cat([x[:seen], x[start:stop]]).repeat_interleave(groups, dim=1) for x in (key, value))
         mask = torch.ones(length, seen + length, dtype=torch.bool, device=query.device).tril(seen)
+        if before >= 0:
+            mask = mask.triu(seen - before)
         heads_first = (x.transpose(0, 1)[None] for x in (query[start:stop], keys, values))
-        outputs.append(scaled_dot_product_attention(*heads_first, mask)[0].transpose(0, 1))
+        outputs.append(scaled_dot_product_attention(*heads_first, mask, scale=scale)[0].transpose(0, 1))
         start = stop
     return torch.cat(outputs)
 
@@ -145,13 +162,23 @@ class _SharedPrefixFlash(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, line: Segments) -> torch.Tensor:
+    def forward(
+        ctx: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        line: Segments,
+        scale: float | None,
+        before: int,
+    ) -> torch.Tensor:
         keys, values = key.index_select(0, line.keys), value.index_select(0, line.keys)
         lengths = (line.query_starts, line.key_starts, line.longest_query, line.longest_key)
+        # A window ends where its query does, so it comes in the place of the causal mask.
+        settings = {"scale": scale} | ({} if before < 0 else {"window_size_left": before, "window_size_right": 0})
         output, *statistics = torch.ops.aten._flash_attention_forward(
-            query, keys, values, *lengths, 0.0, True, return_debug_mask=False
+            query, keys, values, *lengths, 0.0, before < 0, return_debug_mask=False, **settings
         )
-        ctx.line, ctx.lengths = line, lengths
+        ctx.line, ctx.lengths, ctx.causal, ctx.settings = line, lengths, before < 0, settings
         ctx.save_for_backward(query, key, value, output, *statistics[:3])
         return output
 
@@ -160,9 +187,10 @@ class _SharedPrefixFlash(torch.autograd.Function):
         query, key, value, output, log_sum, seed, offset = ctx.saved_tensors
         keys, values = key.index_select(0, ctx.line.keys), value.index_select(0, ctx.line.keys)
         by_query, by_key, by_value = torch.ops.aten._flash_attention_backward(
-            gradient.contiguous(), query, keys, values, output, log_sum, *ctx.lengths, 0.0, True, seed, offset
-        )
-        return by_query, _fold(by_key, ctx.line), _fold(by_value, ctx.line), None
+            gradient.contiguous(), query, keys, values, output, log_sum, *ctx.lengths, 0.0, ctx.causal, seed, offset,
+            **ctx.settings,
+        )  # fmt: skip
+        return by_query, _fold(by_key, ctx.line), _fold(by_value, ctx.line), None, None, None
 
 
 def _fold(gradient: torch.Tensor, line: Segments) -> torch.Tensor:

@@ -12,6 +12,7 @@ from transformers import PreTrainedConfig
 
 from tc3lib.errors import Tc3Error
 from tc3lib.settings import LoraSettings, Settings, TrainingSettings, rows_per_step
+from tc3lib.training.ways import Way
 
 GIB = 2**30
 RESERVE_GIB = 1.5
@@ -78,19 +79,22 @@ def plan(lengths: Sequence[int], config: TrainingSettings) -> Plan:
     return Plan(rows, mean, batch, steps, config.num_train_epochs, "num_train_epochs", remark)
 
 
-def recipe_passes(config: TrainingSettings, processes: int) -> int:
-    """Return the micro-batches that each process makes of a step with plan="recipe".
+def micro_batches(config: TrainingSettings, processes: int) -> tuple[int, int]:
+    """Return the rows of a micro-batch of TRL's own trainer, and how many of these each process makes of a step.
+
+    They are those that are set, or smaller ones where these cannot be divided among the processes.
 
     Raises:
-        Tc3Error: They cannot be divided among the processes.
+        Tc3Error: Not even the rows of a step can be divided.
     """
-    passes, rest = divmod(config.gradient_accumulation_steps, processes)
+    rows, rest = divmod(rows_per_step(config), processes)
     if rest:
         raise Tc3Error(
-            f"gradient_accumulation_steps={config.gradient_accumulation_steps} cannot be divided among {processes} "
-            "processes (--num_processes): choose a multiple, or plan='auto'."
+            f"the {rows_per_step(config)} rows of a step (per_device_train_batch_size x gradient_accumulation_steps) "
+            f"cannot be divided among {processes} processes (--num_processes): choose a multiple, or plan='auto'."
         )
-    return passes
+    size = next(size for size in range(min(rows, config.per_device_train_batch_size), 0, -1) if rows % size == 0)
+    return size, rows // size
 
 
 def token_bytes(shape: PreTrainedConfig, checkpointing: bool | str) -> float:
@@ -113,6 +117,7 @@ def fit(
     shape: PreTrainedConfig,
     free_gib: float | None,
     processes: int = 1,
+    way: Way = "packed",
 ) -> Fit:
     """Choose micro-batches and gradient checkpointing for the memory; a step keeps its rows.
 
@@ -126,12 +131,15 @@ def fit(
         free_gib: Memory for activations and all else that training adds to the loaded model. None: there is no card,
             and checkpointing stays as it is set.
         processes: How many share a step's rows, each with a card of its own.
+        way: How rows may pass through the model (`ways.choose`); TRL's own trainer has the recipe's micro-batches.
     """
     rows = math.ceil(rows_per_step(config.training) / processes)
     each = "" if processes == 1 else f" in each of {processes} processes"
-    if config.planning.plan == "recipe":
-        passes, size = recipe_passes(config.training, processes), config.training.per_device_train_batch_size
-        return Fit(None, config.lora, f"plan=recipe: {passes} x {size} rows{each}, {_describe(config.lora)}")
+    if config.planning.plan == "recipe" or way != "packed":
+        size, passes = micro_batches(config.training, processes)
+        own = f"the model's attention does not suit packed rows, so TRL's own trainer takes them {way}"
+        how = "plan=recipe" if config.planning.plan == "recipe" else own
+        return Fit(None, config.lora, f"{how}: {passes} x {size} rows{each}, {_describe(config.lora)}")
     longest, largest, mean = max(lengths), _largest_step(lengths, rows), rows * statistics.fmean(lengths)
     if free_gib is None:
         reason = f"the {rows} rows of a step{each} in one pass, {_describe(config.lora)}: there is no GPU to fit"

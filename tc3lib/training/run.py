@@ -25,7 +25,7 @@ from tc3lib.files import alone, read_json, read_rows, write_json
 from tc3lib.prompts import encode_rows, load_tokenizer, prompt_text
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
-from tc3lib.training import batches, check_rows, plan
+from tc3lib.training import batches, check_rows, plan, ways
 from tc3lib.training.callbacks import LossLogger, mean_loss
 from tc3lib.training.trainer import PackedTrainer
 
@@ -90,8 +90,9 @@ def build_trainer(run: Run) -> SFTTrainer:
     """Load the base model, add LoRA, and return the trainer of the run.
 
     With `plan="recipe"` that is TRL's `SFTTrainer` itself, with padded micro-batches. With "auto" it is our
-    `PackedTrainer`. Either gets rows that are tokenised here, so that no library adds, drops or masks a token.
-    Precision follows the loaded model: bf16 or fp16 where it computes in that.
+    `PackedTrainer` if packed rows are right for this model (`ways.choose`), else TRL's too. Either gets rows that are
+    tokenised here, so that no library adds, drops or masks a token. Precision follows the loaded model: bf16 or fp16
+    where it computes in that.
     """
     config = run.config
     model, tokenizer = models.load_base_model(config.model)
@@ -100,12 +101,15 @@ def build_trainer(run: Run) -> SFTTrainer:
         run.tokenize(tokenizer)  # unsloth repairs some
     run.tokenizer = tokenizer
     free = plan.free_gib(config.planning.memory_gib)
-    fit = plan.fit(run.lengths(), config, model.config, free, processes.count())
+    way = None
+    if config.planning.plan == "auto":
+        way = ways.choose(model, run.train_rows, share_prefix=not config.lora.lora_dropout)
+    fit = plan.fit(run.lengths(), config, model.config.get_text_config(), free, processes.count(), way)
     print(fit)
     model = models.add_lora(model, fit.lora)
-    arguments = _arguments(model, run, checkpointing=bool(fit.lora.use_gradient_checkpointing))
+    arguments = _arguments(model, run, way, checkpointing=bool(fit.lora.use_gradient_checkpointing))
     common = {"model": model, "processing_class": tokenizer}
-    if config.planning.plan == "recipe":
+    if way != "packed":
         train_rows, eval_rows = map(Dataset.from_list, (run.train_rows, run.eval_rows))
         trainer = SFTTrainer(args=SFTConfig(**arguments), train_dataset=train_rows, eval_dataset=eval_rows, **common)
     else:
@@ -130,13 +134,14 @@ def build_trainer(run: Run) -> SFTTrainer:
             parameter.data = parameter.data.to(torch.float32)
     run.record |= run_record.fingerprint(trainer)
     run.record["plan"] = dataclasses.asdict(run.plan) | {
+        "way": way or "recipe",
         "max_tokens": fit.max_tokens,
         "gradient_checkpointing": trainer.args.gradient_checkpointing,
     }
     return trainer
 
 
-def _arguments(model: PreTrainedModel, run: Run, checkpointing: bool) -> dict[str, Any]:
+def _arguments(model: PreTrainedModel, run: Run, way: ways.Way | None, checkpointing: bool) -> dict[str, Any]:
     """Return the arguments of `SFTConfig`: the training settings, and what follows from the model and the machine."""
     config, dtype = run.config, model.get_input_embeddings().weight.dtype
     arguments = dataclasses.asdict(config.training) | {
@@ -150,9 +155,12 @@ def _arguments(model: PreTrainedModel, run: Run, checkpointing: bool) -> dict[st
         "disable_tqdm": True,  # LossLogger has the bar
         "logging_nan_inf_filter": False,
     }
-    if config.planning.plan == "recipe":
-        arguments["gradient_accumulation_steps"] = plan.recipe_passes(config.training, processes.count())
-    if config.training.padding_free is None or config.planning.plan != "recipe":
+    if way != "packed":
+        size, passes = plan.micro_batches(config.training, processes.count())
+        arguments |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": passes}
+    if way:  # unsloth has its own list of models that cannot do without padding, which goes by None
+        arguments["padding_free"] = False if way == "padded" else None
+    if arguments["padding_free"] is None:
         del arguments["padding_free"]
     return arguments
 

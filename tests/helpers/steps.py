@@ -54,7 +54,7 @@ def build(config, rows, work, max_tokens=None):
 def train(config, rows, work, max_tokens=None, prepare=None):
     """Train, and return what was logged and seen; `prepare` is called with the trainer before it starts."""
     trainer, made = build(config, rows, work, max_tokens)
-    run = types.SimpleNamespace(trainer=trainer, seen={}, prefixes=set(), passes=0, layer_passes=0)
+    run = types.SimpleNamespace(trainer=trainer, made=made, seen={}, prefixes=set(), passes=0, layer_passes=0)
     step = trainer.training_step
 
     def watch(model, inputs, *arguments):
@@ -80,7 +80,7 @@ def train(config, rows, work, max_tokens=None, prepare=None):
 
 
 def layers(model):
-    return model.get_base_model().model.layers
+    return model.get_base_model().get_decoder().layers
 
 
 def rows_of(inputs):

@@ -111,9 +111,20 @@ def test_the_recipe_is_left_as_it_was_written():
 
 def test_processes_divide_the_recipes_micro_batches():
     recipe = settings.llama3_8b().training
-    assert [plan.recipe_passes(recipe, processes) for processes in (1, 2, 4)] == [4, 2, 1]
-    with pytest.raises(Tc3Error, match=r"gradient_accumulation_steps=4 cannot be divided among 3 processes"):
-        plan.recipe_passes(recipe, 3)
+    found = [plan.micro_batches(recipe, processes) for processes in (1, 2, 4, 8, 16)]
+    assert found == [(8, 4), (8, 2), (8, 1), (4, 1), (2, 1)]
+    with pytest.raises(Tc3Error, match=r"the 32 rows of a step .* cannot be divided among 3 processes"):
+        plan.micro_batches(recipe, 3)
+
+
+def test_where_packed_rows_do_not_suit_the_model_trls_trainer_has_the_recipes_micro_batches():
+    config = settings.llama3_8b()
+    found = plan.fit(LENGTHS, config, LLAMA, 70, way="padding-free")
+    assert (found.max_tokens, found.lora) == (None, config.lora)
+    assert str(found) == (
+        "the model's attention does not suit packed rows, so TRL's own trainer takes them padding-free: 4 x 8 rows, "
+        "checkpointing 'unsloth'"
+    )
 
 
 @pytest.mark.parametrize(
