@@ -84,7 +84,7 @@ def describe(
         kept = target.with_name(f"{target.name}.{start}.partial")
         if len(rows) > CHUNK:
             print(f"titles {start + 1:,} to {start + len(chunk):,} of {len(rows):,}")
-        answers = generation.generate(model, tokenizer, [row["title"] for row in chunk], config.generation, kept)
+        answers = generation.generate(model, tokenizer, [row["title"] for row in chunk], config, kept)
         for row, given in zip(chunk, answers, strict=True):
             yield {**row, "answer": given.text, "eos": given.eos}
 

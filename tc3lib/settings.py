@@ -168,6 +168,8 @@ class PromptSettings:
     own chat template, for instruct models."""
 
     def __post_init__(self):
+        if "{title}" in self.instruction:
+            raise ValueError(f"instruction is {self.instruction!r}; the title follows it, {{title}} has no place in it")
         braces = re.findall(r"{\w*}|[{}]", self.response)
         if braces.count("{content}") != 1 or not {"{title}", "{content}"}.issuperset(braces):
             raise ValueError(f"response is {self.response!r}; expected {{content}} once and no braces but {{title}}")

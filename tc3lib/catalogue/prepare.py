@@ -25,7 +25,7 @@ from tc3lib.catalogue.source import find, opened, read
 from tc3lib.catalogue.table_rows import missing
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, blaming, replacing_all, write_json
-from tc3lib.prompts import INSTRUCTION, RESPONSE
+from tc3lib.prompts import format_record
 from tc3lib.settings import Settings
 
 PARALLEL_FROM_BYTES = 64 << 20
@@ -36,7 +36,6 @@ MANY_DAMAGED = 10_000
 FULL_LINES, FULL_USABLE = 2_248_619, 1_390_403
 """Lines of LF-AmazonTitles-1.3MM's `trn.json`, and those of them that the recipe's rule keeps."""
 
-_BEFORE, _BETWEEN, _AFTER = RESPONSE.split("{}")
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
@@ -51,13 +50,6 @@ class PrepareReport:
     seconds: float = 0.0
     remark: str = ""
     """Whether this is the whole catalogue of the Tech Challenge, if it has as many lines."""
-
-
-class _Record(msgspec.Struct, gc=False, tag_field="instruction", tag=INSTRUCTION):
-    """What `prompts.format_record` returns, in the same order."""
-
-    input_text: str
-    response: str
 
 
 class _Part(NamedTuple):
@@ -88,7 +80,7 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
     memory on the size of the file or of a line.
 
     Args:
-        config: A run; its section `data` is used.
+        config: A run; its sections `data` and `prompting` are used.
         work: The work folder.
 
     Raises:
@@ -107,9 +99,9 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
     ):  # fmt: skip
         workers = _number_of_workers(source, config.data.workers)
         if workers > 1:
-            steps = _convert_in_workers(source, config.data.clean, files, workers)
+            steps = _convert_in_workers(source, config, files, workers)
         else:
-            steps = _convert_here(source, config.data.clean, files)
+            steps = _convert_here(source, config, files)
         with closing(steps), tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
             for counts, position in steps:
                 total += counts
@@ -146,15 +138,15 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
     return short[:: max(1, len(short) // rows)][:rows]
 
 
-def _convert(rows: Rows, clean: bool) -> _Part:
+def _convert(rows: Rows, config: Settings) -> _Part:
     """Tidy products and encode their records."""
-    tidy = clean_text if clean else str.strip
+    tidy, template = clean_text if config.data.clean else str.strip, config.prompting
     records, uids = [], []
     counts = Counter({"empty_line": rows.empty, "damaged": len(rows.damaged)})
     for product in rows.products:
         title, content = product.title, product.content
         if title and content and (tidy_title := tidy(title)) and (tidy_content := tidy(content)):
-            records.append(_Record(tidy_title, f"{_BEFORE}{tidy_title}{_BETWEEN}{tidy_content}{_AFTER}"))
+            records.append(format_record(tidy_title, tidy_content, template))
             uids.append(product.uid)
         else:
             counts[_why_dropped(title, content)] += 1
@@ -178,9 +170,9 @@ def _write(part: _Part, files: Files, lines_before: int = 0) -> None:
         quarantine.write(msgspec.json.encode(at | {"reason": reason}) + b"\n")
 
 
-def _convert_here(source: Source, clean: bool, files: Files) -> Steps:
+def _convert_here(source: Source, config: Settings, files: Files) -> Steps:
     for rows in read(source):
-        part = _convert(rows, clean)
+        part = _convert(rows, config)
         _write(part, files)
         yield part.counts, source.position()
 
@@ -194,7 +186,7 @@ def _number_of_workers(source: Source, workers: int | None) -> int:
     return workers
 
 
-def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int) -> Steps:
+def _convert_in_workers(source: Source, config: Settings, files: Files, workers: int) -> Steps:
     """Convert plain JSON Lines range by range in worker processes, which take turns to write, in the file's order.
 
     The processes are forked: started in another way, they would import the caller's script, and one without
@@ -205,7 +197,7 @@ def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int)
     size = source.path.stat().st_size
     edges = [*range(0, size, RANGE_BYTES), size]
     context = multiprocessing.get_context("fork")
-    job = _Job(source.path, source.columns, clean, files, context.Condition(), context.Array("q", 2, lock=False))
+    job = _Job(source.path, source.columns, config, files, context.Condition(), context.Array("q", 2, lock=False))
     pool = ProcessPoolExecutor(workers, context, _start_worker, (job,))
     try:
         yield from pool.map(_convert_range, range(len(edges)), edges, edges[1:])
@@ -221,7 +213,7 @@ def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int)
 class _Job(NamedTuple):
     path: Path
     columns: Columns
-    clean: bool
+    config: Settings
     files: Files
     turn: Condition
     state: Any
@@ -246,7 +238,7 @@ def _convert_range(number: int, start: int, end: int) -> tuple[Counter[str], int
     try:
         with opened(_job.path, _job.columns) as source:
             for rows in read(source, start, end):
-                parts.append(_convert(rows, _job.clean))
+                parts.append(_convert(rows, _job.config))
                 counts += parts[-1].counts
                 if counts["damaged"] > MANY_DAMAGED:
                     _write_in_turn(number, parts)

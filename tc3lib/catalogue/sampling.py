@@ -14,11 +14,7 @@ from xxhash import xxh3_64_intdigest
 from tc3lib.errors import Tc3Error
 from tc3lib.files import read_json, write_json, write_rows
 from tc3lib.prompts import format_record
-from tc3lib.settings import Settings, rows_needed
-
-# A record's line is _HEAD title _MIDDLE title _LINK description _END. Cutting it there is faster than decoding it.
-_HEAD, _MIDDLE, _REST = msgspec.json.encode(format_record("\1", "\2")).split(b"\\u0001")
-_LINK, _END = (_REST + b"\n").split(b"\\u0002")
+from tc3lib.settings import PromptSettings, Settings, rows_needed
 
 
 @dataclass(frozen=True)
@@ -71,7 +67,7 @@ def select(config: Settings, work: Path) -> SelectReport:
 
     prepared, data = work / "trn_output.json", config.data
     seed = data.sample_seed % 2**64
-    index = _index(prepared, seed)
+    index = _index(prepared, seed, config.prompting)
     ranks, drawn, counts = numpy.unique(index.line, return_index=True, return_counts=True)  # in the hashes' order
     held_out = index.description[drawn] < int(data.eval_share * 2**64)
     train = drawn[~held_out][: data.train_rows or rows_needed(config.training)]
@@ -91,7 +87,7 @@ def select(config: Settings, work: Path) -> SelectReport:
     demo_titles = config.generation.demo_titles
     found = _first_with_title(index, drawn, demo_titles, seed)
     questions = [
-        {"uid": None, "part": "demo", **format_record(title, ""), "response": None}
+        {"uid": None, "part": "demo", **format_record(title, "", config.prompting), "response": None}
         if row is None
         else next(_rows(prepared, index, [row], "demo", twins))
         for title, row in zip(demo_titles, found, strict=True)
@@ -112,24 +108,29 @@ def _uids(prepared: Path) -> Path:
     return prepared.with_suffix(".uid.jsonl")
 
 
-def _index(prepared: Path, seed: int) -> _Index:
+def _index(prepared: Path, seed: int, template: PromptSettings) -> _Index:
     import numpy
 
     for path in (prepared, _uids(prepared)):
         if not path.is_file():
             raise Tc3Error(f"no file {path}: run 01_prepare first.")
     lines, titles, descriptions, lengths = array("Q"), array("Q"), array("Q"), array("Q")
-    head, link = len(_HEAD), len(_MIDDLE) + len(_LINK)
+    # A record's line is `head` title `middle`, what is before the description, that, and what is after it, both joined
+    # by the title. Cutting it there is faster than decoding it.
+    head, rest = msgspec.json.encode(format_record("\1", "\2", template)).split(b"\\u0001", 1)
+    middle = b'","response":"'
+    before, after = (part.split(b"\\u0001") for part in (rest.removeprefix(middle) + b"\n").split(b"\\u0002"))
     with open(prepared, "rb", buffering=1 << 20) as file:
         for line in file:
-            middle = line.find(_MIDDLE, head)
-            title = line[head:middle]
-            whole = line.startswith(_HEAD) and middle > 0 and line.endswith(_END)
-            if not whole or not line.startswith(title + _LINK, middle + len(_MIDDLE)):
+            end = line.find(middle, len(head))
+            title, response = line[len(head) : end], end + len(middle)
+            opening, closing = title.join(before), title.join(after)
+            whole = line.startswith(head) and end > 0 and line.endswith(closing)
+            if not whole or not line.startswith(opening, response):
                 raise Tc3Error(f"{prepared}, line {len(lines) + 1} is not a record: run 01_prepare again from the top.")
             lines.append(xxh3_64_intdigest(line, seed))
             titles.append(xxh3_64_intdigest(title, seed))
-            descriptions.append(xxh3_64_intdigest(line[2 * middle - head + link : -len(_END)], seed))
+            descriptions.append(xxh3_64_intdigest(line[response + len(opening) : -len(closing)], seed))
             lengths.append(len(line))
     values = lines, titles, descriptions, *offsets(prepared, lengths)
     return _Index(*(numpy.frombuffer(value, "u8") for value in values))

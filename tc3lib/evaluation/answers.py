@@ -8,6 +8,7 @@ from typing import Any
 from tc3lib.errors import Tc3Error
 from tc3lib.files import read_rows
 from tc3lib.prompts import description
+from tc3lib.settings import PromptSettings
 
 PARTS = {"eval": "held out", "train": "trained on"}
 """The parts that are scored."""
@@ -44,10 +45,10 @@ def by_part(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, An
     return {part: asked for part, asked in parts.items() if asked}
 
 
-def trained_descriptions(work: Path) -> list[str]:
+def trained_descriptions(work: Path, template: PromptSettings) -> list[str]:
     """Return the descriptions of the training set.
 
     Raises:
         Tc3Error: There is no `train.jsonl`.
     """
-    return [description(row) for row in read_rows(work / "train.jsonl")]
+    return [description(row, template) for row in read_rows(work / "train.jsonl")]

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tc3lib.evaluation import metrics
 from tc3lib.evaluation.answers import PARTS, by_part, trained_descriptions
 from tc3lib.files import read_rows, write_rows
-from tc3lib.prompts import encode_rows
-from tc3lib.settings import Settings
+from tc3lib.prompts import RECIPE, encode_rows
+from tc3lib.settings import PromptSettings, Settings
 
 
 def answer(
@@ -26,7 +26,7 @@ def answer(
     After an interruption, call it again to continue: finished answers are in `<name>.partial.jsonl` until all are done.
 
     Args:
-        config: `max_seq_length` and the generation settings are used.
+        config: Its prompt, `max_seq_length` and the generation settings are used.
         work: The work folder, with `questions.jsonl`.
         name: The file to write without its suffix: `pretest` or `posttest`.
 
@@ -39,9 +39,9 @@ def answer(
     known = [row for row in rows if row["response"] is not None]
     # The losses first: they are quick, and a row that does not fit is reported before the answers have cost time.
     batch_size = config.training.per_device_eval_batch_size
-    losses = iter(completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size))
+    losses = iter(completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size, config.prompting))
     partial = work / f"{name}.partial.jsonl"
-    answers = generate(model, tokenizer, [row["input_text"] for row in rows], config.generation, partial)
+    answers = generate(model, tokenizer, [row["input_text"] for row in rows], config, partial)
     answered = []
     for row, given in zip(rows, answers, strict=True):
         loss_sum, loss_tokens = next(losses) if row["response"] is not None else (None, None)
@@ -70,12 +70,13 @@ def completion_losses(
     rows: Sequence[Mapping[str, str]],
     max_length: int,
     batch_size: int,
+    template: PromptSettings = RECIPE,
 ) -> list[tuple[float, int]]:
     """Return, for each row, the sum of its completion tokens' losses (nats) and their number, eos included.
 
     Prompt tokens do not count. Shows a progress bar.
     """
-    encoded = encode_rows(tokenizer, rows, max_length)
+    encoded = encode_rows(tokenizer, rows, max_length, template)
     order = sorted(range(len(rows)), key=lambda index: len(encoded[index]["input_ids"]))
     losses: dict[int, tuple[float, int]] = {}
     with evaluating(model), torch.inference_mode(), tqdm(total=len(rows), desc="losses") as bar:
@@ -97,12 +98,14 @@ def completion_losses(
     return [losses[index] for index in range(len(rows))]
 
 
-def scores(rows: Sequence[Mapping[str, Any]], work: Path) -> dict[str, dict[str, float | None]]:
+def scores(
+    rows: Sequence[Mapping[str, Any]], work: Path, template: PromptSettings = RECIPE
+) -> dict[str, dict[str, float | None]]:
     """Return every metric of `metrics.METRICS` over the rows of `answer`, apart for held-out and for trained rows.
 
     Raises:
         Tc3Error: There is no held-out row.
     """
-    trained = trained_descriptions(work)
-    parts = {PARTS[part]: metrics.score(asked, trained) for part, asked in by_part(rows).items()}
+    trained = trained_descriptions(work, template)
+    parts = {PARTS[part]: metrics.score(asked, trained, template) for part, asked in by_part(rows).items()}
     return {part: {name: metrics.value(name, pairs) for name, pairs in sums.items()} for part, sums in parts.items()}

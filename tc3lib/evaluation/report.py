@@ -15,7 +15,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from tc3lib.files import replacing, write_json
-from tc3lib.prompts import INSTRUCTION, PROMPT
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = {"eval": "Held-out rows", "train": "Rows trained on"}
@@ -68,8 +67,8 @@ def model_card(report: Mapping[str, Any]) -> str:
         tags.insert(0, f"base_model:adapter:{name}")
     data = ModelCardData(base_model=name, library_name="peft", pipeline_tag="text-generation", tags=tags)
     template = environment(finalize=_markdown, keep_trailing_newline=True).get_template("model_card.md.jinja")
-    prompt = PROMPT.format(INSTRUCTION, "{title}")
-    return template.render(report, parts=PARTS, front_matter=Markup(data.to_yaml()), prompt=Markup(prompt))
+    code = {name: Markup(_code(report[name] or "")) for name in ("prompt", "end")}
+    return template.render({**report, **code}, parts=PARTS, front_matter=Markup(data.to_yaml()))
 
 
 def environment(**options: Any) -> Environment:
@@ -92,6 +91,12 @@ def _markdown(value: Any) -> Any:
         return value
     line = _BACKSLASHED.sub(r"\\\g<0>", " ".join(value.split()))
     return _ENTITIES.sub(lambda found: f"&#{ord(found[0])};", line)
+
+
+def _code(text: str) -> str:
+    """Return a text as it stands between the quotes of an f-string, in which {title} is a variable."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("{", "{{").replace("}", "}}")
+    return escaped.replace("{{title}}", "{title}")
 
 
 def _number(value: float | None, digits: int | None = None, sign: bool = False) -> str:

@@ -22,7 +22,7 @@ from tc3lib.checkpoints import run_record
 from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, read_json, read_rows, write_json
-from tc3lib.prompts import encode_rows, load_tokenizer, prompt_text
+from tc3lib.prompts import encode_rows, end_id, load_tokenizer, prompt_text
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan, ways
@@ -65,6 +65,7 @@ class Run:
         """Encode all rows and check them, as training and generation will use them."""
         self.tokenizer, longest, template = tokenizer, self.config.model.max_seq_length, self.config.prompting
         self.record["prompt"] = prompt_text(tokenizer, "{title}", template)
+        self.record["end"] = tokenizer.convert_ids_to_tokens(end_id(tokenizer, template))
         self.train_rows, self.eval_rows = (
             encode_rows(tokenizer, rows, longest, template) for rows in self.texts.values()
         )

@@ -8,7 +8,6 @@ from torch.nn.functional import cross_entropy
 
 from tc3lib import models, prompts, settings, training
 from tc3lib.evaluation import generation
-from tc3lib.files import read_json
 from tc3lib.prompts import format_record
 from tc3lib.training.trainer import PackedTrainer
 
@@ -28,7 +27,11 @@ def family(request, tmp_path_factory):
         save_strategy="no", eval_strategy="no", eval_on_start=False, max_new_tokens=8, generation_batch_size=8,
     )  # fmt: skip
     run = train(config, RECORDS, work)
-    run.family, run.config, run.adapter_folder = FAMILIES[request.param], config, training.save_adapter(run.trainer, run.made)
+    run.family, run.config, run.adapter_folder = (
+        FAMILIES[request.param],
+        config,
+        training.save_adapter(run.trainer, run.made),
+    )
     return run
 
 
@@ -39,7 +42,7 @@ def test_the_labels_are_response_and_eos_and_bos_is_there_if_there_is_one(family
         start = labels.count(-100)
         bos = [] if family.family.bos is None else [tokenizer.convert_tokens_to_ids(family.family.bos)]
         assert ids[: len(bos)] == bos
-        assert tokenizer.decode(ids[len(bos) : start]) == prompts.preview([record | {"response": ""}])
+        assert tokenizer.decode(ids[len(bos) : start]) == prompts.preview("", [record | {"response": ""}])
         assert ids[:start] == prompts.encode_prompt(tokenizer, record["input_text"])
         assert labels == [-100] * start + ids[start:]
         assert tokenizer.decode(ids[start:-1]) == record["response"]
@@ -83,7 +86,7 @@ def test_all_linear_layers_of_the_language_model_and_no_others_are_trained(famil
 
 
 def test_answers_are_the_same_in_batches_alone_and_after_a_reload(family):
-    together, alone = family.config.generation, family.config.change(generation_batch_size=1).generation
+    together, alone = family.config, family.config.change(generation_batch_size=1)
     trained = family.trainer.model, family.made.tokenizer
     reloaded = models.load_adapter(family.adapter_folder, family.config.model)
     answers = generation.generate(*trained, TITLES, together)
