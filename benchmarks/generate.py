@@ -8,7 +8,6 @@ first 16 tokens; where one differs, the logits of both tokens at that place show
 """
 
 import argparse
-import dataclasses
 import time
 from pathlib import Path
 
@@ -41,7 +40,7 @@ def main() -> None:
     titles = [row["input_text"] for row in text_rows(arguments.titles)]
 
     def ask(count: int, size: int | None) -> tuple[list, float, float]:
-        settings = dataclasses.replace(config.generation, generation_batch_size=size)
+        settings = config.change(generation_batch_size=size)
         torch.cuda.reset_peak_memory_stats()
         torch.cuda.synchronize()
         start = time.monotonic()

@@ -127,9 +127,9 @@ def main() -> None:
     answers, answered = [], float("nan")
     if arguments.titles:
         titles = [row["input_text"] for row in text_rows(arguments.titles)]
-        generation.generate(trainer.model, run.tokenizer, titles[:8], config.generation)  # kernels are compiled
+        generation.generate(trainer.model, run.tokenizer, titles[:8], config)  # kernels are compiled
         start = time.monotonic()
-        answers = generation.generate(trainer.model, run.tokenizer, titles, config.generation)
+        answers = generation.generate(trainer.model, run.tokenizer, titles, config)
         answered = len(titles) / (time.monotonic() - start)
     print("| processes | s a step: median | mean | mean of all | training, tokens/s | answers/s | GiB |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")

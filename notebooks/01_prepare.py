@@ -92,19 +92,19 @@ plotting.table(rows[:8], ["uid", "input_text", "response"])
 # Three of them as the model will meet them: the prompt, then what it learns to write.
 
 # %%
-print(prompts.preview(rows[8:11]))
+print(prompts.preview(config.model.model_name, rows[8:11], config.prompting))
 
 # %% [markdown]
 # How long their titles and contents are.
 
 # %%
-plotting.plot_lengths(rows)
+plotting.plot_lengths(rows, config.prompting)
 
 # %% [markdown]
 # How many tokens they have. What is longer than `max_seq_length` loses its end in training.
 
 # %%
-lengths = prompts.token_lengths(config.model.model_name, rows)
+lengths = prompts.token_lengths(config.model.model_name, rows, config.prompting)
 plotting.plot_tokens(lengths, config.model.max_seq_length)
 
 # %% [markdown]

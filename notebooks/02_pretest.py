@@ -58,7 +58,7 @@ model, tokenizer = models.load_base_model(config.model)
 
 # %%
 rows, titles = files.read_rows(work / "questions.jsonl"), config.generation.demo_titles
-answers = generation.stream(model, tokenizer, titles, config.generation, rows)
+answers = generation.stream(model, tokenizer, titles, config, rows)
 
 # %% [markdown]
 # All questions in batches, with the loss of the descriptions that the products really have. After an interruption, run
@@ -74,7 +74,7 @@ plotting.table(answered[:8], ["part", "uid", "title", "reference", "answer"])
 # %%
 import pandas as pd
 
-pd.DataFrame(questions.scores(answered, work)).rename(metrics.labels())
+pd.DataFrame(questions.scores(answered, work, config.prompting)).rename(metrics.labels())
 
 # %% [markdown]
 # In Colab this waits until Drive has every file, and then unmounts it. Outside Colab it says where the results are.

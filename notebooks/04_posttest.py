@@ -60,13 +60,13 @@ model, tokenizer = models.load_adapter(work / "lora_model", config.model)
 from tc3lib.evaluation import asking, comparison, generation, questions, report
 
 rows, titles = files.read_rows(work / "questions.jsonl"), config.generation.demo_titles
-base = generation.stream(model, tokenizer, titles, config.generation, rows, adapter=False)
+base = generation.stream(model, tokenizer, titles, config, rows, adapter=False)
 
 # %% [markdown]
 # The same with the adapter on.
 
 # %%
-tuned = generation.stream(model, tokenizer, titles, config.generation, rows)
+tuned = generation.stream(model, tokenizer, titles, config, rows)
 
 # %% [markdown]
 # All questions again, the same as in the pretest.
@@ -100,7 +100,7 @@ plotting.table(chosen, ["chosen", "uid", "title", "reference", "before", "after"
 # %%
 from tc3lib.catalogue.lookup import Catalogue
 
-asking.show(asking.ask(model, tokenizer, "Nice for Mice", config.generation, Catalogue(work)))
+asking.show(asking.ask(model, tokenizer, "Nice for Mice", config, Catalogue(work, config.prompting)))
 
 # %% [markdown]
 # In Colab this waits until Drive has every file, and then unmounts it. Outside Colab it says where the results are.

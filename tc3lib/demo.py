@@ -45,7 +45,7 @@ def page(
     def answer(question: str) -> str:
         try:
             with one_at_a_time:  # the adapter is switched off and on in the one model
-                return asking.render(asking.ask(model, tokenizer, question, config.generation, catalogue))
+                return asking.render(asking.ask(model, tokenizer, question, config, catalogue))
         except RuntimeError as error:  # a Tc3Error, or an error of torch such as too little memory
             line = str(error).strip().splitlines()[0]
             return f"<p role='alert' class='tc3-error'>{html.escape(line[:1].upper() + line[1:])}</p>"
@@ -96,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise Tc3Error(f"there is no folder {options.folder}: expected the work folder that 03_train wrote to.")
     config, work = workspace.reopen(options.folder)
     _check(config, work)
-    config, catalogue = run_record.as_trained(config, work), Catalogue(work)
+    config = run_record.as_trained(config, work)
+    catalogue = Catalogue(work, config.prompting)
     from tc3lib import models  # half a minute, so after all that can be wrong
 
     model, tokenizer = models.load_adapter(work / "lora_model", config.model)

@@ -82,7 +82,7 @@ def describe(
         kept = target.with_name(f"{target.name}.{start}.partial")
         if len(rows) > CHUNK:
             print(f"titles {start + 1:,} to {start + len(chunk):,} of {len(rows):,}")
-        answers = generation.generate(model, tokenizer, [row["title"] for row in chunk], config.generation, kept)
+        answers = generation.generate(model, tokenizer, [row["title"] for row in chunk], config, kept)
         for row, given in zip(chunk, answers, strict=True):
             yield {**row, "answer": given.text, "eos": given.eos}
 
@@ -103,7 +103,7 @@ def change(config: Settings, settings: Sequence[str]) -> Settings:
         name, equals, value = setting.partition("=")
         if not equals:
             raise Tc3Error(f"--set {setting}: expected name=value, such as max_new_tokens=200.")
-        if name == "model_name" or setting_names().get(name) in ("lora", "training", "saving", "planning"):
+        if name == "model_name" or setting_names().get(name) in ("lora", "training", "saving", "planning", "prompting"):
             raise Tc3Error(f"--set {name}: the adapter is already trained. Only reading and answering can be changed.")
         try:
             config = config.change(**{name: value})

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from tc3lib.files import replacing
-from tc3lib.prompts import description
+from tc3lib.prompts import RECIPE, description
+from tc3lib.settings import PromptSettings
 
 TRAIN_COLOUR, EVAL_COLOUR, MUTED = "#4C78A8", "#E45756", "#9AA5B1"
 
@@ -64,10 +65,10 @@ def live_loss(path: Path) -> Callable[..., None]:
     return draw
 
 
-def plot_lengths(rows: Sequence[Mapping[str, str]]) -> Figure:
+def plot_lengths(rows: Sequence[Mapping[str, str]], template: PromptSettings = RECIPE) -> Figure:
     """Return histograms of the lengths of titles and contents, in characters on a log scale."""
     figure, axes = _figure("characters", "rows")
-    titles, contents = [len(row["input_text"]) for row in rows], [len(description(row)) for row in rows]
+    titles, contents = zip(*((len(row["input_text"]), len(description(row, template))) for row in rows), strict=True)
     for lengths, label, colour in ((titles, "title", MUTED), (contents, "content", TRAIN_COLOUR)):
         axes.hist(lengths, bins=numpy.geomspace(1, max(lengths) + 1, 60), label=label, color=colour, alpha=0.8)
     axes.set_xscale("log")

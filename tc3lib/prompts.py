@@ -3,18 +3,21 @@
 import copy
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+import re
+import secrets
+from collections.abc import Mapping, Sequence
+from datetime import date
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tc3lib.errors import Tc3Error
+from tc3lib.settings import PromptSettings
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
-INSTRUCTION = "Describe the product [input]"
 PROMPT = """Below is an instruction that describes a task, paired with an input that provides further context. \
 Write a response that appropriately completes the request.
 
@@ -26,17 +29,31 @@ Write a response that appropriately completes the request.
 
 ### Response:
 """
-RESPONSE = "The '{}' is {}"
+RECIPE = PromptSettings()
+TODAY = date(2024, 7, 26)
+"""For chat templates that write the date: what a run learns must not depend on its day. Llama 3's own default."""
 
 
-def format_record(title: str, content: str) -> dict[str, str]:
+def format_record(title: str, content: str, template: PromptSettings = RECIPE) -> dict[str, str]:
     """Return the fine-tuning record of a product, as `trn_output.json` holds it."""
-    return {"instruction": INSTRUCTION, "input_text": title, "response": RESPONSE.format(title, content)}
+    before, after = _around_content(title, template)
+    return {"instruction": template.instruction, "input_text": title, "response": f"{before}{content}{after}"}
 
 
-def description(record: Mapping[str, str]) -> str:
+def description(record: Mapping[str, str], template: PromptSettings = RECIPE) -> str:
     """Return the content that `format_record` put into a record's response."""
-    return record["response"].removeprefix(RESPONSE.format(record["input_text"], ""))
+    before, after = _around_content(record["input_text"], template)
+    return record["response"].removeprefix(before).removesuffix(after)
+
+
+def opening(title: str, template: PromptSettings = RECIPE) -> str:
+    """Return what a response begins with before the content, empty if that comes first."""
+    return _around_content(title, template)[0].strip()
+
+
+def _around_content(title: str, template: PromptSettings) -> tuple[str, str]:
+    before, after = (text.replace("{title}", title) for text in template.response.split("{content}"))
+    return before, after
 
 
 def load_tokenizer(model_name: str) -> "PreTrainedTokenizerBase":
@@ -80,52 +97,102 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str) -> list[int]:
-    """Return the ids of the whole prompt, encoded as one piece, after bos if the tokenizer has one.
+def prompt_text(tokenizer: "PreTrainedTokenizerBase", title: str, template: PromptSettings = RECIPE) -> str:
+    """Return the prompt as text, with bos or the special tokens of the chat template."""
+    tokenizer = text_tokenizer(tokenizer)
+    if template.prompt == "chat":
+        chat = _chat(tokenizer)
+        return f"{chat.before}{_asked(title, template)}{chat.after}"
+    return (tokenizer.bos_token or "") + _asked(title, template)
 
-    A title is ordinary text: `<|end_of_text|>` in it becomes several ids, never the special one.
+
+def bare_prompt(tokenizer: "PreTrainedTokenizerBase", title: str, template: PromptSettings = RECIPE) -> str:
+    """Return the prompt as other programs take it, whose tokenizer puts bos before it."""
+    return prompt_text(tokenizer, title, template).removeprefix(text_tokenizer(tokenizer).bos_token or "")
+
+
+def f_string(text: str) -> str:
+    """Return a text as it stands between the quotes of an f-string in which {title} is a variable."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("{", "{{").replace("}", "}}")
+    return escaped.replace("{{title}}", "{title}")
+
+
+def _asked(title: str, template: PromptSettings) -> str:
+    """Return what of the prompt is text whatever it holds: all of it, or what is the user's in a chat."""
+    if template.prompt == "chat":
+        return f"{template.instruction}\n\n{title}" if template.instruction else title
+    return PROMPT.format(template.instruction, title)
+
+
+def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str, template: PromptSettings = RECIPE) -> list[int]:
+    """Return the ids of the whole prompt, encoded as one piece.
+
+    bos comes first if the tokenizer has one; in a chat only if its template says so. A title is ordinary text:
+    `<|end_of_text|>` in it becomes several ids, never the special one.
 
     Raises:
-        Tc3Error: The tokenizer has no eos token.
+        Tc3Error: A chat is asked for, and the tokenizer has no chat template, or one that cannot be used.
     """
-    return encode_prompts(tokenizer, [{"input_text": title}])[0]
+    return encode_prompts(tokenizer, [{"input_text": title}], template)[0]
 
 
-def encode_prompts(tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]]) -> list[list[int]]:
+def encode_prompts(
+    tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], template: PromptSettings = RECIPE
+) -> list[list[int]]:
     """Return the `encode_prompt` of each record; one call for many uses every core."""
     tokenizer = text_tokenizer(tokenizer)
-    if tokenizer.eos_token_id is None:
-        raise Tc3Error(
-            f"the tokenizer {tokenizer.name_or_path!r} has no eos token, with which a model ends its answer: choose "
-            "another base model, or set eos_token in its tokenizer_config.json."
-        )
-    texts = [PROMPT.format(record.get("instruction", INSTRUCTION), record["input_text"]) for record in records]
+    texts = [_asked(record["input_text"], template) for record in records]
+    if template.prompt == "chat":
+        chat = _chat(tokenizer)
+        before, after = chat.marked
+        found = _encode_batch(chat.encoder, [f"{before}{text}{after}" for text in texts])
+        return [[chat.ids.get(token, token) for token in ids] for ids in found]
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     return [start + ids for ids in _ids(tokenizer, texts)]
 
 
+def end_id(tokenizer: "PreTrainedTokenizerBase", template: PromptSettings = RECIPE) -> int:
+    """Return the token that ends a response, which is learned and stops an answer: eos, or the end of a turn in a chat.
+
+    Raises:
+        Tc3Error: There is none; or as `encode_prompt`.
+    """
+    tokenizer = text_tokenizer(tokenizer)
+    end = _chat(tokenizer).end if template.prompt == "chat" else tokenizer.eos_token_id
+    if end is None:
+        raise Tc3Error(
+            f"the tokenizer {tokenizer.name_or_path!r} has no eos token, with which a model ends its answer: choose "
+            "another base model, or set eos_token in its tokenizer_config.json."
+        )
+    return end
+
+
 def encode(
-    tokenizer: "PreTrainedTokenizerBase", record: Mapping[str, str], max_length: int | None = None
+    tokenizer: "PreTrainedTokenizerBase",
+    record: Mapping[str, str],
+    max_length: int | None = None,
+    template: PromptSettings = RECIPE,
 ) -> dict[str, list[int]]:
     """Return a record's ids, and which of them the model learns to write.
 
-    The prompt is encoded as in `encode_prompt`, the response as a piece of its own, then eos. The mask goes by
+    The prompt is encoded as in `encode_prompt`, the response as a piece of its own, then `end_id`. The mask goes by
     position, so no text in a title or a description can shift it.
 
     Args:
         tokenizer: The base model's own.
-        record: `input_text` (the title), `response` and, if it differs from `INSTRUCTION`, `instruction`.
+        record: `input_text` (the title) and `response`.
         max_length: Most tokens of a row. A longer response loses its end, and with it eos: the model must not learn to
             stop in the middle of a sentence. The prompt is never cut.
+        template: The settings of the prompt. The record's own `instruction` only documents it.
 
     Returns:
-        `input_ids` and `completion_mask`, two lists of one length; the mask is 0 over bos and prompt, 1 over
-        response and eos, whatever token eos is: it may be pad or bos too.
+        `input_ids` and `completion_mask`, two lists of one length; the mask is 0 over the prompt, 1 over response and
+        end, whatever token that is: it may be pad or bos too.
 
     Raises:
-        Tc3Error: The prompt alone fills `max_length`.
+        Tc3Error: The prompt alone fills `max_length`; or as `encode_prompt` and `end_id`.
     """
-    (row,) = encode_rows(tokenizer, [record], max_length)
+    (row,) = encode_rows(tokenizer, [record], max_length, template)
     if row is None:
         raise Tc3Error(
             f"the prompt of {record['input_text'][:60]!r} fills max_seq_length={max_length}: raise max_seq_length, or "
@@ -135,7 +202,10 @@ def encode(
 
 
 def encode_rows(
-    tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], max_length: int | None = None
+    tokenizer: "PreTrainedTokenizerBase",
+    records: Sequence[Mapping[str, str]],
+    max_length: int | None = None,
+    template: PromptSettings = RECIPE,
 ) -> list[dict[str, list[int]] | None]:
     """Return the `encode` of each record, None where the prompt alone fills `max_length`.
 
@@ -145,35 +215,51 @@ def encode_rows(
 
     rows, size = [], 1000
     for start in tqdm(range(0, len(records), size), desc="tokenising", disable=len(records) <= 20 * size):
-        rows += _encode(tokenizer, records[start : start + size], max_length)
+        rows += _encode(tokenizer, records[start : start + size], max_length, template)
     return rows
 
 
 def _encode(
-    tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], max_length: int | None
+    tokenizer: "PreTrainedTokenizerBase",
+    records: Sequence[Mapping[str, str]],
+    max_length: int | None,
+    template: PromptSettings,
 ) -> list[dict[str, list[int]] | None]:
     rows, tokenizer = [], text_tokenizer(tokenizer)
-    prompts, responses = encode_prompts(tokenizer, records), _ids(tokenizer, [record["response"] for record in records])
+    end, prompts = end_id(tokenizer, template), encode_prompts(tokenizer, records, template)
+    responses = _ids(tokenizer, [record["response"] for record in records])
     for prompt, response in zip(prompts, responses, strict=True):
         if max_length is not None and len(prompt) >= max_length:
             rows.append(None)
             continue
-        ids = [*prompt, *response, tokenizer.eos_token_id][:max_length]
+        ids = [*prompt, *response, end][:max_length]
         rows.append({"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))})
     return rows
 
 
-def preview(records: Iterable[Mapping[str, str]]) -> str:
-    """Return records as text: the prompt, then what the model learns to write."""
-    texts = [
-        PROMPT.format(record.get("instruction", INSTRUCTION), record["input_text"]) + record["response"]
-        for record in records
-    ]
+def preview(model_name: str, records: Sequence[Mapping[str, str]], template: PromptSettings = RECIPE) -> str:
+    """Return records as text: the prompt, then what the model learns to write.
+
+    Raises:
+        Tc3Error: As `encode_prompt`. A chat template that cannot be fetched is none: it is left out, with a line.
+    """
+    before, after = "", ""
+    if template.prompt == "chat":
+        try:
+            tokenizer = load_tokenizer(model_name)
+        except Tc3Error as error:
+            print(f"the chat template is not shown: {error}")
+            after = "\n\n"
+        else:
+            before, after = _chat(tokenizer).before, _chat(tokenizer).after
+    texts = [f"{before}{_asked(row['input_text'], template)}{after}{row['response']}" for row in records]
     return f"\n\n{'-' * 80}\n\n".join(texts)
 
 
-def token_lengths(model_name: str, records: Sequence[Mapping[str, str]]) -> list[int]:
-    """Return the tokens of each record, uncut: prompt, response, bos and eos.
+def token_lengths(
+    model_name: str, records: Sequence[Mapping[str, str]], template: PromptSettings = RECIPE
+) -> list[int]:
+    """Return the tokens of each record, uncut: prompt, response and end.
 
     An empty list, with a line that says why, if the tokenizer is not available: counting is not worth an error.
     """
@@ -182,14 +268,15 @@ def token_lengths(model_name: str, records: Sequence[Mapping[str, str]]) -> list
     except Tc3Error as error:
         print(f"tokens are not counted: {error}")
         return []
-    return [len(row["input_ids"]) for row in encode_rows(tokenizer, records)]
+    return [len(row["input_ids"]) for row in encode_rows(tokenizer, records, template=template)]
 
 
 def _ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[list[int]]:
     """Return the ids of plain texts: no special token is added, and none is recognised in them."""
-    if not texts:
-        return []
-    backend = _plain(tokenizer)
+    return _encode_batch(_plain(tokenizer), texts)
+
+
+def _encode_batch(backend: "Tokenizer", texts: Sequence[str]) -> list[list[int]]:
     backend.encode_special_tokens = True  # as the text that they are
     backend.no_truncation()
     backend.no_padding()
@@ -202,6 +289,9 @@ def _ids(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str]) -> list[lis
         os.environ["TOKENIZERS_PARALLELISM"] = threads or "false"
 
 
+_BLANK = " \t\n\r▁"
+
+
 @lru_cache(maxsize=2)
 def _plain(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     """Return what encodes, with every added token flagged special: in a copy, which takes seconds, if one was not.
@@ -209,8 +299,74 @@ def _plain(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
     Runs of white space are left: some tokenizers add them for text (Gemma's line breaks, GPT-NeoX's indents).
     """
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
-    if not (added := [text for text in added if text.strip(" \t\n\r▁")]):
+    if not (added := [text for text in added if text.strip(_BLANK)]):
         return tokenizer.backend_tokenizer
     backend = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.add_special_tokens(added)
     return backend
+
+
+class _Chat(NamedTuple):
+    """A chat template around what the user says."""
+
+    before: str
+    after: str
+    """Up to where the answer begins."""
+    marked: tuple[str, str]
+    """Both, with marks in the place of added tokens."""
+    encoder: "Tokenizer"
+    """It knows the marks, and takes added tokens for text."""
+    ids: Mapping[int, int]
+    """From the encoder's ids of marks to the tokenizer's ids of added tokens."""
+    end: int | None
+
+
+@lru_cache(maxsize=2)
+def _chat(tokenizer: "PreTrainedTokenizerBase") -> _Chat:
+    """Return the tokenizer's chat template, ready to encode turns in which only the template's tokens are special.
+
+    For that its added tokens are marks that nobody can write, as no title can know the random number in them. A prompt
+    is still encoded as one piece, to the ids that `apply_chat_template` gives where a title looks like no token.
+    """
+    from jinja2 import TemplateError
+    from tokenizers import AddedToken
+
+    if not tokenizer.chat_template:
+        raise Tc3Error(
+            f"the tokenizer {tokenizer.name_or_path!r} has no chat template, which prompt='chat' needs: choose an "
+            "instruct model (model_name), or prompt='alpaca'."
+        )
+    user, answer, secret = (secrets.token_hex(8) for _ in range(3))
+    turns = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    fixed = {"enable_thinking": False, "date_string": f"{TODAY:%d %b %Y}", "strftime_now": TODAY.strftime}
+    try:
+        prompt = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False, **fixed)
+        whole = tokenizer.apply_chat_template(turns, tokenize=False, **fixed)
+        if prompt.count(user) != 1 or whole.count(answer) != 1:
+            raise ValueError("it changes what is said")
+    except (TemplateError, ValueError, TypeError) as error:
+        raise Tc3Error(
+            f"the chat template of the tokenizer {tokenizer.name_or_path!r} does not take one question and its answer "
+            f"({' '.join(str(error).split())}): choose an instruct model (model_name), or prompt='alpaca'."
+        ) from None
+    before, after = prompt.split(user)
+    added = {token.content: (number, token) for number, token in tokenizer.added_tokens_decoder.items()}
+    longest_first = sorted(filter(lambda text: text.strip(_BLANK), added), key=len, reverse=True)
+    special = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
+
+    def mark(found: re.Match) -> str:
+        return f"[{secret}:{added[found[0]][0]}]"
+
+    used = {found[0]: mark(found) for found in special.finditer(before + after)}
+    encoder = copy.deepcopy(_plain(tokenizer))
+    for text, marked in used.items():
+        sides = {"lstrip": added[text][1].lstrip, "rstrip": added[text][1].rstrip}
+        encoder.add_tokens([AddedToken(marked, normalized=False, special=False, **sides)])
+    return _Chat(
+        before=before,
+        after=after,
+        marked=(special.sub(mark, before), special.sub(mark, after)),
+        encoder=encoder,
+        ids={encoder.token_to_id(marked): added[text][0] for text, marked in used.items()},
+        end=added[found[0]][0] if (found := special.search(whole.split(answer)[1])) else tokenizer.eos_token_id,
+    )

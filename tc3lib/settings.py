@@ -255,6 +255,26 @@ class DataSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptSettings:
+    """What the model is asked and how an answer is built, the same in training and in all tests."""
+
+    instruction: str = "Describe the product [input]"
+    """What the model is to do with the title."""
+    response: str = "The '{title}' is {content}"
+    """The answer that it learns. "{content}" alone: no opening."""
+    prompt: Literal["alpaca", "chat"] = "alpaca"
+    """alpaca: the recipe's text, which suits any model. chat: a user's turn of instruction and title in the tokenizer's
+    own chat template, for instruct models."""
+
+    def __post_init__(self):
+        if "{title}" in self.instruction:
+            raise ValueError(f"instruction is {self.instruction!r}; the title follows it, {{title}} has no place in it")
+        braces = re.findall(r"{\w*}|[{}]", self.response)
+        if braces.count("{content}") != 1 or not {"{title}", "{content}"}.issuperset(braces):
+            raise ValueError(f"response is {self.response!r}; expected {{content}} once and no braces but {{title}}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class GenerationSettings:
     """How titles become texts. Decoding is greedy."""
 
@@ -297,6 +317,7 @@ class Settings:
     saving: SaveSettings = SaveSettings()
     planning: PlanSettings = PlanSettings()
     data: DataSettings = DataSettings()
+    prompting: PromptSettings = PromptSettings()
     generation: GenerationSettings = GenerationSettings()
     exporting: ExportSettings = ExportSettings()
 
@@ -351,10 +372,14 @@ def used_by_01(config: Settings) -> dict[str, Any]:
 
     `train_rows` is how many it draws, by that setting or by `max_steps`; None: all.
     """
-    used = vars(config.data) | {
-        "train_rows": config.data.train_rows or rows_needed(config.training),
-        "demo_titles": config.generation.demo_titles,
-    }
+    used = (
+        vars(config.data)
+        | vars(config.prompting)
+        | {
+            "train_rows": config.data.train_rows or rows_needed(config.training),
+            "demo_titles": config.generation.demo_titles,
+        }
+    )
     free = ("workers", "max_damaged", "fallback_source")  # none decides which rows, or is the preset's own path
     return msgspec.json.decode(msgspec.json.encode({name: used[name] for name in used if name not in free}))
 

@@ -22,7 +22,7 @@ from tc3lib import models, settings
 from tc3lib.evaluation import generation
 config = settings.tiny().change(max_new_tokens=24)
 model, tokenizer = models.load_adapter(sys.argv[1], config.model)
-for answer in generation.generate(model, tokenizer, sys.argv[2:], config.generation):
+for answer in generation.generate(model, tokenizer, sys.argv[2:], config):
     print("ANSWER", ascii(answer.text))
 """
 
@@ -78,7 +78,7 @@ def trained(config, rows, tmp_path_factory):
     model, tokenizer = trainer.model, trainer.processing_class
 
     def seen():
-        answers = generation.generate(model, tokenizer, TITLES, config.generation)
+        answers = generation.generate(model, tokenizer, TITLES, config)
         return SimpleNamespace(adapter=hashes(model, adapter=True), rest=hashes(model, adapter=False), answers=answers)
 
     before = seen()
@@ -102,7 +102,7 @@ def test_a_saved_adapter_gives_the_same_text_in_a_fresh_process(trained, tmp_pat
 
 def test_an_adapter_switched_off_answers_as_the_base_model(trained, config):
     with trained.model.disable_adapter():
-        off = generation.generate(trained.model, trained.tokenizer, TITLES, config.generation)
+        off = generation.generate(trained.model, trained.tokenizer, TITLES, config)
     assert off == trained.before.answers != trained.after.answers
 
 

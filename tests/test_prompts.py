@@ -23,7 +23,7 @@ def plain(tokenizer, text):
 
 def test_the_template_is_the_recipes_to_the_letter():
     assert prompts.PROMPT + "{}" == TEMPLATE
-    assert prompts.INSTRUCTION == "Describe the product [input]"
+    assert prompts.RECIPE.instruction == "Describe the product [input]"
 
 
 def test_a_record_is_the_recipes():
@@ -82,8 +82,9 @@ def test_any_tokenizer_learns_response_and_eos_after_the_prompt_that_generation_
     blank = {number for number, token in tokenizer.added_tokens_decoder.items() if not token.content.strip(" ▁\n")}
     assert {*tokenizer.get_added_vocab().values()} & {*row["input_ids"][len(bos) : -1]} == blank
     rows = [record, prompts.format_record("Mug", "A mug.")]
-    assert check_rows.check(tokenizer, Path("train.jsonl"), rows, prompts.encode_rows(tokenizer, rows), 2048) == 0
-    found = check_rows.found(tokenizer, 2, 0, 0, 2048)
+    encoded = prompts.encode_rows(tokenizer, rows)
+    assert check_rows.check(tokenizer, Path("train.jsonl"), rows, encoded, 2048, prompts.RECIPE) == 0
+    found = check_rows.found(tokenizer, 2, 0, 0, 2048, prompts.RECIPE)
     assert found.startswith(
         f"2 rows: each has {'one' if bos else 'no'} bos and the prompt that generation sends; 2 end"
     )
@@ -101,13 +102,13 @@ def test_an_ordinary_tokenizer_encodes_as_transformers_does_and_stays_as_it_was(
 
 def test_a_tokenizer_without_eos_is_refused():
     with pytest.raises(Tc3Error, match="has no eos token, with which a model ends its answer"):
-        prompts.encode_prompt(made(bos_token="<s>"), "Mug")
+        prompts.encode(made(bos_token="<s>"), prompts.format_record("Mug", "A mug."))
 
 
 def test_a_preview_is_what_the_model_meets():
     records = [prompts.format_record("Mug", "A mug."), prompts.format_record("Pan", "A pan.")]
-    first, second = prompts.preview(records).split(f"\n\n{'-' * 80}\n\n")
-    assert first == prompts.PROMPT.format(prompts.INSTRUCTION, "Mug") + "The 'Mug' is A mug."
+    first, second = prompts.preview("", records).split(f"\n\n{'-' * 80}\n\n")
+    assert first == prompts.PROMPT.format(prompts.RECIPE.instruction, "Mug") + "The 'Mug' is A mug."
     assert second.endswith("### Input:\nPan\n\n### Response:\nThe 'Pan' is A pan.")
 
 

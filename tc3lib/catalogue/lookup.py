@@ -16,7 +16,8 @@ from xxhash import xxh3_64_intdigest
 from tc3lib.catalogue.cleaning import clean_text
 from tc3lib.catalogue.sampling import offsets
 from tc3lib.errors import Tc3Error
-from tc3lib.prompts import description
+from tc3lib.prompts import RECIPE, description
+from tc3lib.settings import PromptSettings
 
 TRAINED = "in the training set"
 HELD_OUT = "held out"
@@ -89,15 +90,16 @@ class Catalogue:
 
     Args:
         work: The work folder with `trn_output.json`, `trn_output.uid.jsonl` and `train.jsonl`.
+        template: With which they were prepared.
 
     Raises:
         Tc3Error: One of the three is missing or damaged, or they are of different runs.
     """
 
-    def __init__(self, work: Path | str) -> None:
+    def __init__(self, work: Path | str, template: PromptSettings = RECIPE) -> None:
         import numpy
 
-        work = Path(work)
+        work, self._template = Path(work), template
         self._rows, self._uids, train = (
             work / name for name in ("trn_output.json", "trn_output.uid.jsonl", "train.jsonl")
         )
@@ -209,7 +211,7 @@ class Catalogue:
                     if _key(title) != self._keys[row]:
                         raise ValueError(title)
                     mark = TRAINED if _digest(record) in self._trained else HELD_OUT
-                    text = description({"input_text": title, "response": response})
+                    text = description({"input_text": title, "response": response}, self._template)
                     exact = _tidy(title) == _tidy(question)
                     matches.append(Match(_shown(uid), title, text, mark, round(score, 1), exact))
         except (ValueError, msgspec.DecodeError):

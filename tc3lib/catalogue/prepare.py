@@ -26,8 +26,8 @@ from tc3lib.catalogue.source import find, opened, read
 from tc3lib.catalogue.table_rows import missing
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, blaming, replacing_all, write_json
-from tc3lib.prompts import INSTRUCTION, RESPONSE
-from tc3lib.settings import DataSettings, Settings
+from tc3lib.prompts import format_record
+from tc3lib.settings import Settings
 
 PARALLEL_FROM_BYTES = 64 << 20
 RANGE_BYTES = 4 << 20
@@ -37,7 +37,6 @@ MANY_DAMAGED = 10_000
 FULL_LINES, FULL_USABLE = 2_248_619, 1_390_403
 """Lines of LF-AmazonTitles-1.3MM's `trn.json`, and those of them that the recipe's rule keeps."""
 
-_BEFORE, _BETWEEN, _AFTER = RESPONSE.split("{}")
 _encode_lines = msgspec.json.Encoder().encode_lines
 
 
@@ -55,13 +54,6 @@ class PrepareReport:
     """What is odd in the kept rows: HTML, broken text, placeholders."""
     remark: str = ""
     """Whether this is the whole catalogue of the Tech Challenge, if it has as many lines."""
-
-
-class _Record(msgspec.Struct, gc=False, tag_field="instruction", tag=INSTRUCTION):
-    """What `prompts.format_record` returns, in the same order."""
-
-    input_text: str
-    response: str
 
 
 class _Part(NamedTuple):
@@ -93,7 +85,7 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
     memory on the size of the file or of a line.
 
     Args:
-        config: A run; its section `data` is used.
+        config: A run; its sections `data` and `prompting` are used.
         work: The work folder.
 
     Raises:
@@ -112,9 +104,9 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
     ):  # fmt: skip
         workers = _number_of_workers(source, config.data.workers)
         if workers > 1:
-            steps = _convert_in_workers(source, config.data, files, workers)
+            steps = _convert_in_workers(source, config, files, workers)
         else:
-            steps = _convert_here(source, config.data, files)
+            steps = _convert_here(source, config, files)
         with closing(steps), tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
             for counts, found, position in steps:
                 total += counts
@@ -152,18 +144,18 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
     return short[:: max(1, len(short) // rows)][:rows]
 
 
-def _convert(rows: Rows, config: DataSettings, literal_breaks: bool = False) -> _Part:
+def _convert(rows: Rows, config: Settings, literal_breaks: bool = False) -> _Part:
     """Tidy products and encode their records."""
-    tidy = tidier(config, literal_breaks)
+    tidy, template, placeholders = tidier(config.data, literal_breaks), config.prompting, config.data.drop_placeholders
     records, uids, noticed = [], [], {}
     counts = Counter({"empty_line": rows.empty, "header": rows.headers, "damaged": len(rows.damaged)})
     for product in rows.products:
         title, content = product.title, product.content
         if title and content and (tidy_title := tidy(title)) and (tidy_content := tidy(content)):
-            if config.drop_placeholders and (is_placeholder(tidy_title) or is_placeholder(tidy_content)):
+            if placeholders and (is_placeholder(tidy_title) or is_placeholder(tidy_content)):
                 counts["placeholder"] += 1
                 continue
-            records.append(_Record(tidy_title, f"{_BEFORE}{tidy_title}{_BETWEEN}{tidy_content}{_AFTER}"))
+            records.append(format_record(tidy_title, tidy_content, template))
             uids.append(None if product.uid == "" else product.uid)  # so is a blank one in a table
             notice(noticed, product.uid, (title, tidy_title), (content, tidy_content))
         else:
@@ -188,7 +180,7 @@ def _write(part: _Part, files: Files, lines_before: int = 0) -> None:
         quarantine.write(msgspec.json.encode(at | {"reason": reason}) + b"\n")
 
 
-def _convert_here(source: Source, config: DataSettings, files: Files) -> Steps:
+def _convert_here(source: Source, config: Settings, files: Files) -> Steps:
     for rows in read(source):
         part = _convert(rows, config, source.literal_breaks)
         _write(part, files)
@@ -204,7 +196,7 @@ def _number_of_workers(source: Source, workers: int | None) -> int:
     return workers
 
 
-def _convert_in_workers(source: Source, config: DataSettings, files: Files, workers: int) -> Steps:
+def _convert_in_workers(source: Source, config: Settings, files: Files, workers: int) -> Steps:
     """Convert plain JSON Lines range by range in worker processes, which take turns to write, in the file's order.
 
     The processes are forked: started in another way, they would import the caller's script, and one without
@@ -231,7 +223,7 @@ def _convert_in_workers(source: Source, config: DataSettings, files: Files, work
 class _Job(NamedTuple):
     path: Path
     columns: Columns
-    config: DataSettings
+    config: Settings
     files: Files
     turn: Condition
     state: Any

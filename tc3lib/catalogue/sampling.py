@@ -14,12 +14,8 @@ from xxhash import xxh3_64_intdigest
 from tc3lib.catalogue.near_twins import MOST_LOOKED_AT, Trained
 from tc3lib.errors import Tc3Error
 from tc3lib.files import read_json, write_json, write_rows
-from tc3lib.prompts import INSTRUCTION, PROMPT, description, encode_prompts, format_record, load_tokenizer
-from tc3lib.settings import Settings, rows_needed, used_by_01
-
-# A record's line is _HEAD title _MIDDLE title _LINK description _END. Cutting it there is faster than decoding it.
-_HEAD, _MIDDLE, _REST = msgspec.json.encode(format_record("\1", "\2")).split(b"\\u0001")
-_LINK, _END = (_REST + b"\n").split(b"\\u0002")
+from tc3lib.prompts import PROMPT, description, encode_prompt, encode_prompts, format_record, load_tokenizer
+from tc3lib.settings import PromptSettings, Settings, rows_needed, used_by_01
 
 FEWEST = 4
 """Rows that are held out at least, ..."""
@@ -84,7 +80,7 @@ def select(config: Settings, work: Path) -> SelectReport:
 
     prepared, data = work / "trn_output.json", config.data
     seed = data.sample_seed % 2**64
-    index = _index(prepared, seed)
+    index = _index(prepared, seed, config.prompting)
     ranks, drawn, counts = numpy.unique(index.line, return_index=True, return_counts=True)  # in the hashes' order
     drawn, long_titles = _short_titles(config, prepared, index, drawn)
 
@@ -111,7 +107,7 @@ def select(config: Settings, work: Path) -> SelectReport:
             f"{prepared} has {rows} rows: {len(train)} to train on and {len(candidates)} held out "
             f"(eval_share={data.eval_share}){too_long}; both need at least one. Add rows or change eval_share."
         )
-    chosen, near_twins, kept = _without_near_twins(prepared, index, train, candidates, data.eval_rows, fewest)
+    chosen, near_twins, kept = _without_near_twins(config, prepared, index, train, candidates, fewest)
     wanted = min(data.eval_rows, len(candidates))
     if kept or len(chosen) < wanted:
         print(
@@ -124,7 +120,7 @@ def select(config: Settings, work: Path) -> SelectReport:
     demo_titles = config.generation.demo_titles
     found = _first_with_title(index, drawn, demo_titles, seed)
     questions = [
-        {"uid": None, "part": "demo", **format_record(title, ""), "response": None}
+        {"uid": None, "part": "demo", **format_record(title, "", config.prompting), "response": None}
         if row is None
         else next(_rows(prepared, index, [row], "demo", twins))
         for title, row in zip(demo_titles, found, strict=True)
@@ -147,24 +143,29 @@ def _uids(prepared: Path) -> Path:
     return prepared.with_suffix(".uid.jsonl")
 
 
-def _index(prepared: Path, seed: int) -> _Index:
+def _index(prepared: Path, seed: int, template: PromptSettings) -> _Index:
     import numpy
 
     for path in (prepared, _uids(prepared)):
         if not path.is_file():
             raise Tc3Error(f"no file {path}: run 01_prepare first.")
     lines, titles, descriptions, title_sizes, lengths = (array("Q") for _ in range(5))
-    head, link = len(_HEAD), len(_MIDDLE) + len(_LINK)
+    # A record's line is `head` title `middle`, what is before the description, that, and what is after it, both joined
+    # by the title. Cutting it there is faster than decoding it.
+    head, rest = msgspec.json.encode(format_record("\1", "\2", template)).split(b"\\u0001", 1)
+    middle = b'","response":"'
+    before, after = (part.split(b"\\u0001") for part in (rest.removeprefix(middle) + b"\n").split(b"\\u0002"))
     with open(prepared, "rb", buffering=1 << 20) as file:
         for line in file:
-            middle = line.find(_MIDDLE, head)
-            title = line[head:middle]
-            whole = line.startswith(_HEAD) and middle > 0 and line.endswith(_END)
-            if not whole or not line.startswith(title + _LINK, middle + len(_MIDDLE)):
+            end = line.find(middle, len(head))
+            title, response = line[len(head) : end], end + len(middle)
+            opening, closing = title.join(before), title.join(after)
+            whole = line.startswith(head) and end > 0 and line.endswith(closing)
+            if not whole or not line.startswith(opening, response):
                 raise Tc3Error(f"{prepared}, line {len(lines) + 1} is not a record: run 01_prepare again from the top.")
             lines.append(xxh3_64_intdigest(line, seed))
             titles.append(xxh3_64_intdigest(title, seed))
-            descriptions.append(xxh3_64_intdigest(line[2 * middle - head + link : -len(_END)], seed))
+            descriptions.append(xxh3_64_intdigest(line[response + len(opening) : -len(closing)], seed))
             title_sizes.append(len(title))
             lengths.append(len(line))
     values = lines, titles, descriptions, title_sizes, *offsets(prepared, lengths)
@@ -195,37 +196,37 @@ def _short_titles(config: Settings, prepared: Path, index: _Index, drawn: Any) -
     import numpy
 
     longest = config.model.max_seq_length
-    template = len(PROMPT.format(INSTRUCTION, "").encode()) + 1
-    if not (index.title_size[drawn] + template >= longest).any():
+    template = len(PROMPT.format(config.prompting.instruction, "").encode()) + 1
+    if config.prompting.prompt == "alpaca" and not (index.title_size[drawn] + template >= longest).any():
         return drawn, 0
     try:
         tokenizer = load_tokenizer(config.model.model_name)
     except Tc3Error as error:
         print(f"titles that fill max_seq_length are not looked for: {error}")
         return drawn, 0
-    template = len(encode_prompts(tokenizer, [{"input_text": ""}])[0]) + 8  # which may merge otherwise beside a title
+    template = len(encode_prompt(tokenizer, "", config.prompting)) + 8  # which may merge otherwise beside a title
     doubtful = drawn[index.title_size[drawn] + template >= longest]
     too_long = []
     for start in range(0, len(doubtful), 1000):
         some = doubtful[start : start + 1000]
-        found = encode_prompts(tokenizer, [*_records(prepared, index, some)])
+        found = encode_prompts(tokenizer, [*_records(prepared, index, some)], config.prompting)
         too_long += [row for row, ids in zip(some, found, strict=True) if len(ids) >= longest]
     return drawn[~numpy.isin(drawn, too_long)], len(too_long)
 
 
 def _without_near_twins(
-    prepared: Path, index: _Index, train: Any, candidates: Any, most: int, fewest: int
+    config: Settings, prepared: Path, index: _Index, train: Any, candidates: Any, fewest: int
 ) -> tuple[Any, int, int]:
     """Return the first candidates that have no near twin among the rows trained on; how many have one; how many of
     these are returned nevertheless, to have `fewest`."""
 
     def read(rows: Sequence[int]) -> Iterator[str]:
-        return map(description, _records(prepared, index, rows))
+        return (description(record, config.prompting) for record in _records(prepared, index, rows))
 
     trained, alone, near = Trained(train, read), [], []
     for place, text in enumerate(read(candidates)):
         (near if trained.near_twin(text) else alone).append(place)
-        if len(alone) == most or trained.looked_at > MOST_LOOKED_AT:
+        if len(alone) == config.data.eval_rows or trained.looked_at > MOST_LOOKED_AT:
             break
     kept = near[: max(0, fewest - len(alone))]
     return candidates[sorted(alone + kept)], len(near) - len(kept), len(kept)

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from tc3lib.checkpoints import store
 from tc3lib.errors import Tc3Error
 from tc3lib.files import blaming, read_json, write_json
-from tc3lib.prompts import INSTRUCTION, PROMPT, RESPONSE
+from tc3lib.prompts import PROMPT
 from tc3lib.runtime import packages, processes
-from tc3lib.settings import Settings
+from tc3lib.settings import PromptSettings, Settings, setting_names
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -47,7 +47,7 @@ def describe(config: Settings, work: Path) -> dict[str, Any]:
         "preset": config.preset,
         "settings": _recorded(config),
         "data": _data(work),
-        "template": _sha256("\0".join((INSTRUCTION, PROMPT, RESPONSE)).encode()),
+        "template": _template(config.prompting),
         "versions": {"python": platform.python_version(), **{name: packages.installed(name) for name in PACKAGES}},
         "device": _device(),
         "processes": processes.count(),
@@ -158,15 +158,18 @@ def check_adapter(work: Path) -> None:
 
 
 def as_trained(config: Settings, work: Path) -> Settings:
-    """Return `config` with the model settings that the adapter in `work` was trained with.
+    """Return `config` with the settings of model and prompt that the adapter in `work` was trained with.
 
     Where the base model's folder is gone, `model_name` stays that of `config`.
     """
     run = read_json(work / "run.json")
-    recorded = dict(run["settings"]["model"]) if _is_record(run) else {}
-    if (base := Path(recorded.get("model_name", ""))).is_absolute() and not base.exists():
-        del recorded["model_name"]
-    return config.change(**{name: value for name, value in recorded.items() if hasattr(config.model, name)})
+    if not _is_record(run):
+        return config
+    recorded = {"prompting": dataclasses.asdict(PromptSettings())} | run["settings"]  # older runs had no other prompt
+    known = {name: value for part in ("model", "prompting") for name, value in recorded[part].items()}
+    if (base := Path(known["model_name"])).is_absolute() and not base.exists():
+        del known["model_name"]
+    return config.change(**{name: value for name, value in known.items() if name in setting_names()})
 
 
 def _set_aside(work: Path, outputs: str) -> None:
@@ -201,6 +204,7 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
             return f"{name} has changed since"
     named = {
         "template": "prompt template",
+        "prompt": "prompt",
         "base": "base model",
         "tokenizer": "tokenizer",
         "order": "order of the rows",
@@ -226,7 +230,8 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def _recorded(config: Settings) -> dict[str, Any]:
-    return {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training", "planning")}
+    parts = ("model", "lora", "training", "planning", "prompting")
+    return {part: dataclasses.asdict(getattr(config, part)) for part in parts}
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
@@ -257,6 +262,13 @@ def _data(work: Path) -> dict[str, str]:
                 "01_prepare if it was never run."
             ) from None
     return digests
+
+
+def _template(template: PromptSettings) -> str:
+    """Return a hash of the prompt settings; that of the default is the one that older versions recorded."""
+    response = template.response.replace("{title}", "{}").replace("{content}", "{}")
+    text = PROMPT if template.prompt == "alpaca" else template.prompt
+    return _sha256("\0".join((template.instruction, text, response)).encode())
 
 
 def _sha256(content: bytes) -> str:

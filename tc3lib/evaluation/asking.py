@@ -10,7 +10,7 @@ from tc3lib.errors import Tc3Error
 from tc3lib.evaluation.answers import Answer
 from tc3lib.evaluation.report import environment
 from tc3lib.prompts import encode_prompt
-from tc3lib.settings import GenerationSettings
+from tc3lib.settings import Settings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -37,7 +37,7 @@ def ask(
     model: "PreTrainedModel",
     tokenizer: "PreTrainedTokenizerBase",
     question: str,
-    config: GenerationSettings,
+    config: Settings,
     catalogue: Catalogue,
 ) -> Asked:
     """Ask the model with its adapter off and on, greedily, and look up the source.
@@ -47,7 +47,7 @@ def ask(
 
     Args:
         model: From `models.load_adapter`, or from `models.load_base_model`, which gives no tuned answer.
-        config: `max_new_tokens` is used.
+        config: Its prompt and `max_new_tokens` are used.
 
     Raises:
         Tc3Error: The question is empty, or too long for the model; or the catalogue cannot be read.
@@ -61,11 +61,12 @@ def ask(
         raise Tc3Error(f"the question has {len(question):,} characters, the limit is {LIMIT:,}: shorten it.")
     found = catalogue.find(question)
     text = found.matches[0].title if found.how in ("exact", "named") else question
-    tokens, room = len(encode_prompt(tokenizer, text)), model.max_seq_length - config.max_new_tokens
+    new = config.generation.max_new_tokens
+    tokens, room = len(encode_prompt(tokenizer, text, config.prompting)), model.max_seq_length - new
     if tokens > room:
         raise Tc3Error(
             f"the prompt with this question has {tokens:,} tokens, at most {room:,} fit (max_seq_length "
-            f"{model.max_seq_length:,} less max_new_tokens {config.max_new_tokens:,}): shorten the question."
+            f"{model.max_seq_length:,} less max_new_tokens {new:,}): shorten the question."
         )
     if not hasattr(model, "peft_config"):
         return Asked(question, text, generate(model, tokenizer, [text], config)[0], None, found)

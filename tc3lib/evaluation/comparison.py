@@ -22,7 +22,8 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
     Returns:
         `verdict` (`better`, `sentence`, `learned`); `rows` by part; `metrics`, each with its label and, by part, the
         result of `metrics.compare`; `answers`: the `demo`, `best`, `worst` and `most_changed` pairs; and about the
-        run: `data` (rows), `settings`, `plan`, `versions`, `gpu`, `time` (seconds), `memory` (GiB), `run`.
+        run: `data` (rows), `settings`, `plan`, `prompt`, `end`, `versions`, `gpu`, `time` (seconds), `memory` (GiB),
+        `run`.
 
     Raises:
         Tc3Error: A file is missing, the two tests did not ask the same questions or were made otherwise, or none is
@@ -32,9 +33,9 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
     made = [recorded(work, name) for name in tests]
     check_same(*made)
     before, after = (read_rows(work / f"{name}.jsonl") for name in tests)
-    both, trained = pairs(before, after), trained_descriptions(work)
+    both, trained = pairs(before, after), trained_descriptions(work, config.prompting)
     old, new = by_part(before), by_part(after)
-    sums = {part: (metrics.score(old[part], trained), metrics.score(new[part], trained)) for part in old}
+    sums = {part: tuple(metrics.score(half[part], trained, config.prompting) for half in (old, new)) for part in old}
     compared = {
         name: {
             "label": metric.label,
@@ -58,6 +59,8 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
         "data": _accounting(prepared),
         "settings": dataclasses.asdict(config) | run.get("settings", {}),
         "plan": run.get("plan", {}),
+        "prompt": run.get("prompt"),
+        "end": run.get("end"),
         "versions": run.get("versions", {}),
         "gpu": run.get("device"),
         "time": {

@@ -18,9 +18,9 @@ from xxhash import xxh3_128
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation.answers import Answer
 from tc3lib.files import blaming, write_rows
-from tc3lib.prompts import INSTRUCTION, PROMPT, encode_prompt, encode_prompts, text_tokenizer
+from tc3lib.prompts import encode_prompt, encode_prompts, end_id, prompt_text, text_tokenizer
 from tc3lib.runtime import processes
-from tc3lib.settings import GenerationSettings
+from tc3lib.settings import GenerationSettings, Settings
 
 GIB = 2**30
 RESERVE_GIB = 1.5
@@ -37,7 +37,7 @@ def generate(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     titles: Sequence[str],
-    config: GenerationSettings,
+    config: Settings,
     kept: Path | None = None,
 ) -> list[Answer]:
     """Return the model's greedy answers, in the titles' order.
@@ -48,26 +48,27 @@ def generate(
     Args:
         model: Base or fine-tuned; `model.disable_adapter()` is respected.
         titles: Any texts; special tokens in them are encoded as ordinary text.
-        config: `max_new_tokens` and `generation_batch_size` are used.
+        config: Its prompt, `max_new_tokens` and `generation_batch_size` are used.
         kept: A file for the answers of finished batches. Answers that an interrupted call with the same model, titles
             and settings left there are not generated again.
 
     Raises:
         Tc3Error: The memory does not hold one title's answer, or `kept` cannot be written.
     """
-    prompts = encode_prompts(tokenizer, [{"input_text": title} for title in titles])
+    prompts = encode_prompts(tokenizer, [{"input_text": title} for title in titles], config.prompting)
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
     answers = _resume(kept, {"answers_to": _key(model, tokenizer, prompts, config)}) if kept else {}
     processes.wait()  # until all have read what was kept
     if answers and processes.is_main():
         print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")
-    count, limit = processes.count(), config.generation_batch_size or MOST_ANSWERS
+    count, set_size = processes.count(), config.generation.generation_batch_size
+    limit = set_size or MOST_ANSWERS
     position = 0
     bar = tqdm(total=len(titles), desc="answers", initial=len(answers), disable=not processes.is_main())
     with evaluating(model), bar:
         while position < len(order):
             widths = [len(prompts[index]) for index in order[position::count][:limit]]
-            size = limit if config.generation_batch_size else answers_at_once(widths, config, *_memory(model))
+            size = limit if set_size else answers_at_once(widths, config.generation, *_memory(model))
             size = min(processes.gather(size))
             # The same batches again after an interruption, less what is answered already.
             batch = order[position : position + size * count][processes.index() :: count]
@@ -90,7 +91,7 @@ def generate(
                 continue
             seconds = (time.monotonic() - started) / max(1, len(batch))
             mine = {
-                index: _answer(tokenizer, titles[index], output, stops(model, tokenizer), seconds)
+                index: _answer(tokenizer, titles[index], output, stops(model, tokenizer, config), seconds)
                 for index, output in zip(batch, outputs, strict=True)
             }
             new = {index: answer for part in processes.gather(mine) for index, answer in part.items()}
@@ -106,7 +107,7 @@ def stream(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     titles: Sequence[str] | str,
-    config: GenerationSettings,
+    config: Settings,
     sources: Sequence[Mapping[str, Any]] = (),
     *,
     adapter: bool = True,
@@ -114,7 +115,7 @@ def stream(
     """Print the model's greedy answer to each title while it is generated; return the answers.
 
     Args:
-        config: `max_new_tokens` is used.
+        config: Its prompt and `max_new_tokens` are used.
         sources: Rows of `questions.jsonl`. A title's heading names the `uid` of its row, if it has one.
         adapter: False switches the model's adapter off.
     """
@@ -124,16 +125,12 @@ def stream(
     for title in [titles] if isinstance(titles, str) else titles:
         place = "not in the catalogue" if title not in uids else "in the catalogue"
         print(f"{title}  [source: {place if uids.get(title) is None else f'uid {uids[title]}'}]")
-        prompt = encode_prompt(tokenizer, title)
+        prompt = encode_prompt(tokenizer, title, config.prompting)
         ids = torch.tensor([prompt], device=model.device)
         with evaluating(model), nullcontext() if adapter else model.disable_adapter():
-            outputs = model.generate(
-                input_ids=ids,
-                attention_mask=torch.ones_like(ids),
-                streamer=streamer,
-                **_decoding(model, tokenizer, config),
-            )
-        answers.append(_answer(tokenizer, title, outputs[0, len(prompt) :].tolist(), stops(model, tokenizer)))
+            decoding = _decoding(model, tokenizer, config)
+            outputs = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **decoding)
+        answers.append(_answer(tokenizer, title, outputs[0, len(prompt) :].tolist(), stops(model, tokenizer, config)))
         print()
     return answers
 
@@ -175,7 +172,7 @@ def answers_at_once(
     return max(fitting, default=1)
 
 
-def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: GenerationSettings) -> dict[str, Any]:
+def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Settings) -> dict[str, Any]:
     """Return what decides the base model's answers besides the titles, as JSON has it.
 
     Returns:
@@ -191,7 +188,7 @@ def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
         "in_4bit": getattr(base, "is_loaded_in_4bit", False),
         "weights": models.fingerprint(model),
         "tokenizer": _tokenizer_digest(text_tokenizer(tokenizer)),
-        "prompt": PROMPT.format(INSTRUCTION, "{title}"),
+        "prompt": prompt_text(tokenizer, "{title}", config.prompting),
         **{name: decoding[name] for name in ("max_new_tokens", "do_sample", "eos_token_id")},
     }
 
@@ -207,7 +204,7 @@ def _answer_batch(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
-    config: GenerationSettings,
+    config: Settings,
 ) -> list[list[int]]:
     """Return the new ids of each prompt. Padding goes on the left: the model continues from the last column."""
     batch = tokenizer.pad(
@@ -217,23 +214,23 @@ def _answer_batch(
     return outputs[:, batch["input_ids"].shape[1] :].tolist()
 
 
-def stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
-    """Return the ids that end an answer: eos, and what else the model's generation config names.
+def stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Settings) -> list[int]:
+    """Return the ids that end an answer: what is learned, eos, and what else the model's generation config names.
 
     Of the latter only special or added tokens: where it is missing, it has the default of the model's class.
     """
     named = model.generation_config.eos_token_id
-    added = tokenizer.added_tokens_decoder
-    named = [number for number in (named if isinstance(named, list) else [named]) if number in added]
-    return list(dict.fromkeys([tokenizer.eos_token_id, *named]))
+    also = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
+    added = [number for number in also if number in tokenizer.added_tokens_decoder]
+    return list(dict.fromkeys([end_id(tokenizer, config.prompting), *added]))
 
 
-def _decoding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: GenerationSettings) -> dict[str, Any]:
+def _decoding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Settings) -> dict[str, Any]:
     return {
-        "max_new_tokens": config.max_new_tokens,
+        "max_new_tokens": config.generation.max_new_tokens,
         "do_sample": False,
         "use_cache": True,
-        "eos_token_id": stops(model, tokenizer),
+        "eos_token_id": stops(model, tokenizer, config),
         "pad_token_id": tokenizer.pad_token_id,
     }
 
@@ -264,10 +261,7 @@ def _release(model: PreTrainedModel) -> None:
 
 
 def _key(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompts: Sequence[Sequence[int]],
-    config: GenerationSettings,
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], config: Settings
 ) -> str:
     """Return a hash of all that decides the answers: what they are made by, the adapter's weights, the prompts."""
     known = xxh3_128(json.dumps(prompts).encode())

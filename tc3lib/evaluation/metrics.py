@@ -13,7 +13,8 @@ from sacrebleu.metrics import CHRF
 from scipy.stats import bootstrap
 from tqdm.auto import tqdm
 
-from tc3lib.prompts import RESPONSE
+from tc3lib.prompts import RECIPE, opening
+from tc3lib.settings import PromptSettings
 
 COPIED = 90
 """Least similarity of a copy, 0 to 100: `rapidfuzz.fuzz.ratio` of the texts without their opening."""
@@ -47,7 +48,7 @@ METRICS = {
     "chrf": Metric("chrF against the real description, 0 to 100", "higher", 2),
     "own": Metric("ROUGE-L to its own description less that to another product's", "higher", 4),
     "eos_rate": Metric("Share of answers that the model ended itself", "higher", 4),
-    "opening": Metric("Share of answers that open as the descriptions do: The '<title>' is", "higher", 4),
+    "opening": Metric("Share of answers that open as the descriptions do", "higher", 4),
     "length_ratio": Metric("Words of the answers for each word of the real descriptions", None, 3),
     "repeated": Metric("Share of 4-word sequences that the answer had already", "lower", 4),
     "title_words": Metric("Share of the title's words that the answer takes up after its opening", None, 4),
@@ -68,20 +69,24 @@ def labels() -> dict[str, str]:
     return {name: metric.label for name, metric in METRICS.items()}
 
 
-def score(rows: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> dict[str, Pairs]:
+def score(
+    rows: Sequence[Mapping[str, Any]], trained: Sequence[str], template: PromptSettings = RECIPE
+) -> dict[str, Pairs]:
     """Score answers row by row; return the pairs of each metric.
 
     Args:
         rows: Rows of `questions.answer`, all with a `reference`.
         trained: Descriptions of the training set, from `answers.trained_descriptions`.
+        template: With which the rows were prepared.
     """
     chrf = CHRF()
     sums: dict[str, list[tuple[float, float]]] = {name: [] for name in METRICS}
     for number, row in enumerate(tqdm(rows, desc="scoring", leave=False)):
         title, answer, reference = row["title"], row["answer"], row["reference"]
         loss = math.nan if row["loss_sum"] is None else row["loss_sum"]  # JSON has no NaN
-        own, real = without_opening(answer, title), without_opening(reference, title)
-        other = rows[(number + 1) % len(rows)]
+        begin, other = opening(title, template), rows[(number + 1) % len(rows)]
+        own, real = (text.removeprefix(begin).strip() for text in (answer, reference))
+        others = other["reference"].removeprefix(opening(other["title"], template)).strip()
         words = _WORD.findall(own.lower())
         fours = [tuple(words[at : at + 4]) for at in range(len(words) - 3)]
         of_title = set(_WORD.findall(title.lower()))
@@ -92,9 +97,9 @@ def score(rows: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> dict[str
             "perplexity": (loss, row["loss_tokens"]),
             "rougeL": (rouge_l(answer, reference), 1),
             "chrf": (chrf.sentence_score(answer, [reference]).score, 1),
-            "own": (rouge_l(own, real) - rouge_l(own, without_opening(other["reference"], other["title"])), 1),
+            "own": (rouge_l(own, real) - rouge_l(own, others), 1),
             "eos_rate": (row["eos"], 1),
-            "opening": (answer.startswith(RESPONSE.format(title, "").strip()), 1),
+            "opening": (bool(begin) and answer.startswith(begin), bool(begin)),
             "length_ratio": (len(words), len(_WORD.findall(real))),
             "repeated": (len(fours) - len(set(fours)), len(fours)),
             "title_words": (len(of_title & set(words)), len(of_title)),
@@ -116,11 +121,6 @@ def rouge_l(answer: str, reference: str) -> float:
         return 0.0
     precision, recall = common / len(answered), common / len(real)
     return float(numpy.float32(2 * precision * recall / (precision + recall)))
-
-
-def without_opening(text: str, title: str) -> str:
-    """Return what follows "The '<title>' is", with which descriptions begin, or the whole text."""
-    return text.removeprefix(RESPONSE.format(title, "").strip()).strip()
 
 
 def value(name: str, pairs: Pairs) -> float | None:

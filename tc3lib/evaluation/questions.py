@@ -15,8 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from tc3lib.evaluation import metrics
 from tc3lib.evaluation.answers import PARTS, by_part, check_same, recorded, trained_descriptions
 from tc3lib.files import read_rows, write_json, write_rows
-from tc3lib.prompts import encode_prompts, encode_rows
-from tc3lib.settings import Settings
+from tc3lib.prompts import RECIPE, encode_prompts, encode_rows
+from tc3lib.settings import PromptSettings, Settings
 
 
 def answer(
@@ -28,7 +28,7 @@ def answer(
     in `<name>.partial.jsonl` until all are done.
 
     Args:
-        config: `max_seq_length` and the generation settings are used.
+        config: Its prompt, `max_seq_length` and the generation settings are used.
         work: The work folder, with `questions.jsonl`.
         name: The file to write without its suffix: `pretest` or `posttest`.
 
@@ -40,19 +40,19 @@ def answer(
     Raises:
         Tc3Error: The posttest would be made otherwise than the pretest was.
     """
-    made = made_by(model, tokenizer, config.generation)
+    made = made_by(model, tokenizer, config)
     if name == "posttest":
         check_same(recorded(work, "pretest"), made)
-    rows = _that_fit(tokenizer, read_rows(work / "questions.jsonl"), config.model.max_seq_length)
+    rows = _that_fit(tokenizer, read_rows(work / "questions.jsonl"), config)
     known = [row for row in rows if row["response"] is not None]
     # The losses first: they are quick, and what fails there is reported before the answers have cost time.
     batch_size = config.training.per_device_eval_batch_size
-    losses = completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size)
+    losses = completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size, config.prompting)
     if bad := sum(not math.isfinite(loss) for loss, _ in losses):
         print(f"the loss of {bad} of {len(known)} descriptions is not a number")
     losses = iter(losses)
     partial = work / f"{name}.partial.jsonl"
-    answers = generate(model, tokenizer, [row["input_text"] for row in rows], config.generation, partial)
+    answers = generate(model, tokenizer, [row["input_text"] for row in rows], config, partial)
     answered = []
     for row, given in zip(rows, answers, strict=True):
         loss_sum, loss_tokens = next(losses) if row["response"] is not None else (None, None)
@@ -78,13 +78,13 @@ def answer(
 
 
 def _that_fit(
-    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], max_length: int
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], config: Settings
 ) -> list[Mapping[str, Any]]:
-    """Return the questions whose title does not fill `max_length`; 01 has dropped the others unless it was higher."""
-    prompts = encode_prompts(tokenizer, rows)
-    fit = [row for row, ids in zip(rows, prompts, strict=True) if row["response"] is None or len(ids) < max_length]
+    """Return the questions whose title does not fill `max_seq_length`; unless it was higher 01 dropped the others."""
+    prompts, longest = encode_prompts(tokenizer, rows, config.prompting), config.model.max_seq_length
+    fit = [row for row, ids in zip(rows, prompts, strict=True) if row["response"] is None or len(ids) < longest]
     if len(fit) < len(rows):
-        print(f"{len(rows) - len(fit)} questions are not asked: their title fills max_seq_length={max_length}")
+        print(f"{len(rows) - len(fit)} questions are not asked: their title fills max_seq_length={longest}")
     return fit
 
 
@@ -94,12 +94,13 @@ def completion_losses(
     rows: Sequence[Mapping[str, str]],
     max_length: int,
     batch_size: int,
+    template: PromptSettings = RECIPE,
 ) -> list[tuple[float, int]]:
     """Return, for each row, the sum of its completion tokens' losses (nats) and their number, eos included.
 
     Prompt tokens do not count. Shows a progress bar.
     """
-    encoded = encode_rows(tokenizer, rows, max_length)
+    encoded = encode_rows(tokenizer, rows, max_length, template)
     order = sorted(range(len(rows)), key=lambda index: len(encoded[index]["input_ids"]))
     losses: dict[int, tuple[float, int]] = {}
     with evaluating(model), torch.inference_mode(), tqdm(total=len(rows), desc="losses") as bar:
@@ -121,12 +122,14 @@ def completion_losses(
     return [losses[index] for index in range(len(rows))]
 
 
-def scores(rows: Sequence[Mapping[str, Any]], work: Path) -> dict[str, dict[str, float | None]]:
+def scores(
+    rows: Sequence[Mapping[str, Any]], work: Path, template: PromptSettings = RECIPE
+) -> dict[str, dict[str, float | None]]:
     """Return every metric of `metrics.METRICS` over the rows of `answer`, apart for held-out and for trained rows.
 
     Raises:
         Tc3Error: There is no held-out row.
     """
-    trained = trained_descriptions(work)
-    parts = {PARTS[part]: metrics.score(asked, trained) for part, asked in by_part(rows).items()}
+    trained = trained_descriptions(work, template)
+    parts = {PARTS[part]: metrics.score(asked, trained, template) for part, asked in by_part(rows).items()}
     return {part: {name: metrics.value(name, pairs) for name, pairs in sums.items()} for part, sums in parts.items()}

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from tc3lib.files import replacing, write_json
-from tc3lib.prompts import INSTRUCTION, PROMPT
+from tc3lib.prompts import f_string
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = {"eval": "Held-out rows", "train": "Rows trained on"}
@@ -68,8 +68,8 @@ def model_card(report: Mapping[str, Any]) -> str:
         tags.insert(0, f"base_model:adapter:{name}")
     data = ModelCardData(base_model=name, library_name="peft", pipeline_tag="text-generation", tags=tags)
     template = environment(finalize=_markdown, keep_trailing_newline=True).get_template("model_card.md.jinja")
-    prompt = PROMPT.format(INSTRUCTION, "{title}")
-    return template.render(report, parts=PARTS, front_matter=Markup(data.to_yaml()), prompt=Markup(prompt))
+    code = {name: Markup(f_string(report[name] or "")) for name in ("prompt", "end")}
+    return template.render({**report, **code}, parts=PARTS, front_matter=Markup(data.to_yaml()))
 
 
 def environment(**options: Any) -> Environment:

@@ -9,10 +9,11 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from tc3lib.errors import Tc3Error
 from tc3lib.export import base_model
-from tc3lib.prompts import save_tokenizer
+from tc3lib.prompts import end_id, save_tokenizer
+from tc3lib.settings import PromptSettings
 
 
-def merge(adapter: Path, base: Path, target: Path) -> None:
+def merge(adapter: Path, base: Path, target: Path, template: PromptSettings) -> None:
     """Write the merged weights into the folder `target`, with a tokenizer and a decoding that end as was trained.
 
     PEFT adds the adapter to the weights of the base model in 16 bit, in the main memory: no GPU is needed.
@@ -28,15 +29,15 @@ def merge(adapter: Path, base: Path, target: Path) -> None:
         reason = " ".join(str(error).split())[:200]
         raise Tc3Error(f"the adapter in {adapter} cannot be merged into {base}: {reason}") from error
     tokenizer = AutoTokenizer.from_pretrained(adapter)
-    model.generation_config = _generation(tokenizer)
+    model.generation_config = _generation(tokenizer, template)
     model.save_pretrained(target)
     save_tokenizer(tokenizer, target)
     _name_rope_as_before(target / "config.json")
 
 
-def _generation(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
+def _generation(tokenizer: PreTrainedTokenizerBase, template: PromptSettings) -> GenerationConfig:
     """Return greedy decoding that ends with the token that was learned as the end, not the base model's."""
-    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    eos, pad = end_id(tokenizer, template), tokenizer.pad_token_id
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=eos, pad_token_id=eos if pad is None else pad, do_sample=False
     )

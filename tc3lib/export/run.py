@@ -63,7 +63,7 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
         try:
             with replacing_folder(folder / "merged") as new:
                 print(f"merging the adapter into {name}" + (" (dequantised)" if base_model.is_4bit(base) else ""))
-                merge(work / "lora_model", base, new)
+                merge(work / "lora_model", base, new, config.prompting)
                 if _failed("merged", "merged", new, reference, asked, record, folder):
                     raise Tc3Error(f"the merged weights failed, and nothing was made of them: {_reasons(record)}")
             if script:

@@ -14,7 +14,7 @@ from typing import Any
 from tc3lib.errors import Tc3Error
 from tc3lib.export import child
 from tc3lib.files import read_rows
-from tc3lib.prompts import INSTRUCTION, PROMPT, encode_rows, load_tokenizer
+from tc3lib.prompts import bare_prompt, encode_rows, end_id, load_tokenizer
 from tc3lib.settings import Settings
 
 QUESTIONS = 32
@@ -55,9 +55,11 @@ def questions(work: Path, config: Settings) -> dict[str, Any]:
     rows = [row for row in read_rows(work / "questions.jsonl") if row["part"] == "eval"][:QUESTIONS]
     if not rows:
         raise Tc3Error(f"{work / 'questions.jsonl'} has no held-out row to prove an export with: run 01_prepare again.")
-    encoded = encode_rows(load_tokenizer(str(work / "lora_model")), rows, config.model.max_seq_length)
-    texts = [PROMPT.format(row.get("instruction", INSTRUCTION), row["input_text"]) for row in rows]
+    tokenizer, template = load_tokenizer(str(work / "lora_model")), config.prompting
+    encoded = encode_rows(tokenizer, rows, config.model.max_seq_length, template)
+    texts = [bare_prompt(tokenizer, row["input_text"], template) for row in rows]
     return {
+        "end": end_id(tokenizer, template),
         "max_new_tokens": config.generation.max_new_tokens,
         "titles": [row["input_text"] for row in rows],
         "questions": [{"prompt": text, **row} for text, row in zip(texts, encoded, strict=True)],

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from transformers import PreTrainedTokenizerBase
 
 from tc3lib.errors import Tc3Error
-from tc3lib.prompts import INSTRUCTION, PROMPT, encode_prompts
+from tc3lib.prompts import description, encode_prompt, encode_prompts, end_id, format_record, prompt_text
+from tc3lib.settings import PromptSettings
 
 if TYPE_CHECKING:
     from IPython.display import HTML
@@ -23,6 +24,7 @@ def check(
     rows: Sequence[Mapping[str, str]],
     encoded: Sequence[Encoded | None],
     max_length: int,
+    template: PromptSettings,
     first: int = 1,
 ) -> int:
     """Check each row's tokens as training and generation will use them; return how many rows were cut.
@@ -33,44 +35,52 @@ def check(
         rows: The rows as text.
         encoded: The same rows as tokens, None where the prompt fills `max_length`.
         max_length: `max_seq_length`.
+        template: What the model is asked.
         first: The number of the first row in the file.
 
     Raises:
-        Tc3Error: A row does not begin with bos, if the tokenizer has one; learns nothing; holds a special token in
-            its text; ends, uncut, in anything but a learned eos; or its prompt is not, id for id and read back as
-            text, what generation sends.
+        Tc3Error: A row was prepared for another prompt; learns nothing; has other special tokens than the prompt (bos,
+            or those of a chat template), in its text too; ends, uncut, in anything but a learned eos; or its prompt is
+            not, id for id and read back as text, what generation sends.
     """
-    eos, special = tokenizer.eos_token_id, set(tokenizer.all_special_ids)
-    start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
-    cut, text_from = 0, len(start)
-    sent = encode_prompts(tokenizer, rows)
+    end, special = end_id(tokenizer, template), set(tokenizer.all_special_ids)
+    framing = [token for token in encode_prompt(tokenizer, "", template) if token in special]
+    cut = 0
+    sent = encode_prompts(tokenizer, rows, template)
     for number, (row, tokens, prompt_sent) in enumerate(zip(rows, encoded, sent, strict=True), first):
+        where = f"{path}, row {number} ({row['input_text'][:60]!r})"
+        if not format_record(row["input_text"], description(row, template), template).items() <= row.items():
+            raise Tc3Error(
+                f"{where} has another instruction or response than is set: run 01_prepare, or set them back."
+            )
         if tokens is None:
             continue
         ids, learned = tokens.values()
         prompt = ids[: learned.index(1)] if 1 in learned else ids
-        text = PROMPT.format(row.get("instruction", INSTRUCTION), row["input_text"])
-        ended = ids[-1] == eos and learned[-1] == 1
+        text = prompt_text(tokenizer, row["input_text"], template)
+        ended = ids[-1] == end and learned[-1] == 1
         cut += not ended
+        body, read_back = ids[:-1] if ended else ids, _letters(_decode(tokenizer, prompt))
         faults = {
-            "does not begin with bos": ids[:text_from] != start,
             "has no label": 1 not in learned,
-            "has a special token in its text": not special.isdisjoint(ids[text_from : -1 if ended else None]),
+            "has not the special tokens of its prompt": [token for token in body if token in special] != framing,
             "does not end in a learned eos": not ended and len(ids) < max_length,
             "has another prompt than generation sends": prompt != prompt_sent,
-            "has a prompt that does not read back as it was written": _decode(tokenizer, prompt[text_from:]) != text,
+            "has a prompt that does not read back as it was written": read_back != _letters(text),
         }
         for fault in (name for name, found in faults.items() if found):
             raise Tc3Error(
-                f"{path}, row {number} ({row['input_text'][:60]!r}) {fault}: the tokenizer {tokenizer.name_or_path!r} "
-                "does not suit this training, or the row must be removed from the catalogue."
+                f"{where} {fault}: the tokenizer {tokenizer.name_or_path!r} does not suit this training, or the row "
+                "must be removed from the catalogue."
             )
     return cut
 
 
-def found(tokenizer: PreTrainedTokenizerBase, rows: int, cut: int, dropped: int, max_length: int) -> str:
+def found(
+    tokenizer: PreTrainedTokenizerBase, rows: int, cut: int, dropped: int, max_length: int, template: PromptSettings
+) -> str:
     """Return what was found in rows that passed `check`, in a sentence."""
-    bos = "no" if tokenizer.bos_token_id is None else "one"
+    bos = "one" if tokenizer.bos_token_id in encode_prompt(tokenizer, "", template) else "no"
     lost = f"; {dropped:,} more were dropped, their title fills max_seq_length" if dropped else ""
     return (
         f"{rows:,} rows: each has {bos} bos and the prompt that generation sends; {rows - cut:,} end in a learned eos, "
@@ -78,23 +88,29 @@ def found(tokenizer: PreTrainedTokenizerBase, rows: int, cut: int, dropped: int,
     )
 
 
-def show(tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, str]], encoded: Sequence[Encoded]) -> "HTML":
+def show(
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Mapping[str, str]],
+    encoded: Sequence[Encoded],
+    template: PromptSettings,
+) -> "HTML":
     """Return rows as the model will meet them: the prompt, what it learns to write, and eos, each marked.
 
     Args:
         tokenizer: The base model's own.
         rows: The rows as text, for their uid.
         encoded: The same rows as tokens, and perhaps more.
+        template: What the model is asked.
     """
     from IPython.display import HTML  # only notebooks have it
 
-    blocks = []
+    blocks, last = [], end_id(tokenizer, template)
     for row, tokens in zip(rows, encoded, strict=False):
         ids, learned = tokens.values()
         start = learned.index(1)
-        ended = ids[-1] == tokenizer.eos_token_id
+        ended = ids[-1] == last
         completion = _decode(tokenizer, ids[start : -1 if ended else None])
-        end = _span("eos", tokenizer.eos_token) if ended else _span("cut", f"cut at {len(ids)} tokens")
+        end = _span("eos", _decode(tokenizer, [last])) if ended else _span("cut", f"cut at {len(ids)} tokens")
         counts = f"uid {row.get('uid', '?')}: {start} tokens of prompt, {len(ids) - start} learned"
         prompt = _span("prompt", _decode(tokenizer, ids[:start]))
         blocks.append(f"<b>{html.escape(counts)}</b><pre>{prompt}{_span('learned', completion)}{end}</pre>")
@@ -115,6 +131,11 @@ _STYLE = """
 
 def _span(kind: str, text: str) -> str:
     return f"<span class='{kind}'>{html.escape(text)}</span>"
+
+
+def _letters(text: str) -> str:
+    """Return a text without its white space, of which tokenizers drop or add some beside special tokens."""
+    return "".join(text.split())
 
 
 def _decode(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:

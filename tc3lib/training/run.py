@@ -21,7 +21,7 @@ from tc3lib.checkpoints import run_record
 from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, read_json, read_rows, replacing_folder, write_json
-from tc3lib.prompts import encode_rows, load_tokenizer, save_tokenizer
+from tc3lib.prompts import encode_rows, end_id, load_tokenizer, prompt_text, save_tokenizer
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan, token_cache, ways
@@ -62,18 +62,22 @@ class Run:
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Encode all rows and check them, as training and generation will use them."""
-        self.tokenizer, longest = tokenizer, self.config.model.max_seq_length
+        self.tokenizer, longest, template = tokenizer, self.config.model.max_seq_length, self.config.prompting
+        self.record["prompt"] = prompt_text(tokenizer, "{title}", template)
+        self.record["end"] = tokenizer.convert_ids_to_tokens(end_id(tokenizer, template))
         train, held_out = (
             token_cache.load(
                 tokenizer,
                 self.work / name,
-                {"rows": self.record["data"][name], "template": self.record["template"]},
+                {"rows": self.record["data"][name]}
+                | {part: self.record[part] for part in ("template", "prompt", "end")},
                 longest,
+                template,
             )
             for name in ("train.jsonl", "eval.jsonl")
         )
         self.train_rows, self.eval_rows, self.dropped = train.rows, held_out.rows, train.dropped
-        self.checked = check_rows.found(tokenizer, len(train.rows), train.cut, train.dropped, longest)
+        self.checked = check_rows.found(tokenizer, len(train.rows), train.cut, train.dropped, longest, template)
         if held_out.dropped:
             self.checked += f"; {held_out.dropped:,} held-out rows were dropped for the same reason"
 
@@ -86,10 +90,10 @@ class Run:
 
     def show(self, rows: int = 3) -> "HTML":
         """Return the first rows as the model will meet them, with what it learns marked."""
-        texts = read_rows(self.work / "train.jsonl", rows + self.dropped)
-        encoded = encode_rows(self.tokenizer, texts, self.config.model.max_seq_length)
+        texts, template = read_rows(self.work / "train.jsonl", rows + self.dropped), self.config.prompting
+        encoded = encode_rows(self.tokenizer, texts, self.config.model.max_seq_length, template)
         shown = [(text, tokens) for text, tokens in zip(texts, encoded, strict=True) if tokens][:rows]
-        return check_rows.show(self.tokenizer, *zip(*shown, strict=True))
+        return check_rows.show(self.tokenizer, *zip(*shown, strict=True), template)
 
 
 def build_trainer(run: Run) -> SFTTrainer:
@@ -102,7 +106,8 @@ def build_trainer(run: Run) -> SFTTrainer:
     """
     config = run.config
     model, tokenizer = models.load_base_model(config.model)
-    if tokenizer.backend_tokenizer.to_str() != run.tokenizer.backend_tokenizer.to_str():
+    same = tokenizer.backend_tokenizer.to_str() == run.tokenizer.backend_tokenizer.to_str()
+    if not same or prompt_text(tokenizer, "{title}", config.prompting) != run.record["prompt"]:
         run.tokenize(tokenizer)  # unsloth repairs some
     run.tokenizer = tokenizer
     free = plan.free_gib(config.planning.memory_gib)

@@ -18,7 +18,8 @@ from xxhash import xxh3_128
 
 from tc3lib.errors import Tc3Error
 from tc3lib.files import each_row, read_json, write_json
-from tc3lib.prompts import encode_rows
+from tc3lib.prompts import RECIPE, encode_rows
+from tc3lib.settings import PromptSettings
 from tc3lib.training import check_rows
 
 LAYOUT = "1"
@@ -49,7 +50,13 @@ class _Note:
     dropped: int
 
 
-def load(tokenizer: PreTrainedTokenizerBase, path: Path, known_by: Mapping[str, str], max_length: int) -> Tokens:
+def load(
+    tokenizer: PreTrainedTokenizerBase,
+    path: Path,
+    known_by: Mapping[str, str],
+    max_length: int,
+    template: PromptSettings = RECIPE,
+) -> Tokens:
     """Return the tokens of a file of rows, from an earlier call if its result is still there and whole.
 
     Args:
@@ -57,6 +64,7 @@ def load(tokenizer: PreTrainedTokenizerBase, path: Path, known_by: Mapping[str, 
         path: JSON Lines, as `catalogue.select` writes them.
         known_by: Digests of the file and of the prompt.
         max_length: `max_seq_length`.
+        template: What the model is asked.
 
     Raises:
         Tc3Error: See `check_rows.check`; or every title fills `max_seq_length`; or the local disk is full.
@@ -73,7 +81,7 @@ def load(tokenizer: PreTrainedTokenizerBase, path: Path, known_by: Mapping[str, 
             found = read_json(note)
             if not found or found["digest"] != _digest(arrow):
                 with tempfile.TemporaryDirectory(dir=folder) as new:
-                    found = asdict(_write(tokenizer, path, Path(new) / arrow.name, max_length))
+                    found = asdict(_write(tokenizer, path, Path(new) / arrow.name, max_length, template))
                     os.replace(Path(new) / arrow.name, arrow)
                 write_json(note, found)
     except OSError as error:
@@ -92,7 +100,9 @@ def lengths(rows: Dataset) -> list[int]:
     return pyarrow.compute.list_value_length(rows.data.column("input_ids")).to_pylist()
 
 
-def _write(tokenizer: PreTrainedTokenizerBase, path: Path, arrow: Path, max_length: int) -> _Note:
+def _write(
+    tokenizer: PreTrainedTokenizerBase, path: Path, arrow: Path, max_length: int, template: PromptSettings
+) -> _Note:
     with open(path, "rb") as file:
         total = sum(1 for _ in file)
     rows, done, cut, dropped = each_row(path), 0, 0, 0
@@ -101,8 +111,8 @@ def _write(tokenizer: PreTrainedTokenizerBase, path: Path, arrow: Path, max_leng
         tqdm(desc="tokenising", total=total, unit=" rows", disable=total <= 20 * ROWS) as bar,
     ):  # fmt: skip
         while some := [*islice(rows, ROWS)]:
-            encoded = encode_rows(tokenizer, some, max_length)
-            cut += check_rows.check(tokenizer, path, some, encoded, max_length, first=done + 1)
+            encoded = encode_rows(tokenizer, some, max_length, template)
+            cut += check_rows.check(tokenizer, path, some, encoded, max_length, template, first=done + 1)
             whole = [row for row in encoded if row]
             writer.write_batch(pyarrow.RecordBatch.from_pylist(whole, _SCHEMA))
             done, dropped = done + len(some), dropped + len(some) - len(whole)

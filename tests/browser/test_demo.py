@@ -46,7 +46,7 @@ def expected(work):
     config = settings.tiny()
     model, tokenizer = models.load_adapter(work / "lora_model", config.model)
     catalogue = Catalogue(work)
-    return lambda question: asking.ask(model, tokenizer, question, config.generation, catalogue)
+    return lambda question: asking.ask(model, tokenizer, question, config, catalogue)
 
 
 def demo(*arguments, **options):

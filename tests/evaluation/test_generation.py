@@ -1,4 +1,3 @@
-import dataclasses
 import json
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -28,9 +27,9 @@ def asked(config):
 
 def test_answers_come_in_the_titles_order_and_are_what_generate_wrote(asked, config):
     model, tokenizer = asked
-    answers = generation.generate(model, tokenizer, TITLES, config.generation)
+    answers = generation.generate(model, tokenizer, TITLES, config)
     assert [answer.title for answer in answers] == TITLES
-    assert generation.generate(model, tokenizer, [], config.generation) == []
+    assert generation.generate(model, tokenizer, [], config) == []
     for answer in answers:
         prompt = encode_prompt(tokenizer, answer.title)
         output = model.generate(
@@ -50,8 +49,8 @@ def test_a_batch_answers_as_single_titles_do(asked, config, side):
     rows = [json.loads(line) for line in (settings.EMBEDDED / "trn.json").read_text(encoding="utf-8").splitlines()]
     titles = TITLES + [row["title"] for row in rows if row["title"]][:600:30]
     asked[1].padding_side = side
-    together = generation.generate(*asked, titles, config.change(max_new_tokens=16).generation)
-    alone = generation.generate(*asked, titles, config.change(max_new_tokens=16, generation_batch_size=1).generation)
+    together = generation.generate(*asked, titles, config.change(max_new_tokens=16))
+    alone = generation.generate(*asked, titles, config.change(max_new_tokens=16, generation_batch_size=1))
     assert together == alone
     assert len({answer.text for answer in together}) > 15
 
@@ -81,23 +80,23 @@ def test_what_the_generation_config_names_ends_an_answer_too_if_it_is_an_added_t
 
 def test_streaming_prints_each_answer_with_its_source(asked, config, capsys):
     model, tokenizer = asked
-    answers = generation.stream(model, tokenizer, TITLES[:2], config.generation, SOURCES)
+    answers = generation.stream(model, tokenizer, TITLES[:2], config, SOURCES)
     printed = capsys.readouterr().out
     assert "Steel Mug  [source: uid B000000001]\n" in printed
     assert f"{TITLES[1]}  [source: not in the catalogue]\n" in printed
     assert all(answer.text in printed for answer in answers)
     assert "### Input:" not in printed
-    assert answers == generation.generate(model, tokenizer, TITLES[:2], config.generation)
-    assert generation.stream(model, tokenizer, TITLES[0], config.generation) == answers[:1]  # one title as a string
+    assert answers == generation.generate(model, tokenizer, TITLES[:2], config)
+    assert generation.stream(model, tokenizer, TITLES[0], config) == answers[:1]  # one title as a string
 
 
 def test_a_model_that_trains_with_checkpointing_answers_as_in_evaluation_mode(config):
     model, tokenizer = load(config)
     model = models.add_lora(model, config.change(use_gradient_checkpointing="unsloth").lora).eval()
-    expected = generation.generate(model, tokenizer, TITLES, config.generation)
+    expected = generation.generate(model, tokenizer, TITLES, config)
     model.train()
-    assert generation.generate(model, tokenizer, TITLES, config.generation) == expected
-    assert generation.stream(model, tokenizer, TITLES, config.generation) == expected
+    assert generation.generate(model, tokenizer, TITLES, config) == expected
+    assert generation.stream(model, tokenizer, TITLES, config) == expected
     assert model.training
 
 
@@ -121,7 +120,7 @@ def batches(monkeypatch):
 def test_where_memory_runs_out_batches_are_halved_and_no_answer_is_lost(asked, config, batches, capsys):
     titles = [f"Mug {n}" for n in range(10)]
     batches.fail = lambda number, size: torch.OutOfMemoryError() if size > 3 else None
-    found = generation.generate(*asked, titles, config.change(generation_batch_size=8, max_new_tokens=4).generation)
+    found = generation.generate(*asked, titles, config.change(generation_batch_size=8, max_new_tokens=4))
     assert [answer.title for answer in found] == titles
     assert batches.seen == [8, 4, 2, 2, 2, 2, 2]
     assert "out of memory with 8 titles at once: 4 from here on" in capsys.readouterr().out
@@ -130,12 +129,12 @@ def test_where_memory_runs_out_batches_are_halved_and_no_answer_is_lost(asked, c
 def test_a_title_that_memory_cannot_hold_is_an_error(asked, config, batches):
     batches.fail = lambda number, size: torch.OutOfMemoryError()
     with pytest.raises(Tc3Error, match=r"does not hold the answer to one title of \d+ tokens: lower max_new_tokens"):
-        generation.generate(*asked, ["Mug"], config.generation)
+        generation.generate(*asked, ["Mug"], config)
 
 
 def interrupted(asked, config, batches, kept, titles):
     """Interrupt a call in its third batch of two titles."""
-    settings = config.change(generation_batch_size=2, max_new_tokens=4).generation
+    settings = config.change(generation_batch_size=2, max_new_tokens=4)
     batches.fail = lambda number, size: KeyboardInterrupt() if number == 3 else None
     with pytest.raises(KeyboardInterrupt):
         generation.generate(*asked, titles, settings, kept)
@@ -169,7 +168,7 @@ def test_kept_answers_to_anything_else_are_not_used(config, batches, tmp_path, c
         if change == "titles":
             titles = [f"Cup {n}" for n in range(8)]
         elif change == "settings":
-            settings = dataclasses.replace(settings, max_new_tokens=5)
+            settings = settings.change(max_new_tokens=5)
         elif change == "adapter":
             next(weight for name, weight in model.named_parameters() if "lora_B" in name).data += 1
         elif change == "not ours":
@@ -180,18 +179,18 @@ def test_kept_answers_to_anything_else_are_not_used(config, batches, tmp_path, c
 
 def test_a_kept_file_that_cannot_be_written_stops_before_the_first_answer(asked, config, batches, tmp_path):
     with pytest.raises(Tc3Error, match=r"cannot write .*gone/kept: .* Make that folder"):
-        generation.generate(*asked, ["Mug"], config.generation, tmp_path / "gone" / "kept")
+        generation.generate(*asked, ["Mug"], config, tmp_path / "gone" / "kept")
     assert batches.seen == []
 
 
 def test_with_the_adapter_off_the_base_model_is_streamed(config):
     model, tokenizer = load(config)
-    expected = generation.stream(model, tokenizer, TITLES, config.generation)
+    expected = generation.stream(model, tokenizer, TITLES, config)
     model = randomise(models.add_lora(model, config.lora).eval(), std=0.3)
-    tuned = generation.stream(model, tokenizer, TITLES, config.generation)
+    tuned = generation.stream(model, tokenizer, TITLES, config)
     assert tuned != expected
-    assert generation.stream(model, tokenizer, TITLES, config.generation, adapter=False) == expected
-    assert generation.stream(model, tokenizer, TITLES, config.generation) == tuned
+    assert generation.stream(model, tokenizer, TITLES, config, adapter=False) == expected
+    assert generation.stream(model, tokenizer, TITLES, config) == tuned
 
 
 def test_answers_at_once_depend_on_memory_and_on_the_longest_of_them():

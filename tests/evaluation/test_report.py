@@ -13,7 +13,6 @@ from reports import example_report, filled
 
 from tc3lib.evaluation import report as module
 from tc3lib.evaluation.report import model_card, render
-from tc3lib.prompts import INSTRUCTION, PROMPT
 
 ROOT = Path(__file__).parents[2]
 LOSS = ROOT / "docs" / "loss.png"
@@ -289,5 +288,5 @@ def test_the_cards_code_is_python_and_asks_with_the_prompt_of_training():
     for node in ast.parse(code).body:
         if isinstance(node, ast.Assign) and node.targets[0].id in ("title", "prompt"):
             exec(compile(ast.Module([node], []), "card", "exec"), values)
-    assert values["prompt"] == PROMPT.format(INSTRUCTION, title)
+    assert values["prompt"] == report["prompt"].replace("{title}", title)
     assert "max_new_tokens=77," in code

@@ -97,7 +97,7 @@ def answers():
     """Answer titles: undisturbed, broken off in the third round and again, with too little memory in one process."""
     model, tokenizer = models.load_base_model(CONFIG.model)
     titles = [f"Mug no. {n}" + " of steel" * (n % 4) for n in range(9)]
-    config, answer_batch = CONFIG.change(generation_batch_size=2, max_new_tokens=6).generation, generation._answer_batch
+    config, answer_batch = CONFIG.change(generation_batch_size=2, max_new_tokens=6), generation._answer_batch
     found = {}
 
     def ask(name, kept=None, refuse=lambda rounds, size: None):

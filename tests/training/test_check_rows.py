@@ -10,7 +10,7 @@ from steps import rows_of
 
 from tc3lib import prompts, training
 from tc3lib.errors import Tc3Error
-from tc3lib.prompts import encode, format_record
+from tc3lib.prompts import RECIPE, encode, format_record
 from tc3lib.training import check_rows
 
 PLACES = {"start": "{}steel mug", "middle": "steel {} mug", "inside a word": "st{}eel mug", "end": "steel mug{}"}
@@ -37,7 +37,7 @@ def hostile_records(tokenizer, place):
 
 
 def prompt_text(record):
-    return prompts.PROMPT.format(prompts.INSTRUCTION, record["input_text"])
+    return prompts.PROMPT.format(RECIPE.instruction, record["input_text"])
 
 
 def decode(tokenizer, ids):
@@ -120,7 +120,7 @@ def labels_of(row):
 
 def check(tokenizer, rows, max_length, encoded=None):
     encoded = encoded or prompts.encode_rows(tokenizer, rows, max_length)
-    return check_rows.check(tokenizer, Path("train.jsonl"), rows, encoded, max_length)
+    return check_rows.check(tokenizer, Path("train.jsonl"), rows, encoded, max_length, RECIPE)
 
 
 def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
@@ -136,8 +136,8 @@ def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
 @pytest.mark.parametrize(
     ("options", "change", "message"),
     [
-        ({"add_special_tokens": True}, str, "has a special token in its text"),
-        ({"split_special_tokens": False}, str, "has a special token in its text"),
+        ({"add_special_tokens": True}, str, "has not the special tokens of its prompt"),
+        ({"split_special_tokens": False}, str, "has not the special tokens of its prompt"),
         ({"split_special_tokens": True}, str.lower, "has a prompt that does not read back as it was written"),
     ],
 )
@@ -153,7 +153,7 @@ def test_a_tokenizer_that_adds_reads_or_loses_something_is_found(tokenizer, monk
 
 
 def test_training_and_generation_that_disagree_are_found(tokenizer, rows, monkeypatch):
-    monkeypatch.setattr(check_rows, "encode_prompts", lambda tokenizer, rows: [[1, 2, 3]] * len(rows))
+    monkeypatch.setattr(check_rows, "encode_prompts", lambda tokenizer, rows, template: [[1, 2, 3]] * len(rows))
     with pytest.raises(Tc3Error, match="has another prompt than generation sends"):
         check(tokenizer, rows, 512)
 
@@ -161,7 +161,7 @@ def test_training_and_generation_that_disagree_are_found(tokenizer, rows, monkey
 def test_a_missing_bos_eos_or_label_is_found(tokenizer, rows):
     encoded = prompts.encode_rows(tokenizer, rows, 512)
     bare = [{name: values[1:] for name, values in row.items()} for row in encoded]
-    with pytest.raises(Tc3Error, match="does not begin with bos"):
+    with pytest.raises(Tc3Error, match="has not the special tokens of its prompt"):
         check(tokenizer, rows, 512, bare)
     cut = [{name: values[:-1] for name, values in row.items()} for row in encoded]
     with pytest.raises(Tc3Error, match="does not end in a learned eos"):
@@ -176,9 +176,9 @@ def test_what_is_shown_marks_prompt_completion_and_end_and_escapes_text(tokenize
         {"uid": "B1", **prompts.format_record("<b>Mug</b>", "A <i>mug</i> & more.")},
         {"uid": "B2", **prompts.format_record("Pan", "very " * 500)},
     ]
-    page = check_rows.show(tokenizer, rows, prompts.encode_rows(tokenizer, rows, 200)).data
+    page = check_rows.show(tokenizer, rows, prompts.encode_rows(tokenizer, rows, 200), RECIPE).data
     first, second = page.split("<pre>")[1:]
-    prompt = prompts.PROMPT.format(prompts.INSTRUCTION, "<b>Mug</b>")
+    prompt = prompts.PROMPT.format(RECIPE.instruction, "<b>Mug</b>")
     assert f"<span class='prompt'>{html.escape(tokenizer.bos_token + prompt)}</span>" in first
     assert (
         "<span class='learned'>The &#x27;&lt;b&gt;Mug&lt;/b&gt;&#x27; is A &lt;i&gt;mug&lt;/i&gt; &amp; more.</span>"

@@ -51,7 +51,7 @@ def test_the_labels_are_response_and_eos_and_bos_is_there_if_there_is_one(family
         start = labels.count(-100)
         bos = [] if family.family.bos is None else [tokenizer.convert_tokens_to_ids(family.family.bos)]
         assert ids[: len(bos)] == bos
-        assert tokenizer.decode(ids[len(bos) : start]) == prompts.preview([record | {"response": ""}])
+        assert tokenizer.decode(ids[len(bos) : start]) == prompts.preview("", [record | {"response": ""}])
         assert ids[:start] == prompts.encode_prompt(tokenizer, record["input_text"])
         assert labels == [-100] * start + ids[start:]
         assert tokenizer.decode(ids[start:-1]) == record["response"]
@@ -95,7 +95,7 @@ def test_all_linear_layers_of_the_language_model_and_no_others_are_trained(famil
 
 
 def test_answers_are_the_same_in_batches_alone_and_after_a_reload(family):
-    together, alone = family.config.generation, family.config.change(generation_batch_size=1).generation
+    together, alone = family.config, family.config.change(generation_batch_size=1)
     trained = family.trainer.model, family.made.tokenizer
     reloaded = models.load_adapter(family.adapter_folder, family.config.model)
     answers = generation.generate(*trained, TITLES, together)

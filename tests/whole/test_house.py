@@ -13,7 +13,7 @@ ALLOWED = {
     "errors": set(),
     "settings": {"errors"},
     "files": {"errors"},
-    "prompts": {"errors"},
+    "prompts": {"errors", "settings"},
     "runtime": {"errors", "settings", "files"},
     "models": BASE,
     "plotting": BASE,
