@@ -4,6 +4,8 @@ from typing import Any
 
 from tc3lib.prompts import PROMPT
 
+INSTRUCTION = 'Say "what" {it} is,\\nand what it does'
+
 _METRICS = [  # name, label, better, digits, held out (before, after, low, high, says), trained on (the same)
     ("loss", "Loss of the real descriptions, nats a token", "lower", 4,
      (2.4127, 1.9354, -0.5013, -0.4538, "better"), (2.4051, 1.8897, -0.5389, -0.4922, "better")),
@@ -121,7 +123,7 @@ def example_report() -> dict[str, Any]:
         "memory": {"peak, GiB": 12.3, "card, GiB": 22.2},
         "model_name": "unsloth/llama-3-8b-bnb-4bit",
         "run": "5f0c93ab",
-        "prompt": "<|begin_of_text|>" + PROMPT.format('Say "what" {it} is\\nor does', "{title}"),
+        "prompt": "<|begin_of_text|>" + PROMPT.format(INSTRUCTION, "{title}"),
         "end": "<|end_of_text|>",
         "plan": {"steps": 60, "rows_per_step": 32, "rows": 1920, "epochs": 1.0, "limited_by": "max_steps"},
     }  # fmt: skip

@@ -105,4 +105,4 @@ def test_answers_are_the_same_in_batches_alone_and_after_a_reload(family):
     with reloaded[0].disable_adapter():
         assert generation.generate(*reloaded, TITLES, alone) == base != answers
     stops = {reloaded[1].convert_tokens_to_ids(token) for token in (family.family.eos, *family.family.stops)}
-    assert set(generation.stops(*reloaded)) == stops
+    assert set(generation.stops(*reloaded, family.config)) == stops
