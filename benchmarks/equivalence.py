@@ -1,16 +1,20 @@
 """Show on a GPU, with the 8B shape in NF4, that a step is the same however its rows pass through the card.
 
-    python benchmarks/equivalence.py FOLDER [--steps 8]
+    python benchmarks/equivalence.py FOLDER [--steps 8] [--family mistral --layers 2] [--small]
 
 FOLDER is a base model; where there is none it is made (`model.py`). Each way trains from the same adapter on the same
 rows; its losses and gradient norms are compared, step by step, with those of the plan's own way. The first line
 repeats that way and so shows the noise of the card itself: flash attention and some matrix products add in an order
 that changes from run to run. It also checks that the ids and labels that reach the model are those encoded.
+
+`--family` does the same with the shape of Mistral, Qwen3, Gemma 2 or Gemma 3: it says which way `plan="auto"` takes,
+and compares that with TRL's own.
 """
 
 import argparse
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 from model import ensure_model
@@ -46,7 +50,8 @@ def run(loaded, rows, config, max_tokens=None, share=True):
             patch.object(batches, "collate", lambda rows, share_prefix: collate(rows, share_prefix and share)),
         ):
             trainer = training.build_trainer(token_run(config, rows, Path(work)))
-            trainer.max_tokens = max_tokens
+            if max_tokens:
+                trainer.max_tokens = max_tokens
             if torch.cuda.is_available():
                 torch.cuda.reset_peak_memory_stats()
             trainer.train()
@@ -59,7 +64,7 @@ def run(loaded, rows, config, max_tokens=None, share=True):
     encoded = {(tuple(row["input_ids"]), tuple(labels(row))) for row in rows}
     wrong = sum(row not in encoded for batch in seen for row in batch)
     peak = torch.cuda.max_memory_reserved() / GIB if torch.cuda.is_available() else float("nan")
-    return history, sum(map(len, seen)), wrong, peak, trainer.max_tokens
+    return history, sum(map(len, seen)), wrong, peak, getattr(trainer, "max_tokens", None)
 
 
 def reached(inputs):
@@ -82,11 +87,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--family", default="llama")
+    parser.add_argument("--layers", type=int)
+    parser.add_argument("--small", action="store_true")
     arguments = parser.parse_args()
-    ensure_model(arguments.folder)
+    options = ["--family", arguments.family, *(["--small"] if arguments.small else [])]
+    ensure_model(arguments.folder, *options, *(["--layers", str(arguments.layers)] if arguments.layers else []))
     import torch
 
     from tc3lib import models, settings
+    from tc3lib.training import ways
 
     rows = token_rows(ROWS * arguments.steps)
     base = settings.llama3_8b().change(
@@ -97,6 +107,9 @@ def main() -> None:
     for checkpointing in (False, "unsloth"):
         config = base.change(use_gradient_checkpointing=checkpointing)
         model, tokenizer = models.load_base_model(config.model)
+        start = time.monotonic()
+        way = ways.choose(model, rows, share_prefix=True)
+        print(f"{arguments.family}: {way}, found out in {time.monotonic() - start:.1f} s")
         loaded = models.add_lora(model, config.lora), tokenizer
         suffix = f", checkpointing {checkpointing!r}" if checkpointing else ""
 
@@ -120,20 +133,23 @@ def main() -> None:
             kind = {True: "padding-free", False: "padded", None: "padding_free unset"}[padding_free]
             results[f"TRL's own {size}x{ROWS // size}, {kind}{suffix}"] = run(loaded, rows, changed)
 
-        ours("one pass, shared prefix")
+        packed = way == "packed"
+        first = "one pass, shared prefix" if packed else "plan=auto"
+        ours(first, 10**6 if packed else None)
         if not checkpointing:
-            ours("the same again")
-            ours("one pass, prefix in each row", share=False)
-            ours("micro-batches of at most 2,500 tokens", 2500)
-            recipe(32, True)
-            recipe(4, True)
+            ours("the same again", 10**6 if packed else None)
+            if packed:
+                ours("one pass, prefix in each row", share=False)
+                ours("micro-batches of at most 2,500 tokens", 2500)
+            recipe(32, True if packed else None)
+            recipe(4, True if packed else None)
         else:
-            recipe(8, True)
+            recipe(8, True if packed else None)
             recipe(8, None)
             recipe(8, False)
-        if torch.cuda.is_available():
+        if torch.cuda.is_available() and packed:
             weights = torch.cuda.memory_allocated() / GIB
-            one_pass = results["one pass, shared prefix" + suffix][3]
+            one_pass = results[first + suffix][3]
             short(weights + 0.6 * (one_pass - weights))
         del model, loaded, ours, recipe, short
         torch.cuda.empty_cache()

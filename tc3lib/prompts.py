@@ -1,12 +1,14 @@
 """The prompt template, and how a record becomes token ids. No other module knows either."""
 
 import copy
+import json
 import os
 import re
 import secrets
 from collections.abc import Mapping, Sequence
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tc3lib.errors import Tc3Error
@@ -76,13 +78,40 @@ def text_tokenizer(tokenizer: Any) -> "PreTrainedTokenizerBase":
     return getattr(tokenizer, "tokenizer", tokenizer)
 
 
+def save_tokenizer(tokenizer: Any, folder: Path, template: PromptSettings = RECIPE) -> None:
+    """Save a tokenizer, or a processor, for programs that know nothing of tc3lib: transformers 4, llama.cpp, Ollama.
+
+    Its class is one that they know, and of itself it puts before `prompt_text` what training put there: bos or nothing.
+    Its eos is what was learned as the end.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    text = text_tokenizer(tokenizer)
+    text.add_bos_token, text.add_eos_token = text.bos_token is not None and template.prompt != "chat", False
+    text.eos_token = text.convert_ids_to_tokens(end_id(text, template))
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"add_bos_token": text.add_bos_token, "add_eos_token": False}
+    if config["tokenizer_class"] == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):  # under the name that transformers 4 has for it
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def prompt_text(tokenizer: "PreTrainedTokenizerBase", title: str, template: PromptSettings = RECIPE) -> str:
-    """Return the prompt as text, with bos or the special tokens of the chat template."""
-    tokenizer = text_tokenizer(tokenizer)
+    """Return the prompt as text: in a chat with the template's special tokens, else without bos."""
+    before, after = "", ""
     if template.prompt == "chat":
-        chat = _chat(tokenizer)
-        return f"{chat.before}{_asked(title, template)}{chat.after}"
-    return (tokenizer.bos_token or "") + _asked(title, template)
+        chat = _chat(text_tokenizer(tokenizer))
+        before, after = chat.before, chat.after
+    return f"{before}{_asked(title, template)}{after}"
+
+
+def in_f_string(prompt: str) -> str:
+    """Return a prompt as it stands in the triple quotes of an f-string, where {title} is a variable."""
+    escaped = prompt.replace("\\", "\\\\").replace('"', '\\"').replace("{", "{{").replace("}", "}}")
+    return escaped.replace("{{title}}", "{title}")
 
 
 def _asked(title: str, template: PromptSettings) -> str:
@@ -160,7 +189,13 @@ def encode(
     Raises:
         Tc3Error: The prompt alone fills `max_length`; or as `encode_prompt` and `end_id`.
     """
-    return encode_rows(tokenizer, [record], max_length, template)[0]
+    (row,) = encode_rows(tokenizer, [record], max_length, template)
+    if row is None:
+        raise Tc3Error(
+            f"the prompt of {record['input_text'][:60]!r} fills max_seq_length={max_length}: raise max_seq_length, or "
+            "take the product out of the catalogue and run 01_prepare again."
+        )
+    return row
 
 
 def encode_rows(
@@ -168,8 +203,11 @@ def encode_rows(
     records: Sequence[Mapping[str, str]],
     max_length: int | None = None,
     template: PromptSettings = RECIPE,
-) -> list[dict[str, list[int]]]:
-    """Return the `encode` of each record. A long list shows a progress bar."""
+) -> list[dict[str, list[int]] | None]:
+    """Return the `encode` of each record, None where the prompt alone fills `max_length`.
+
+    A long list shows a progress bar.
+    """
     from tqdm.auto import tqdm
 
     rows, size = [], 1000
@@ -183,17 +221,14 @@ def _encode(
     records: Sequence[Mapping[str, str]],
     max_length: int | None,
     template: PromptSettings,
-) -> list[dict[str, list[int]]]:
+) -> list[dict[str, list[int]] | None]:
     rows, tokenizer = [], text_tokenizer(tokenizer)
     end, prompts = end_id(tokenizer, template), encode_prompts(tokenizer, records, template)
     responses = _ids(tokenizer, [record["response"] for record in records])
-    for record, prompt, response in zip(records, prompts, responses, strict=True):
+    for prompt, response in zip(prompts, responses, strict=True):
         if max_length is not None and len(prompt) >= max_length:
-            raise Tc3Error(
-                f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is "
-                f"{max_length}: raise max_seq_length, or take the product out of the catalogue and run 01_prepare "
-                "again."
-            )
+            rows.append(None)
+            continue
         ids = [*prompt, *response, end][:max_length]
         rows.append({"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))})
     return rows

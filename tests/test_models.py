@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from runs import prepared
+from families import make
+from runs import prepared, randomise
+from safetensors.torch import load_file, save_file
 
-from tc3lib import models, training
+from tc3lib import files, models, settings, training
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
 
@@ -113,6 +115,39 @@ def test_a_base_model_that_is_missing_or_damaged_is_named(config, tmp_path, dama
         models.load_base_model(config.change(model_name=str(tmp_path / "base")).model)
 
 
+def test_a_base_model_with_one_weight_that_is_not_a_number_is_refused(config, tmp_path):
+    base = shutil.copytree(config.model.model_name, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 7] = float("nan")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Tc3Error, match=r"the model '.*base' computes no numbers: a weight of it is NaN or infinite"):
+        models.load_base_model(config.change(model_name=str(base)).model)
+
+
+def test_a_base_model_that_moved_is_found_and_another_in_its_place_is_refused(config, tmp_path, capsys):
+    old, new, folder = tmp_path / "old", tmp_path / "new", tmp_path / "lora_model"
+    shutil.copytree(config.model.model_name, old)
+    model, tokenizer = models.load_base_model(config.change(model_name=str(old)).model)
+    known = models.fingerprint(model)
+    tuned = randomise(models.add_lora(model, config.lora), 0.1)
+    save(tuned, tokenizer, folder)
+    files.write_json(folder / "run.json", {"base": known})
+    with pytest.raises(
+        Tc3Error, match=r"of the adapter in .*lora_model was in .*old, where nothing is now: set model_"
+    ):
+        old.rename(new)
+        models.load_adapter(folder, config.change(model_name=str(old)).model)
+    answers = generation.generate(tuned.eval(), tokenizer, TITLES, config)
+    found, tokenizer = models.load_adapter(folder, config.change(model_name=str(new)).model)
+    assert f"the base model is no longer in {old}: {new} is taken" in capsys.readouterr().out
+    assert generation.generate(found, tokenizer, TITLES, config) == answers
+    assert generation.made_by(found, tokenizer, config)["model"] == str(new)
+    assert models.fingerprint(found) == known
+    files.write_json(folder / "run.json", {"base": "another"})
+    with pytest.raises(Tc3Error, match=r"'.*new' is not the one that the adapter in .*lora_model was trained on"):
+        models.load_adapter(folder, config.change(model_name=str(new)).model)
+
+
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_missing_adapter_is_named(base, config, tmp_path, missing):
     model, tokenizer = base
@@ -131,3 +166,56 @@ def test_only_the_report_of_an_absent_kernel_is_filtered():
     )
     records = [logging.makeLogRecord({"msg": text, "args": ("no module",)}) for text in texts]
     assert [bool(logger.filter(record)) for record in records] == [False, True]
+
+
+def family(name, folder, **changes):
+    changes = {"load_in_4bit": False, "dtype": "float32"} | changes
+    return settings.tiny().change(model_name=str(make(name, folder / "base")), **changes)
+
+
+def test_layers_that_a_model_calls_otherwise_are_named_or_mapped(tmp_path, capsys):
+    config = family("phi3", tmp_path)
+    model, _ = models.load_base_model(config.model)
+    with pytest.raises(Tc3Error) as error:
+        models.add_lora(model, config.change(target_modules=("q_proj", "o_proj")).lora)
+    assert str(error.value) == (
+        "target_modules: 'phi3' models have no q_proj. Their linear layers are down_proj, gate_up_proj, o_proj, "
+        "qkv_proj."
+    )
+    adapted = models.add_lora(model, config.lora)
+    assert set(adapted.peft_config["default"].target_modules) == {"down_proj", "gate_up_proj", "o_proj", "qkv_proj"}
+    assert (
+        "this model has no q_proj, k_proj, v_proj, gate_proj, up_proj; all its linear layers instead: down_proj, "
+        "gate_up_proj, o_proj, qkv_proj"
+    ) in capsys.readouterr().out
+
+
+def test_a_processors_tokenizer_is_taken_out_of_it(tmp_path, monkeypatch):
+    """On a GPU unsloth gives a processor for models that see images too."""
+    config = family("gemma3 with images", tmp_path)
+    load = models.FastLanguageModel.from_pretrained
+
+    def with_processor(**named):
+        model, tokenizer = load(**named)
+        return model, SimpleNamespace(tokenizer=tokenizer, image_processor=None)
+
+    monkeypatch.setattr(models.FastLanguageModel, "from_pretrained", with_processor)
+    model, tokenizer = models.load_base_model(config.model)
+    assert tokenizer.eos_token == "<eos>"
+    adapted = {name for name, _ in models.add_lora(model, config.lora).named_parameters() if "lora_A" in name}
+    assert len(adapted) == 7 * 2
+    assert all(".language_model.layers." in name for name in adapted)
+    assert sum(name.endswith("q_proj") for name, _ in model.named_modules() if "vision_tower" in name) == 1
+
+
+def test_a_tokenizer_without_pad_pads_with_its_eos(tmp_path, monkeypatch):
+    load = models.FastLanguageModel.from_pretrained
+
+    def without_pad(**named):
+        model, tokenizer = load(**named)
+        tokenizer.pad_token = None
+        return model, tokenizer
+
+    monkeypatch.setattr(models.FastLanguageModel, "from_pretrained", without_pad)
+    _, tokenizer = models.load_base_model(family("llama2", tmp_path).model)
+    assert tokenizer.pad_token == tokenizer.eos_token == "</s>"

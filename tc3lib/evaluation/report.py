@@ -15,6 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from tc3lib.files import replacing, write_json
+from tc3lib.prompts import in_f_string
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = {"eval": "Held-out rows", "train": "Rows trained on"}
@@ -67,7 +68,7 @@ def model_card(report: Mapping[str, Any]) -> str:
         tags.insert(0, f"base_model:adapter:{name}")
     data = ModelCardData(base_model=name, library_name="peft", pipeline_tag="text-generation", tags=tags)
     template = environment(finalize=_markdown, keep_trailing_newline=True).get_template("model_card.md.jinja")
-    code = {name: Markup(_code(report[name] or "")) for name in ("prompt", "end")}
+    code = {name: Markup(in_f_string(report.get(name) or "")) for name in ("prompt", "end")}
     return template.render({**report, **code}, parts=PARTS, front_matter=Markup(data.to_yaml()))
 
 
@@ -91,12 +92,6 @@ def _markdown(value: Any) -> Any:
         return value
     line = _BACKSLASHED.sub(r"\\\g<0>", " ".join(value.split()))
     return _ENTITIES.sub(lambda found: f"&#{ord(found[0])};", line)
-
-
-def _code(text: str) -> str:
-    """Return a text as it stands between the quotes of an f-string, in which {title} is a variable."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("{", "{{").replace("}", "}}")
-    return escaped.replace("{{title}}", "{title}")
 
 
 def _number(value: float | None, digits: int | None = None, sign: bool = False) -> str:

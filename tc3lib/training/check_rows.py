@@ -22,19 +22,21 @@ def check(
     tokenizer: PreTrainedTokenizerBase,
     path: Path,
     rows: Sequence[Mapping[str, str]],
-    encoded: Sequence[Encoded],
+    encoded: Sequence[Encoded | None],
     max_length: int,
     template: PromptSettings,
-) -> str:
-    """Check each row's tokens as training and generation will use them; return what was found in a sentence.
+    first: int = 1,
+) -> int:
+    """Check each row's tokens as training and generation will use them; return how many rows were cut.
 
     Args:
         tokenizer: The base model's own.
         path: Where the rows were read, for errors.
         rows: The rows as text.
-        encoded: The same rows as tokens.
+        encoded: The same rows as tokens, None where the prompt fills `max_length`.
         max_length: `max_seq_length`.
         template: What the model is asked.
+        first: The number of the first row in the file.
 
     Raises:
         Tc3Error: A row was prepared for another prompt; learns nothing; has other special tokens than the prompt (bos,
@@ -43,26 +45,27 @@ def check(
     """
     end, special = end_id(tokenizer, template), set(tokenizer.all_special_ids)
     framing = [token for token in encode_prompt(tokenizer, "", template) if token in special]
-    cut = 0
-    sent = encode_prompts(tokenizer, rows, template)
-    bos = "one" if tokenizer.bos_token_id in framing else "no"
-    for number, row in enumerate(rows, 1):
+    text_from = int(template.prompt != "chat" and tokenizer.bos_token_id is not None)
+    cut, sent = 0, encode_prompts(tokenizer, rows, template)
+    for number, (row, tokens, prompt_sent) in enumerate(zip(rows, encoded, sent, strict=True), first):
+        if tokens is None:
+            continue
         where = f"{path}, row {number} ({row['input_text'][:60]!r})"
         if not format_record(row["input_text"], description(row, template), template).items() <= row.items():
             raise Tc3Error(
                 f"{where} has another instruction or response than is set: run 01_prepare, or set them back."
             )
-        ids, learned = encoded[number - 1].values()
+        ids, learned = tokens.values()
         prompt = ids[: learned.index(1)] if 1 in learned else ids
         text = prompt_text(tokenizer, row["input_text"], template)
         ended = ids[-1] == end and learned[-1] == 1
         cut += not ended
-        body, read_back = ids[:-1] if ended else ids, _letters(_decode(tokenizer, prompt))
+        body, read_back = ids[:-1] if ended else ids, _letters(_decode(tokenizer, prompt[text_from:]))
         faults = {
             "has no label": 1 not in learned,
             "has not the special tokens of its prompt": [token for token in body if token in special] != framing,
             "does not end in a learned eos": not ended and len(ids) < max_length,
-            "has another prompt than generation sends": prompt != sent[number - 1],
+            "has another prompt than generation sends": prompt != prompt_sent,
             "has a prompt that does not read back as it was written": read_back != _letters(text),
         }
         for fault in (name for name, found in faults.items() if found):
@@ -70,9 +73,19 @@ def check(
                 f"{where} {fault}: the tokenizer {tokenizer.name_or_path!r} does not suit this training, or the row "
                 "must be removed from the catalogue."
             )
+    return cut
+
+
+def found(
+    tokenizer: PreTrainedTokenizerBase, rows: int, cut: int, dropped: int, max_length: int, template: PromptSettings
+) -> str:
+    """Return what was found in rows that passed `check`, in a sentence."""
+    bos = "no bos" if tokenizer.bos_token_id is None else "one bos"
+    begins = "the chat template" if template.prompt == "chat" else bos
+    lost = f"; {dropped:,} more were dropped, their title fills max_seq_length" if dropped else ""
     return (
-        f"{len(rows):,} rows: each has {bos} bos and the prompt that generation sends; "
-        f"{len(rows) - cut:,} end in a learned eos, {cut:,} were cut at {max_length:,} tokens"
+        f"{rows:,} rows: each has {begins} and the prompt that generation sends; {rows - cut:,} end in a learned eos, "
+        f"{cut:,} were cut at {max_length:,} tokens{lost}"
     )
 
 

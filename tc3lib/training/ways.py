@@ -1,9 +1,10 @@
 """Which way rows may pass through a model, found by asking the model: a few of them together, and one by one."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy
 import torch
@@ -19,8 +20,13 @@ TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_16_BIT = 0.05
 """Of the size of a row's logits. Rounding in 16 bit makes 0.004 of it, rows that see each other make 0.3."""
 
+POSITIONS = 128
+"""Most tokens of a row whose logits are compared: in 32 bit those of 2,048 take 1 to 2 GB."""
 
-def choose(model: PreTrainedModel, rows: Sequence[Mapping[str, list[int]]], share_prefix: bool) -> Way:
+
+def choose(
+    model: PreTrainedModel, rows: Sequence[Mapping[str, list[int]]], lengths: Sequence[int], share_prefix: bool
+) -> Way:
     """Return the fastest way that is right for this model.
 
     The longest row is among those that are tried: it is longer than a sliding window, or no row is.
@@ -28,56 +34,54 @@ def choose(model: PreTrainedModel, rows: Sequence[Mapping[str, list[int]]], shar
     Args:
         model: The base model, in evaluation mode.
         rows: `input_ids` and `completion_mask` of all rows of the run.
+        lengths: Their tokens.
         share_prefix: Whether packed rows are to share their prefix.
     """
-    few = sorted(rows, key=lambda row: len(row["input_ids"]))
-    few = [_labelled(row) for row in (few[0], few[len(few) // 2], few[-1])]
-    ways: dict[Way, Callable[[], bool]] = {
-        "packed": lambda: (
-            not getattr(model.config.get_text_config(), "attention_dropout", 0)  # which packed attention has not
-            and _is_right(model, few, collate(few, share_prefix), partial(shared_prefix, model))
-        ),
-        "padding-free": lambda: (
-            torch.cuda.is_available()  # without a GPU unsloth pads whatever it is told
-            and _is_right(model, few, collate(few, False), lambda *_: nullcontext())
-        ),
-        "padded": lambda: True,
-    }
-    found = next(number for number, is_right in enumerate(ways.values()) if _no_error(is_right))
-    return list(ways)[max(processes.gather(found))]
+    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
+    few = [_labelled(rows[number]) for number in (by_length[0], by_length[len(by_length) // 2], by_length[-1])]
+    config, found = model.config.get_text_config(), "padded"
+    # Packed attention has no dropout, and a packed loss is divided by the labels of the whole step.
+    known = not getattr(config, "attention_dropout", 0) and getattr(model, "accepts_loss_kwargs", True)
+    if known and _is_right(model, few, collate(few, share_prefix), partial(shared_prefix, model)):
+        found = "packed"
+    # Without a GPU unsloth pads whatever it is told.
+    elif torch.cuda.is_available() and _is_right(model, few, collate(few, False), lambda *_: nullcontext()):
+        found = "padding-free"
+    return max(processes.gather(found), key=get_args(Way).index)
 
 
 def _is_right(
     model: PreTrainedModel,
     rows: Sequence[Row],
-    batch: Batch,
+    line: Batch,
     attention: Callable[[Sequence[int], torch.device], AbstractContextManager],
 ) -> bool:
-    """Return whether the rows in one line have the logits that each has alone, but for rounding."""
+    """Return whether the rows in one line have the logits that each has alone, but for rounding.
+
+    A model that cannot even be asked is no error: there is a slower way, and nothing has been trained yet.
+    """
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE_16_BIT)
-    lengths = batch["lengths"]
-    inputs = {name: batch[name].to(model.device) for name in ("input_ids", "position_ids")}
-    inputs["packed_seq_lengths"] = torch.tensor([length for length in lengths if length], dtype=torch.int32)
-    with torch.no_grad():
-        with attention(lengths, model.device):
-            prefix, *rests = model(**inputs, use_cache=False).logits[0].split(lengths)
-        for row, rest in zip(rows, rests, strict=True):
-            ids = torch.from_numpy(row["input_ids"])[None].to(model.device)
-            alone = model(input_ids=ids, use_cache=False).logits[0].float()
-            alone -= alone.mean(dim=-1, keepdim=True)  # which a softmax does not see
-            together = torch.cat([prefix, rest]).float()
-            together -= together.mean(dim=-1, keepdim=True)
-            if not (together - alone).norm() <= tolerance * alone.norm():  # also where one is NaN
-                return False
+    inputs = {name: line[name].to(model.device) for name in ("input_ids", "position_ids")}
+    inputs["packed_seq_lengths"] = torch.tensor([length for length in line["lengths"] if length], dtype=torch.int32)
+    try:
+        with torch.no_grad():
+            with attention(line["lengths"], model.device):
+                prefix, *rests = model(**inputs, use_cache=False).logits[0].split(line["lengths"])
+            for row, rest in zip(rows, rests, strict=True):
+                ids = torch.from_numpy(row["input_ids"])[None].to(model.device)
+                some = slice(None, None, math.ceil(ids.numel() / POSITIONS))
+                alone = _centred(model(input_ids=ids, use_cache=False).logits[0, some])
+                together = _centred(torch.cat([prefix, rest])[some])
+                if not (together - alone).norm() <= tolerance * alone.norm():  # also where one is NaN
+                    return False
+    except Exception:  # whatever a model's own code raises
+        return False
     return True
 
 
-def _no_error(is_right: Callable[[], bool]) -> bool:
-    """Return False where the model cannot even be asked: there is a slower way, and nothing has been trained yet."""
-    try:
-        return is_right()
-    except Exception:  # whatever a model's own code raises
-        return False
+def _centred(logits: torch.Tensor) -> torch.Tensor:
+    """Return logits as a softmax sees them, which a constant added to all does not change."""
+    return logits.float() - logits.float().mean(dim=-1, keepdim=True)
 
 
 def _labelled(row: Mapping[str, list[int]]) -> Row:

@@ -65,6 +65,19 @@ def test_an_answer_ends_at_eos_and_padding_after_it_does_not_count(asked):
     assert (cut.text, cut.tokens, cut.eos) == ("A mug.", len(words), False)
 
 
+def test_what_the_generation_config_names_ends_an_answer_too_if_it_is_an_added_token(asked, config, monkeypatch):
+    model, tokenizer = asked
+    [whole] = generation.generate(model, tokenizer, TITLES[:1], config)
+    stop = whole.ids[2]
+    monkeypatch.setattr(model.generation_config, "eos_token_id", [tokenizer.eos_token_id, stop])
+    assert generation.generate(model, tokenizer, TITLES[:1], config) == [whole]  # a word
+    added = {**tokenizer.added_tokens_decoder, stop: None}
+    monkeypatch.setattr(type(tokenizer), "added_tokens_decoder", property(lambda _: added))
+    [found] = generation.generate(model, tokenizer, TITLES[:1], config)
+    assert (found.ids, found.eos) == (whole.ids[: whole.ids.index(stop) + 1], True)
+    assert found.text == tokenizer.decode(found.ids[:-1]).strip()
+
+
 def test_streaming_prints_each_answer_with_its_source(asked, config, capsys):
     model, tokenizer = asked
     answers = generation.stream(model, tokenizer, TITLES[:2], config, SOURCES)

@@ -63,7 +63,8 @@ FAMILIES = {
         stops=("<|endoftext|>",), traits={"tie_word_embeddings": True},
     ),
     "qwen3": Family(
-        "Qwen3Config", False, None, "<|im_end|>", "<|endoftext|>", _CHAT, ("<think>", "</think>"), traits={"head_dim": 32}
+        "Qwen3Config", False, None, "<|im_end|>", "<|endoftext|>", _CHAT, ("<think>", "</think>"),
+        traits={"head_dim": 32},
     ),
     "gemma2": Family(
         "Gemma2Config", True, "<bos>", "<eos>", "<pad>", ("<unk>", "<start_of_turn>"), stops=("<start_of_turn>",),
@@ -100,8 +101,8 @@ FAMILIES = {
         "GraniteConfig", False, "<|end_of_text|>", "<|end_of_text|>", "<|end_of_text|>", ("<|start_of_role|>",),
         ("<fim_prefix>",),
         traits={
-            "tie_word_embeddings": True, "attention_multiplier": 0.4, "embedding_multiplier": 12.0,
-            "residual_multiplier": 0.22, "logits_scaling": 8.0,
+            "tie_word_embeddings": True, "attention_multiplier": 0.4, "embedding_multiplier": 0.5,
+            "residual_multiplier": 0.8, "logits_scaling": 2.0,
         },
     ),
 }  # fmt: skip

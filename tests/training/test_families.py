@@ -17,6 +17,15 @@ RECORDS = [format_record(f"Mug No. {n}", f"A mug, {n} cm high. {'Of steel. ' * (
 RECORDS = [{"uid": str(n), **record} for n, record in enumerate([*RECORDS, format_record(HOSTILE, HOSTILE)])]
 
 
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Models as small as these are slower on two."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="module", params=FAMILIES)
 def family(request, tmp_path_factory):
     """A run of three steps with a base model of the family, as notebook 03 makes it."""
