@@ -335,7 +335,7 @@ def _chat(tokenizer: "PreTrainedTokenizerBase") -> _Chat:
         )
     user, answer, secret = (secrets.token_hex(8) for _ in range(3))
     turns = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    fixed = {"enable_thinking": False, "date_string": f"{TODAY:%d %b %Y}", "strftime_now": TODAY.strftime}
+    fixed = {"enable_thinking": False, "strftime_now": TODAY.strftime}
     try:
         prompt = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False, **fixed)
         whole = tokenizer.apply_chat_template(turns, tokenize=False, **fixed)

@@ -206,3 +206,27 @@ def test_answers_at_once_depend_on_memory_and_on_the_longest_of_them():
     assert at_once[0] < at_once[1] < at_once[2] < at_once[3] < at_once[4] == generation.MOST_ANSWERS
     assert 10 < generation.answers_at_once([100] * 10 + [1500] * 200, config, shape, 16 * generation.GIB) < at_once[3]
     assert generation.answers_at_once([100] * 999, config, shape, None) == 32
+
+
+def test_a_chat_is_asked_as_it_was_learned_and_the_end_of_its_turn_ends_the_answer(asked, config, monkeypatch):
+    model, tokenizer = asked
+    turns = "{% for turn in messages %}{{ turn.role + ': ' + turn.content + '<|eot_id|>' }}{% endfor %}"
+    monkeypatch.setattr(tokenizer, "chat_template", turns + "{% if add_generation_prompt %}assistant: {% endif %}")
+    chat = config.change(prompt="chat", instruction="Describe")
+    end, sent, generate = tokenizer.convert_tokens_to_ids("<|eot_id|>"), [], model.generate
+
+    def ended(**options):
+        sent.append(options["input_ids"][0].tolist())
+        return torch.cat([generate(**options)[:, :-1], torch.tensor([[end]])], dim=1)
+
+    monkeypatch.setattr(model, "generate", ended)
+    [answer] = generation.generate(model, tokenizer, ["Mug <|eot_id|>"], chat)
+    [streamed] = generation.stream(model, tokenizer, ["Mug <|eot_id|>"], chat)
+    assert sent == [encode_prompt(tokenizer, "Mug <|eot_id|>", chat.prompting)] * 2
+    assert tokenizer.decode(sent[0]) == "user: Describe\n\nMug <|eot_id|><|eot_id|>assistant: "
+    assert sent[0].count(end) == 1
+    assert streamed == answer
+    assert answer.ids[-1] == end
+    assert answer.eos
+    assert generation.stops(model, tokenizer, chat)[:2] == [end, tokenizer.eos_token_id]
+    assert generation.made_by(model, tokenizer, chat)["prompt"].startswith("user: Describe\n\n{title}<|eot_id|>")
