@@ -300,4 +300,4 @@ def test_another_prompt_moves_no_description_to_the_other_side(tmp_path, product
     assert not sides[1] & others[0]
     catalogue.prepare(configured(), tmp_path / "b")
     with pytest.raises(Tc3Error, match="line 1 is not a record: run 01_prepare again from the top"):
-        catalogue.select(config, tmp_path / "b")
+        catalogue.select(config.change(instruction="Another"), tmp_path / "b")
