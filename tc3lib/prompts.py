@@ -78,14 +78,16 @@ def text_tokenizer(tokenizer: Any) -> "PreTrainedTokenizerBase":
     return getattr(tokenizer, "tokenizer", tokenizer)
 
 
-def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+def save_tokenizer(tokenizer: Any, folder: Path, template: PromptSettings = RECIPE) -> None:
     """Save a tokenizer, or a processor, for programs that know nothing of tc3lib: transformers 4, llama.cpp, Ollama.
 
-    Its class is one that they know, and of itself it puts before a prompt what training put there: bos or nothing.
+    Its class is one that they know, and of itself it puts before `prompt_text` what training put there: bos or nothing.
+    Its eos is what was learned as the end.
     """
     tokenizer = copy.deepcopy(tokenizer)
     text = text_tokenizer(tokenizer)
-    text.add_bos_token, text.add_eos_token = text.bos_token is not None, False
+    text.add_bos_token, text.add_eos_token = text.bos_token is not None and template.prompt != "chat", False
+    text.eos_token = text.convert_ids_to_tokens(end_id(text, template))
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
@@ -98,22 +100,17 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
 
 
 def prompt_text(tokenizer: "PreTrainedTokenizerBase", title: str, template: PromptSettings = RECIPE) -> str:
-    """Return the prompt as text, with bos or the special tokens of the chat template."""
-    tokenizer = text_tokenizer(tokenizer)
+    """Return the prompt as text: in a chat with the template's special tokens, else without bos."""
+    before, after = "", ""
     if template.prompt == "chat":
-        chat = _chat(tokenizer)
-        return f"{chat.before}{_asked(title, template)}{chat.after}"
-    return (tokenizer.bos_token or "") + _asked(title, template)
+        chat = _chat(text_tokenizer(tokenizer))
+        before, after = chat.before, chat.after
+    return f"{before}{_asked(title, template)}{after}"
 
 
-def bare_prompt(tokenizer: "PreTrainedTokenizerBase", title: str, template: PromptSettings = RECIPE) -> str:
-    """Return the prompt as other programs take it, whose tokenizer puts bos before it."""
-    return prompt_text(tokenizer, title, template).removeprefix(text_tokenizer(tokenizer).bos_token or "")
-
-
-def f_string(text: str) -> str:
-    """Return a text as it stands between the quotes of an f-string in which {title} is a variable."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("{", "{{").replace("}", "}}")
+def in_f_string(prompt: str) -> str:
+    """Return a prompt as it stands in the triple quotes of an f-string, where {title} is a variable."""
+    escaped = prompt.replace("\\", "\\\\").replace('"', '\\"').replace("{", "{{").replace("}", "}}")
     return escaped.replace("{{title}}", "{title}")
 
 
@@ -338,7 +335,7 @@ def _chat(tokenizer: "PreTrainedTokenizerBase") -> _Chat:
         )
     user, answer, secret = (secrets.token_hex(8) for _ in range(3))
     turns = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    fixed = {"enable_thinking": False, "date_string": f"{TODAY:%d %b %Y}", "strftime_now": TODAY.strftime}
+    fixed = {"enable_thinking": False, "strftime_now": TODAY.strftime}
     try:
         prompt = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False, **fixed)
         whole = tokenizer.apply_chat_template(turns, tokenize=False, **fixed)

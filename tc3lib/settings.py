@@ -93,6 +93,9 @@ _OTHER_NAMES = {
     "train_rows": "max_train_samples num_train_samples train_size num_rows n_rows max_rows limit",
     "eval_rows": "max_eval_samples num_eval_samples",
     "eval_share": "test_size val_size eval_size eval_split val_split validation_split test_split",
+    "instruction": "system_prompt task",
+    "response": "output response_template completion",
+    "prompt": "template prompt_template prompt_format chat_template",
     "demo_titles": "titles",
     "max_new_tokens": "max_tokens max_output_tokens num_predict",
     "generation_batch_size": "answer_batch_size",
@@ -372,14 +375,12 @@ def used_by_01(config: Settings) -> dict[str, Any]:
 
     `train_rows` is how many it draws, by that setting or by `max_steps`; None: all.
     """
-    used = (
-        vars(config.data)
-        | vars(config.prompting)
-        | {
-            "train_rows": config.data.train_rows or rows_needed(config.training),
-            "demo_titles": config.generation.demo_titles,
-        }
-    )
+    used = vars(config.data) | {
+        "instruction": config.prompting.instruction,
+        "response": config.prompting.response,
+        "train_rows": config.data.train_rows or rows_needed(config.training),
+        "demo_titles": config.generation.demo_titles,
+    }
     free = ("workers", "max_damaged", "fallback_source")  # none decides which rows, or is the preset's own path
     return msgspec.json.decode(msgspec.json.encode({name: used[name] for name in used if name not in free}))
 

@@ -137,11 +137,11 @@ def test_a_base_model_that_moved_is_found_and_another_in_its_place_is_refused(co
     ):
         old.rename(new)
         models.load_adapter(folder, config.change(model_name=str(old)).model)
-    answers = generation.generate(tuned.eval(), tokenizer, TITLES, config.generation)
+    answers = generation.generate(tuned.eval(), tokenizer, TITLES, config)
     found, tokenizer = models.load_adapter(folder, config.change(model_name=str(new)).model)
     assert f"the base model is no longer in {old}: {new} is taken" in capsys.readouterr().out
-    assert generation.generate(found, tokenizer, TITLES, config.generation) == answers
-    assert generation.made_by(found, tokenizer, config.generation)["model"] == str(new)
+    assert generation.generate(found, tokenizer, TITLES, config) == answers
+    assert generation.made_by(found, tokenizer, config)["model"] == str(new)
     assert models.fingerprint(found) == known
     files.write_json(folder / "run.json", {"base": "another"})
     with pytest.raises(Tc3Error, match=r"'.*new' is not the one that the adapter in .*lora_model was trained on"):

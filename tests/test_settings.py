@@ -279,3 +279,20 @@ def test_01_uses_the_data_settings_the_demo_titles_and_how_many_rows_the_steps_n
     assert used["demo_titles"] == list(settings.tiny().generation.demo_titles)
     assert {"source", "clean", "sample_seed", "eval_share"} <= used.keys()
     assert used.keys().isdisjoint({"workers", "max_damaged", "fallback_source", "learning_rate"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"response": "{title}"}, r"response is '{title}'; expected {content} once and no braces but {title}"),
+        ({"response": "{content} {x}"}, "response is "),
+        ({"response": "{content} {"}, "response is "),
+        ({"response": "{content}{content}"}, "response is "),
+        ({"instruction": "Descreva {title}"}, "the title follows it, {title} has no place in it"),
+        ({"prompt": "chatml"}, "prompt has no 'chatml'. Did you mean 'chat'"),
+    ],
+)
+def test_a_prompt_that_cannot_be_is_reported_by_its_setting(change, message):
+    with pytest.raises(Tc3Error, match=f"^a setting does not fit: .*{message}"):
+        settings.tiny().change(**change)
+    assert settings.tiny().change(response="{content}").prompting.response == "{content}"

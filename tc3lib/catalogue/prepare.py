@@ -146,16 +146,16 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
 
 def _convert(rows: Rows, config: Settings, literal_breaks: bool = False) -> _Part:
     """Tidy products and encode their records."""
-    tidy, template, placeholders = tidier(config.data, literal_breaks), config.prompting, config.data.drop_placeholders
+    tidy = tidier(config.data, literal_breaks)
     records, uids, noticed = [], [], {}
     counts = Counter({"empty_line": rows.empty, "header": rows.headers, "damaged": len(rows.damaged)})
     for product in rows.products:
         title, content = product.title, product.content
         if title and content and (tidy_title := tidy(title)) and (tidy_content := tidy(content)):
-            if placeholders and (is_placeholder(tidy_title) or is_placeholder(tidy_content)):
+            if config.data.drop_placeholders and (is_placeholder(tidy_title) or is_placeholder(tidy_content)):
                 counts["placeholder"] += 1
                 continue
-            records.append(format_record(tidy_title, tidy_content, template))
+            records.append(format_record(tidy_title, tidy_content, config.prompting))
             uids.append(None if product.uid == "" else product.uid)  # so is a blank one in a table
             notice(noticed, product.uid, (title, tidy_title), (content, tidy_content))
         else:

@@ -14,7 +14,7 @@ from xxhash import xxh3_64_intdigest
 from tc3lib.catalogue.near_twins import MOST_LOOKED_AT, Trained
 from tc3lib.errors import Tc3Error
 from tc3lib.files import read_json, write_json, write_rows
-from tc3lib.prompts import PROMPT, description, encode_prompt, encode_prompts, format_record, load_tokenizer
+from tc3lib.prompts import PROMPT, description, encode_prompts, format_record, load_tokenizer
 from tc3lib.settings import PromptSettings, Settings, rows_needed, used_by_01
 
 FEWEST = 4
@@ -196,15 +196,16 @@ def _short_titles(config: Settings, prepared: Path, index: _Index, drawn: Any) -
     import numpy
 
     longest = config.model.max_seq_length
-    template = len(PROMPT.format(config.prompting.instruction, "").encode()) + 1
-    if config.prompting.prompt == "alpaca" and not (index.title_size[drawn] + template >= longest).any():
+    template = len(PROMPT.format(config.prompting.instruction, "").encode()) + 1  # a chat's is hardly longer
+    if not (index.title_size[drawn] + template >= longest).any():
         return drawn, 0
     try:
         tokenizer = load_tokenizer(config.model.model_name)
     except Tc3Error as error:
         print(f"titles that fill max_seq_length are not looked for: {error}")
         return drawn, 0
-    template = len(encode_prompt(tokenizer, "", config.prompting)) + 8  # which may merge otherwise beside a title
+    empty = encode_prompts(tokenizer, [{"input_text": ""}], config.prompting)
+    template = len(empty[0]) + 8  # which may merge otherwise beside a title
     doubtful = drawn[index.title_size[drawn] + template >= longest]
     too_long = []
     for start in range(0, len(doubtful), 1000):

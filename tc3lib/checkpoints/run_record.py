@@ -14,7 +14,7 @@ from tc3lib.errors import Tc3Error
 from tc3lib.files import blaming, read_json, write_json
 from tc3lib.prompts import PROMPT
 from tc3lib.runtime import packages, processes
-from tc3lib.settings import PromptSettings, Settings, setting_names
+from tc3lib.settings import PromptSettings, Settings
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -166,10 +166,15 @@ def as_trained(config: Settings, work: Path) -> Settings:
     if not _is_record(run):
         return config
     recorded = {"prompting": dataclasses.asdict(PromptSettings())} | run["settings"]  # older runs had no other prompt
-    known = {name: value for part in ("model", "prompting") for name, value in recorded[part].items()}
-    if (base := Path(known["model_name"])).is_absolute() and not base.exists():
-        del known["model_name"]
-    return config.change(**{name: value for name, value in known.items() if name in setting_names()})
+    recorded = {
+        name: value
+        for part in ("model", "prompting")
+        for name, value in recorded[part].items()
+        if hasattr(getattr(config, part), name)
+    }
+    if (base := Path(recorded.get("model_name", ""))).is_absolute() and not base.exists():
+        del recorded["model_name"]
+    return config.change(**recorded)
 
 
 def _set_aside(work: Path, outputs: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from tc3lib.errors import Tc3Error
 from tc3lib.files import read_json, read_rows
-from tc3lib.prompts import description
+from tc3lib.prompts import RECIPE, description
 from tc3lib.settings import PromptSettings
 
 PARTS = {"eval": "held out", "train": "trained on"}
@@ -75,7 +75,7 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
             raise Tc3Error(f"pretest.jsonl was made otherwise: {change}. Run 02_pretest again, or set it back.")
 
 
-def trained_descriptions(work: Path, template: PromptSettings) -> list[str]:
+def trained_descriptions(work: Path, template: PromptSettings = RECIPE) -> list[str]:
     """Return the descriptions of the training set.
 
     Raises:

@@ -261,7 +261,10 @@ def _release(model: PreTrainedModel) -> None:
 
 
 def _key(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: Sequence[Sequence[int]], config: Settings
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    config: Settings,
 ) -> str:
     """Return a hash of all that decides the answers: what they are made by, the adapter's weights, the prompts."""
     known = xxh3_128(json.dumps(prompts).encode())

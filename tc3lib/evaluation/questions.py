@@ -47,7 +47,8 @@ def answer(
     known = [row for row in rows if row["response"] is not None]
     # The losses first: they are quick, and what fails there is reported before the answers have cost time.
     batch_size = config.training.per_device_eval_batch_size
-    losses = completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size, config.prompting)
+    longest = config.model.max_seq_length
+    losses = completion_losses(model, tokenizer, known, longest, batch_size, config.prompting)
     if bad := sum(not math.isfinite(loss) for loss, _ in losses):
         print(f"the loss of {bad} of {len(known)} descriptions is not a number")
     losses = iter(losses)
@@ -80,9 +81,9 @@ def answer(
 def _that_fit(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], config: Settings
 ) -> list[Mapping[str, Any]]:
-    """Return the questions whose title does not fill `max_seq_length`; unless it was higher 01 dropped the others."""
-    prompts, longest = encode_prompts(tokenizer, rows, config.prompting), config.model.max_seq_length
-    fit = [row for row, ids in zip(rows, prompts, strict=True) if row["response"] is None or len(ids) < longest]
+    """Return the questions whose title does not fill `max_seq_length`; 01 dropped the others unless it was higher."""
+    prompts, max_length = encode_prompts(tokenizer, rows, config.prompting), config.model.max_seq_length
+    fit = [row for row, ids in zip(rows, prompts, strict=True) if row["response"] is None or len(ids) < max_length]
     if len(fit) < len(rows):
         print(f"{len(rows) - len(fit)} questions are not asked: their title fills max_seq_length={longest}")
     return fit

@@ -15,7 +15,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from markupsafe import Markup
 
 from tc3lib.files import replacing, write_json
-from tc3lib.prompts import f_string
+from tc3lib.prompts import in_f_string
 
 TEMPLATES = Path(__file__).parent / "templates"
 PARTS = {"eval": "Held-out rows", "train": "Rows trained on"}
@@ -68,7 +68,7 @@ def model_card(report: Mapping[str, Any]) -> str:
         tags.insert(0, f"base_model:adapter:{name}")
     data = ModelCardData(base_model=name, library_name="peft", pipeline_tag="text-generation", tags=tags)
     template = environment(finalize=_markdown, keep_trailing_newline=True).get_template("model_card.md.jinja")
-    code = {name: Markup(f_string(report[name] or "")) for name in ("prompt", "end")}
+    code = {name: Markup(in_f_string(report.get(name) or "")) for name in ("prompt", "end")}
     return template.render({**report, **code}, parts=PARTS, front_matter=Markup(data.to_yaml()))
 
 

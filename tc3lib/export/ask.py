@@ -31,8 +31,8 @@ def with_transformers(model_path: str, adapter: str | None, asked: dict[str, Any
         model = peft.PeftModel.from_pretrained(model, adapter)
         program = f"PEFT {peft.__version__}"
     tokenizer = transformers.AutoTokenizer.from_pretrained(adapter or model_path)
-    # An adapter brings no decoding of its own.
-    stop = {"eos_token_id": asked["end"]} if adapter else {}
+    # An adapter brings no decoding of its own: it stops where its tokenizer says.
+    stop = {"eos_token_id": tokenizer.eos_token_id} if adapter else {}
     answers = []
     for question in asked["questions"]:
         prompt = tokenizer(question["prompt"], return_tensors="pt").input_ids.to(model.device)

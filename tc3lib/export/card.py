@@ -10,7 +10,7 @@ from huggingface_hub.utils import validate_repo_id
 
 from tc3lib.export.verify import FIRST, rows
 from tc3lib.files import read_json, replacing
-from tc3lib.prompts import bare_prompt, f_string, load_tokenizer
+from tc3lib.prompts import in_f_string, load_tokenizer, prompt_text
 from tc3lib.settings import Settings
 
 HEADING = "## Exported, and asked again"
@@ -59,7 +59,7 @@ def _card(work: Path, config: Settings, base: str) -> str:
         base_model=known, library_name="transformers", pipeline_tag="text-generation",
         tags=["unsloth", "trl", "product-descriptions"],
     )  # fmt: skip
-    tokenizer = load_tokenizer(str(work / "lora_model"))
+    prompt = prompt_text(load_tokenizer(str(work / "lora_model")), "{title}", config.prompting)
     verdict = read_json(work / "report.json").get("verdict", {}).get("sentence", "")
     return f'''---
 {data.to_yaml()}
@@ -82,7 +82,7 @@ model = AutoModelForCausalLM.from_pretrained(name, device_map="auto")
 tokenizer = AutoTokenizer.from_pretrained(name)
 
 title = "Enamel Kettle, 2 Liter"
-prompt = f"""{f_string(bare_prompt(tokenizer, "{title}", config.prompting))}"""
+prompt = f"""{in_f_string(prompt)}"""
 
 inputs = tokenizer(prompt, return_tensors="pt").to(model.device)
 output = model.generate(**inputs, max_new_tokens={config.generation.max_new_tokens})

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer, GenerationConfig, PreTrainedTokenizerBas
 
 from tc3lib.errors import Tc3Error
 from tc3lib.export import base_model
-from tc3lib.prompts import end_id, save_tokenizer
+from tc3lib.prompts import save_tokenizer
 from tc3lib.settings import PromptSettings
 
 
@@ -29,15 +29,15 @@ def merge(adapter: Path, base: Path, target: Path, template: PromptSettings) -> 
         reason = " ".join(str(error).split())[:200]
         raise Tc3Error(f"the adapter in {adapter} cannot be merged into {base}: {reason}") from error
     tokenizer = AutoTokenizer.from_pretrained(adapter)
-    model.generation_config = _generation(tokenizer, template)
+    model.generation_config = _generation(tokenizer)
     model.save_pretrained(target)
-    save_tokenizer(tokenizer, target)
+    save_tokenizer(tokenizer, target, template)
     _name_rope_as_before(target / "config.json")
 
 
-def _generation(tokenizer: PreTrainedTokenizerBase, template: PromptSettings) -> GenerationConfig:
+def _generation(tokenizer: PreTrainedTokenizerBase) -> GenerationConfig:
     """Return greedy decoding that ends with the token that was learned as the end, not the base model's."""
-    eos, pad = end_id(tokenizer, template), tokenizer.pad_token_id
+    eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     return GenerationConfig(
         bos_token_id=tokenizer.bos_token_id, eos_token_id=eos, pad_token_id=eos if pad is None else pad, do_sample=False
     )

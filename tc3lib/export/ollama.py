@@ -5,10 +5,9 @@ from pathlib import Path
 
 from tc3lib.export import gguf
 from tc3lib.files import replacing
-from tc3lib.prompts import bare_prompt, end_id, load_tokenizer
+from tc3lib.prompts import end_id, load_tokenizer, prompt_text
 from tc3lib.settings import Settings
 
-_TITLE = "\1"
 PREFERRED = ("q8_0", "q4_k_m", "f16")
 
 
@@ -32,11 +31,10 @@ def write(work: Path, config: Settings, base: Path, proved: Sequence[str]) -> No
 
 def _rest(work: Path, config: Settings) -> str:
     """Return the lines on prompt and decoding; Ollama would punish repetitions by itself."""
-    tokenizer, prompting = load_tokenizer(str(work / "lora_model")), config.prompting
-    before, after = (
-        part.replace("{{", '{{ "{{" }}') for part in bare_prompt(tokenizer, _TITLE, prompting).split(_TITLE)
-    )
-    stop = tokenizer.convert_ids_to_tokens(end_id(tokenizer, prompting))
+    tokenizer = load_tokenizer(str(work / "lora_model"))
+    template = prompt_text(tokenizer, "{title}", config.prompting).replace("{{", '{{ "{{" }}')
+    template = template.replace("{title}", "{{ .Prompt }}")
+    stop = tokenizer.convert_ids_to_tokens(end_id(tokenizer, config.prompting))
     parameters = {
         "stop": f'"{stop}"',
         "temperature": 0,
@@ -45,4 +43,4 @@ def _rest(work: Path, config: Settings) -> str:
         "num_ctx": config.model.max_seq_length,
     }
     lines = "".join(f"PARAMETER {name} {value}\n" for name, value in parameters.items())
-    return f'TEMPLATE """{before}{{{{ .Prompt }}}}{after}"""\n{lines}'
+    return f'TEMPLATE """{template}"""\n{lines}'

@@ -14,7 +14,7 @@ from typing import Any
 from tc3lib.errors import Tc3Error
 from tc3lib.export import child
 from tc3lib.files import read_rows
-from tc3lib.prompts import bare_prompt, encode_rows, end_id, load_tokenizer
+from tc3lib.prompts import encode_rows, load_tokenizer, prompt_text
 from tc3lib.settings import Settings
 
 QUESTIONS = 32
@@ -57,9 +57,8 @@ def questions(work: Path, config: Settings) -> dict[str, Any]:
         raise Tc3Error(f"{work / 'questions.jsonl'} has no held-out row to prove an export with: run 01_prepare again.")
     tokenizer, template = load_tokenizer(str(work / "lora_model")), config.prompting
     encoded = encode_rows(tokenizer, rows, config.model.max_seq_length, template)
-    texts = [bare_prompt(tokenizer, row["input_text"], template) for row in rows]
+    texts = [prompt_text(tokenizer, row["input_text"], template) for row in rows]
     return {
-        "end": end_id(tokenizer, template),
         "max_new_tokens": config.generation.max_new_tokens,
         "titles": [row["input_text"] for row in rows],
         "questions": [{"prompt": text, **row} for text, row in zip(texts, encoded, strict=True)],

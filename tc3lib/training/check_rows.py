@@ -45,22 +45,22 @@ def check(
     """
     end, special = end_id(tokenizer, template), set(tokenizer.all_special_ids)
     framing = [token for token in encode_prompt(tokenizer, "", template) if token in special]
-    cut = 0
-    sent = encode_prompts(tokenizer, rows, template)
+    text_from = int(template.prompt != "chat" and tokenizer.bos_token_id is not None)
+    cut, sent = 0, encode_prompts(tokenizer, rows, template)
     for number, (row, tokens, prompt_sent) in enumerate(zip(rows, encoded, sent, strict=True), first):
+        if tokens is None:
+            continue
         where = f"{path}, row {number} ({row['input_text'][:60]!r})"
         if not format_record(row["input_text"], description(row, template), template).items() <= row.items():
             raise Tc3Error(
                 f"{where} has another instruction or response than is set: run 01_prepare, or set them back."
             )
-        if tokens is None:
-            continue
         ids, learned = tokens.values()
         prompt = ids[: learned.index(1)] if 1 in learned else ids
         text = prompt_text(tokenizer, row["input_text"], template)
         ended = ids[-1] == end and learned[-1] == 1
         cut += not ended
-        body, read_back = ids[:-1] if ended else ids, _letters(_decode(tokenizer, prompt))
+        body, read_back = ids[:-1] if ended else ids, _letters(_decode(tokenizer, prompt[text_from:]))
         faults = {
             "has no label": 1 not in learned,
             "has not the special tokens of its prompt": [token for token in body if token in special] != framing,
@@ -80,10 +80,11 @@ def found(
     tokenizer: PreTrainedTokenizerBase, rows: int, cut: int, dropped: int, max_length: int, template: PromptSettings
 ) -> str:
     """Return what was found in rows that passed `check`, in a sentence."""
-    bos = "one" if tokenizer.bos_token_id in encode_prompt(tokenizer, "", template) else "no"
+    bos = "no bos" if tokenizer.bos_token_id is None else "one bos"
+    begins = "the chat template" if template.prompt == "chat" else bos
     lost = f"; {dropped:,} more were dropped, their title fills max_seq_length" if dropped else ""
     return (
-        f"{rows:,} rows: each has {bos} bos and the prompt that generation sends; {rows - cut:,} end in a learned eos, "
+        f"{rows:,} rows: each has {begins} and the prompt that generation sends; {rows - cut:,} end in a learned eos, "
         f"{cut:,} were cut at {max_length:,} tokens{lost}"
     )
 

@@ -65,15 +65,9 @@ class Run:
         self.tokenizer, longest, template = tokenizer, self.config.model.max_seq_length, self.config.prompting
         self.record["prompt"] = prompt_text(tokenizer, "{title}", template)
         self.record["end"] = tokenizer.convert_ids_to_tokens(end_id(tokenizer, template))
+        known_by = [self.record["template"], self.record["prompt"]]
         train, held_out = (
-            token_cache.load(
-                tokenizer,
-                self.work / name,
-                {"rows": self.record["data"][name]}
-                | {part: self.record[part] for part in ("template", "prompt", "end")},
-                longest,
-                template,
-            )
+            token_cache.load(tokenizer, self.work / name, [self.record["data"][name], *known_by], longest, template)
             for name in ("train.jsonl", "eval.jsonl")
         )
         self.train_rows, self.eval_rows, self.dropped = train.rows, held_out.rows, train.dropped
@@ -296,17 +290,17 @@ def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise Tc3Error(f"the adapter has weights that are not numbers: {folder} stays as it was. Train again.")
     if processes.is_main():
-        _save(trainer.model, trainer.processing_class, folder, read_json(run.work / "run.json"))
+        _save(trainer.model, trainer.processing_class, folder, run)
     processes.wait()
     return folder
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, record: dict[str, Any]) -> None:
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, run: Run) -> None:
     try:
         with replacing_folder(folder) as new:
             model.save_pretrained(new, safe_serialization=True)
-            save_tokenizer(tokenizer, new)
-            write_json(new / "run.json", record)
+            save_tokenizer(tokenizer, new, run.config.prompting)
+            write_json(new / "run.json", read_json(run.work / "run.json"))
     except (OSError, SafetensorError) as error:
         raise Tc3Error(
             f"cannot write {folder}: {error}. The adapter of the last saved step is in the checkpoints too: free or "

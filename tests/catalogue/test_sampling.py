@@ -280,3 +280,24 @@ def test_a_line_that_is_no_record_is_named(tmp_path, products):
         path.write_bytes(b"".join([*lines[:7], spoilt, *lines[8:]]))
         with pytest.raises(Tc3Error, match=r"trn_output\.json, line 8 is not a record: run 01_prepare again"):
             catalogue.select(configured(), tmp_path)
+
+
+@pytest.mark.parametrize("response", ["{content}", "{title}: {content} ({title})"])
+def test_another_prompt_moves_no_description_to_the_other_side(tmp_path, products, response):
+    config = configured(response=response)
+    _, train, held_out, _ = draw(tmp_path / "a", products)
+    report, *others = draw(tmp_path / "b", products, instruction='Descreva "o" produto', response=response)
+    assert (report.train, report.eval, report.questions) == (200, 30, 92)
+    by_uid = {row["uid"]: row for row in products}
+    for row in [row for rows_of in others for row in rows_of if row["uid"] is not None]:
+        title, content = by_uid[row["uid"]]["title"], by_uid[row["uid"]]["content"]
+        assert row["instruction"] == 'Descreva "o" produto'
+        assert row["response"] == response.replace("{title}", title).replace("{content}", content)
+        assert description(row, config.prompting) == content
+    sides = [{description(row) for row in train}, {description(row) for row in held_out}]
+    others = [{description(row, config.prompting) for row in rows_of} for rows_of in others[:2]]
+    assert not sides[0] & others[1]
+    assert not sides[1] & others[0]
+    catalogue.prepare(configured(), tmp_path / "b")
+    with pytest.raises(Tc3Error, match="line 1 is not a record: run 01_prepare again from the top"):
+        catalogue.select(config.change(instruction="Another"), tmp_path / "b")

@@ -302,3 +302,28 @@ def test_an_adapter_is_loaded_on_the_model_as_it_was_trained(config, work):
     assert run_record.as_trained(config, work) == config.change(load_in_4bit=False)
     (work / "run.json").write_text("{")
     assert run_record.as_trained(config, work) == config
+
+
+def test_the_default_prompt_is_known_by_the_hash_that_older_versions_recorded(config, work):
+    hashed = "eeb8322de1a94a0669ce4f475a6b7b0a47e039aef5d837aa1b6804cc2ad9bf91"
+    assert run_record.describe(config, work)["template"] == hashed
+    for change in ({"instruction": "Descreva"}, {"response": "{content}"}, {"prompt": "chat"}):
+        assert run_record.describe(config.change(**change), work)["template"] != hashed
+
+
+def test_the_prompt_is_part_of_what_a_run_is_and_an_adapter_is_asked_with_its_own(config, work):
+    old = run_record.describe(config, work)
+    del old["settings"]["prompting"]  # of an older version, which had no other prompt
+    run_record.open_run(work, old, resume=True)
+    checkpoint(work, 2)
+    chat = config.change(prompt="chat")
+    with pytest.raises(Tc3Error, match="prompt was 'alpaca' and is now 'chat'"):
+        run_record.open_run(work, run_record.describe(chat, work), resume=True)
+    run_record.open_run(work, run_record.describe(config, work), resume=True)
+    assert run_record.as_trained(chat, work).prompting == config.prompting
+    with pytest.raises(Tc3Error, match="the prompt has changed since"):
+        new = run_record.describe(config, work)
+        run_record.open_run(work, {**old, "prompt": "a"}, resume=True)
+        run_record.open_run(work, {**new, "prompt": "b"}, resume=True)
+    run_record.open_run(work, run_record.describe(chat, work), resume=False)
+    assert run_record.as_trained(config, work).prompting == chat.prompting

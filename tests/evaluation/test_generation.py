@@ -67,13 +67,13 @@ def test_an_answer_ends_at_eos_and_padding_after_it_does_not_count(asked):
 
 def test_what_the_generation_config_names_ends_an_answer_too_if_it_is_an_added_token(asked, config, monkeypatch):
     model, tokenizer = asked
-    [whole] = generation.generate(model, tokenizer, TITLES[:1], config.generation)
+    [whole] = generation.generate(model, tokenizer, TITLES[:1], config)
     stop = whole.ids[2]
     monkeypatch.setattr(model.generation_config, "eos_token_id", [tokenizer.eos_token_id, stop])
-    assert generation.generate(model, tokenizer, TITLES[:1], config.generation) == [whole]  # a word
+    assert generation.generate(model, tokenizer, TITLES[:1], config) == [whole]  # a word
     added = {**tokenizer.added_tokens_decoder, stop: None}
     monkeypatch.setattr(type(tokenizer), "added_tokens_decoder", property(lambda _: added))
-    [found] = generation.generate(model, tokenizer, TITLES[:1], config.generation)
+    [found] = generation.generate(model, tokenizer, TITLES[:1], config)
     assert (found.ids, found.eos) == (whole.ids[: whole.ids.index(stop) + 1], True)
     assert found.text == tokenizer.decode(found.ids[:-1]).strip()
 
@@ -206,3 +206,27 @@ def test_answers_at_once_depend_on_memory_and_on_the_longest_of_them():
     assert at_once[0] < at_once[1] < at_once[2] < at_once[3] < at_once[4] == generation.MOST_ANSWERS
     assert 10 < generation.answers_at_once([100] * 10 + [1500] * 200, config, shape, 16 * generation.GIB) < at_once[3]
     assert generation.answers_at_once([100] * 999, config, shape, None) == 32
+
+
+def test_a_chat_is_asked_as_it_was_learned_and_the_end_of_its_turn_ends_the_answer(asked, config, monkeypatch):
+    model, tokenizer = asked
+    turns = "{% for turn in messages %}{{ turn.role + ': ' + turn.content + '<|eot_id|>' }}{% endfor %}"
+    monkeypatch.setattr(tokenizer, "chat_template", turns + "{% if add_generation_prompt %}assistant: {% endif %}")
+    chat = config.change(prompt="chat", instruction="Describe")
+    end, sent, generate = tokenizer.convert_tokens_to_ids("<|eot_id|>"), [], model.generate
+
+    def ended(**options):
+        sent.append(options["input_ids"][0].tolist())
+        return torch.cat([generate(**options)[:, :-1], torch.tensor([[end]])], dim=1)
+
+    monkeypatch.setattr(model, "generate", ended)
+    [answer] = generation.generate(model, tokenizer, ["Mug <|eot_id|>"], chat)
+    [streamed] = generation.stream(model, tokenizer, ["Mug <|eot_id|>"], chat)
+    assert sent == [encode_prompt(tokenizer, "Mug <|eot_id|>", chat.prompting)] * 2
+    assert tokenizer.decode(sent[0]) == "user: Describe\n\nMug <|eot_id|><|eot_id|>assistant: "
+    assert sent[0].count(end) == 1
+    assert streamed == answer
+    assert answer.ids[-1] == end
+    assert answer.eos
+    assert generation.stops(model, tokenizer, chat)[:2] == [end, tokenizer.eos_token_id]
+    assert generation.made_by(model, tokenizer, chat)["prompt"].startswith("user: Describe\n\n{title}<|eot_id|>")

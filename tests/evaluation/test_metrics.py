@@ -5,6 +5,7 @@ import math
 import pytest
 
 from tc3lib.evaluation import metrics
+from tc3lib.settings import PromptSettings
 
 REFERENCE = "The 'Blue Mug' is a mug of steel, 12 cm high."
 
@@ -120,3 +121,12 @@ def test_the_interval_is_that_of_the_paired_differences_mean():
     found = metrics.compare("rougeL", before, after)
     assert found["high"] - found["low"] == pytest.approx(2 * 1.96 * 1 / math.sqrt(400), rel=0.1)
     assert found == metrics.compare("rougeL", before, after)
+
+
+def test_the_opening_is_the_responses_that_is_set_and_is_not_measured_without_one():
+    answers = [row("Blue Mug: a mug", "Blue Mug: a mug of steel"), row("a mug", "Red Kettle: a kettle", "Red Kettle")]
+    found = metrics.score(answers, [], PromptSettings(response="{title}: {content}"))
+    assert metrics.value("opening", found["opening"]) == 0.5
+    assert found["length_ratio"] == [(2, 4), (2, 2)]
+    bare = metrics.score(answers, [], PromptSettings(response="{content}"))["opening"]
+    assert metrics.compare("opening", bare, bare)["says"] == "not measured"

@@ -75,7 +75,7 @@ def test_answering_gives_a_row_for_every_question_and_keeps_it(base, config, row
     with pytest.raises(Tc3Error, match=r"made otherwise: max_new_tokens was 24 and is now 9\. Run 02_pretest again"):
         questions.answer(*base, config.change(max_new_tokens=9), tmp_path, "posttest")
     tuned = models.add_lora(base[0], config.lora)
-    assert generation.made_by(tuned, base[1], config.generation) == made
+    assert generation.made_by(tuned, base[1], config) == made
     with torch.no_grad():
         tuned.get_base_model().model.norm.weight[0] += 1
     with pytest.raises(Tc3Error, match="made otherwise: other weights"):

@@ -78,7 +78,7 @@ def test_what_is_written_is_for_transformers_4_too(exported):
         tokens = json.loads((folder / "tokenizer_config.json").read_text())
         assert tokens["tokenizer_class"] == "PreTrainedTokenizerFast"
         tokenizer = AutoTokenizer.from_pretrained(folder)
-        text = prompts.PROMPT.format(prompts.INSTRUCTION, "Steel Mug")
+        text = prompts.PROMPT.format(prompts.RECIPE.instruction, "Steel Mug")
         assert tokenizer(text).input_ids == prompts.encode_prompt(tokenizer, "Steel Mug")
     shape = json.loads((work / "export" / "merged" / "config.json").read_text())
     assert shape["rope_theta"] == shape["rope_parameters"]["rope_theta"] == 500000
@@ -92,7 +92,7 @@ def test_the_modelfiles_ask_and_stop_as_the_training_did(exported):
     assert on_base.startswith(f"FROM {config.model.model_name}\nADAPTER {work / 'lora_model'}\n")
     for text in (whole, on_base):
         template = text.split('"""')[1]
-        assert template.replace("{{ .Prompt }}", "Mug") == prompts.PROMPT.format(prompts.INSTRUCTION, "Mug")
+        assert template.replace("{{ .Prompt }}", "Mug") == prompts.PROMPT.format(prompts.RECIPE.instruction, "Mug")
         parameters = [line.removeprefix("PARAMETER ") for line in text.splitlines() if line.startswith("PARAMETER")]
         assert parameters == [
             'stop "<|end_of_text|>"', "temperature 0", "repeat_penalty 1", "num_predict 24", "num_ctx 512",
@@ -111,7 +111,7 @@ def test_the_figures_stand_in_both_model_cards(exported):
     assert (work / "lora_model" / "README.md").read_text().startswith("# Card of notebook 04\n\n## Exported")
     card = (work / "export" / "README.md").read_text()
     assert "library_name: transformers" in card
-    assert prompts.PROMPT.format(prompts.INSTRUCTION, "{title}") in card
+    assert prompts.PROMPT.format(prompts.RECIPE.instruction, "{title}") in card
 
 
 def test_a_wrong_stop_is_found_and_what_was_there_before_stays(exported, tmp_path, monkeypatch):

@@ -1,6 +1,7 @@
 """What is learned of a row, and what is not, whatever its title and description hold."""
 
 import html
+import shutil
 from pathlib import Path
 
 import pytest
@@ -127,7 +128,7 @@ def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
     long = prompts.format_record("Mug", "very " * 500)
     too_long = prompts.format_record("very " * 500, "A mug.")
     assert check(tokenizer, [*rows, long, too_long], 200) == 1
-    assert check_rows.found(tokenizer, 33, 1, 0, 200) == (
+    assert check_rows.found(tokenizer, 33, 1, 0, 200, RECIPE) == (
         "33 rows: each has one bos and the prompt that generation sends; 32 end in a learned eos, "
         "1 were cut at 200 tokens"
     )
@@ -189,3 +190,27 @@ def test_what_is_shown_marks_prompt_completion_and_end_and_escapes_text(tokenize
     assert "class='eos'" not in second
     start = prompts.encode(tokenizer, rows[0])["completion_mask"].index(1)
     assert f"uid B1: {start} tokens of prompt," in page
+
+
+def test_a_chat_is_learned_recorded_and_saved_with_the_end_of_its_turn(config, tmp_path):
+    """As `encode` has it, by the trainer; and programs that open the adapter's folder end where it ends."""
+    turns = "{{ bos_token }}{% for turn in messages %}{{ turn.role + ': ' + turn.content + '<|eot_id|>' }}{% endfor %}"
+    base = shutil.copytree(config.model.model_name, tmp_path / "base")
+    (base / "chat_template.jinja").write_text(turns + "{% if add_generation_prompt %}assistant: {% endif %}")
+    config = config.change(model_name=str(base), prompt="chat", instruction="Descreva", response="{content}")
+    texts = [f"Caneca {number} <|eot_id|>" for number in range(12)]
+    records = [format_record(text, f"Uma {text}", config.prompting) for text in texts]
+    run = prepared(config, records, tmp_path / "work", held_out=4)
+    assert run.record["prompt"] == "<|begin_of_text|>user: Descreva\n\n{title}<|eot_id|>assistant: "
+    assert run.record["end"] == "<|eot_id|>"
+    assert "each has the chat template and the prompt that generation sends; 12 end in a learned eos" in str(run)
+    trainer = training.build_trainer(run)
+    rows = [encode(run.tokenizer, record, 512, config.prompting) for record in records]
+    expected = [(row["input_ids"], labels_of(row)) for row in rows]
+    assert [(list(row["input_ids"]), labels_of(row)) for row in trainer.train_dataset] == expected
+    with pytest.raises(Tc3Error, match=r"row 1 .* has another instruction or response than is set: run 01_prepare"):
+        check_rows.check(run.tokenizer, Path("train.jsonl"), records, rows, 512, RECIPE)
+    prompts.save_tokenizer(run.tokenizer, tmp_path / "saved", config.prompting)
+    saved = prompts.load_tokenizer(str(tmp_path / "saved"))
+    assert (saved.eos_token, saved("a").input_ids) == ("<|eot_id|>", prompts._ids(saved, ["a"])[0])
+    assert encode(saved, records[0], 512, config.prompting) == rows[0]
