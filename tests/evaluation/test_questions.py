@@ -6,7 +6,7 @@ import torch
 from tc3lib import files, models
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation, questions
-from tc3lib.prompts import encode
+from tc3lib.prompts import encode, format_record
 
 
 def row(uid="a", part="eval", reference="The mug is blue.", answer="The mug is blue.", eos=True, loss=2.0, tokens=4):
@@ -19,6 +19,13 @@ def row(uid="a", part="eval", reference="The mug is blue.", answer="The mug is b
 def write_questions(work, rows):
     files.write_rows(work / "questions.jsonl", rows)
     return work
+
+
+def test_questions_whose_title_fills_max_seq_length_are_not_asked(tokenizer, rows, capsys):
+    long = {"uid": "l", "part": "eval", **format_record("very " * 600, "A mug.")}
+    demo = long | {"part": "demo", "response": None}
+    assert questions._that_fit(tokenizer, [demo, rows[0], long, rows[1]], 512) == [demo, *rows[:2]]
+    assert capsys.readouterr().out == "1 questions are not asked: their title fills max_seq_length=512\n"
 
 
 def test_nothing_to_score_is_an_error(tmp_path):
