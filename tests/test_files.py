@@ -16,6 +16,7 @@ def test_rows_come_back_and_a_damaged_line_is_named(tmp_path):
     files.write_rows(tmp_path / "rows.jsonl", rows)
     assert files.read_rows(tmp_path / "rows.jsonl") == rows
     (tmp_path / "rows.jsonl").write_text('{"a": 1}\n{"b":\n')
+    assert files.read_rows(tmp_path / "rows.jsonl", 1) == [{"a": 1}]
     with pytest.raises(Tc3Error, match=r"rows\.jsonl, line 2: .*Delete the file and run its notebook again"):
         files.read_rows(tmp_path / "rows.jsonl")
 

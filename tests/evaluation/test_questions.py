@@ -6,7 +6,7 @@ import torch
 from tc3lib import files, models
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation, questions
-from tc3lib.prompts import encode
+from tc3lib.prompts import encode, format_record
 
 
 def row(uid="a", part="eval", reference="The mug is blue.", answer="The mug is blue.", eos=True, loss=2.0, tokens=4):
@@ -19,6 +19,13 @@ def row(uid="a", part="eval", reference="The mug is blue.", answer="The mug is b
 def write_questions(work, rows):
     files.write_rows(work / "questions.jsonl", rows)
     return work
+
+
+def test_questions_whose_title_fills_max_seq_length_are_not_asked(tokenizer, rows, capsys):
+    long = {"uid": "l", "part": "eval", **format_record("very " * 600, "A mug.")}
+    demo = long | {"part": "demo", "response": None}
+    assert questions._that_fit(tokenizer, [demo, rows[0], long, rows[1]], 512) == [demo, *rows[:2]]
+    assert capsys.readouterr().out == "1 questions are not asked: their title fills max_seq_length=512\n"
 
 
 def test_nothing_to_score_is_an_error(tmp_path):
@@ -50,12 +57,6 @@ def test_completion_losses_are_those_of_the_models_own_loss(base, rows):
             expected = model(input_ids=ids, labels=labels).loss.item()
         assert tokens == sum(encoded["completion_mask"])
         assert math.isclose(loss / tokens, expected, rel_tol=0.02)  # the base computes in bfloat16
-
-
-def test_a_row_that_does_not_fit_is_reported_before_the_answers_cost_time(base, config, rows, tmp_path, monkeypatch):
-    monkeypatch.setattr(questions, "generate", lambda *_: pytest.fail("generated first"))
-    with pytest.raises(Tc3Error, match="raise max_seq_length"):
-        questions.answer(*base, config.change(max_seq_length=20), write_questions(tmp_path, rows[:2]), "pretest")
 
 
 def test_answering_gives_a_row_for_every_question_and_keeps_it(base, config, rows, tmp_path):
