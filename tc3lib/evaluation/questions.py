@@ -85,7 +85,7 @@ def _that_fit(
     prompts, max_length = encode_prompts(tokenizer, rows, config.prompting), config.model.max_seq_length
     fit = [row for row, ids in zip(rows, prompts, strict=True) if row["response"] is None or len(ids) < max_length]
     if len(fit) < len(rows):
-        print(f"{len(rows) - len(fit)} questions are not asked: their title fills max_seq_length={longest}")
+        print(f"{len(rows) - len(fit)} questions are not asked: their title fills max_seq_length={max_length}")
     return fit
 
 
