@@ -208,3 +208,22 @@ def test_a_file_that_outgrows_its_limit_is_reported(tmp_path):
     message, left = subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
     assert "out/trn_output.json: File too large." in message
     assert left == "[]"
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "out"
+    with files.replacing_folder(folder) as new:
+        (new / "a").write_text("1")
+    with pytest.raises(ValueError), files.replacing_folder(folder) as new:
+        (new / "a").write_text("2")
+        raise ValueError
+    assert (folder / "a").read_text() == "1"
+    with files.replacing_folder(folder) as new:
+        (new / "b").write_text("3")
+    assert {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")} == {"out", "out/b"}
+    folder.rename(tmp_path / ".out.old")  # where a break between the two renames leaves it
+    with pytest.raises(ValueError), files.replacing_folder(folder):
+        raise ValueError
+    assert (folder / "b").read_text() == "3"
+    with pytest.raises(FileNotFoundError), files.replacing_folder(tmp_path / "none" / "out"):
+        pass

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 
-from tc3lib.catalogue.markup import plain_text, unescape
+from tc3lib.catalogue.markup import may_have_markup, plain_text, unescape
 from tc3lib.catalogue.noticed import is_broken
 from tc3lib.settings import DataSettings
 
@@ -26,10 +26,7 @@ def clean_text(text: str, literal_breaks: bool = False) -> str:
     Args:
         literal_breaks: The two characters `\n` are a line break, as they are anyway in a text with tags.
     """
-    plain = None
-    if "<" in text or "&" in text or "[" in text or literal_breaks:
-        plain = plain_text(text, literal_breaks)
-    if plain is not None:
+    if (may_have_markup(text) or literal_breaks) and (plain := plain_text(text, literal_breaks)) is not None:
         text = plain
     elif "&" in text:
         text = unescape(text)

@@ -29,7 +29,7 @@ _TAG = re.compile(
     r"|(?<!\w)<(?:center|em|h[1-6]|ol|small|span|strong|sub|sup|table|tbody|ul)\s*>",
     re.IGNORECASE,
 )
-_ESCAPED = re.compile(rf"&(?:amp;)*(?:lt|#0*60|#x0*3c);(?:/?(?:{_NAME})\b|!--)", re.IGNORECASE)
+_ESCAPED = re.compile(rf"&(?:amp;)*lt;(?:/?(?:{_NAME})\b|!--)", re.IGNORECASE)
 _NO_TAG = re.compile(rf"<(?!/?(?:{_NAME})(?:[\s/>]|$)|/?(?:m|o|st1|v|w|x):\w|!--|!doctype\s)", re.IGNORECASE)
 _HIDDEN_TAG = re.compile(rf"<({'|'.join(_HIDDEN)})\b", re.IGNORECASE)
 _ANY_TAG, _TAG_NAME = re.compile(r"<[^<>]*>"), re.compile(r"<(/?)([a-z][a-z0-9]*)")
@@ -56,13 +56,19 @@ def unescape(text: str) -> str:
         return html.unescape(_LONG_REFERENCE.sub("\ufffd", text))
 
 
+def may_have_markup(text: str) -> bool:
+    """Tell quickly whether it is worth a closer look: most texts have nothing that tags or short codes have."""
+    return "<" in text or "[" in text or ("&" in text and "lt;" in text)
+
+
+def has_tags(text: str) -> bool:
+    """Tell whether a text has tags that HTML knows."""
+    return "<" in text and _TAG.search(text) is not None
+
+
 def has_markup(text: str) -> bool:
-    """Tell whether a text has tags that HTML knows, plain or escaped, or short codes. It is fast for those without."""
-    if "<" in text and _TAG.search(text):
-        return True
-    if "&" in text and _ESCAPED.search(text) and _with_tags(text) is not None:
-        return True
-    return "[" in text and _without_short_codes(text) != text
+    """Tell whether a text has tags that HTML knows, plain or escaped, or short codes."""
+    return may_have_markup(text) and (_with_tags(text) is not None or _without_short_codes(text) != text)
 
 
 def plain_text(text: str, literal_breaks: bool = False) -> str | None:

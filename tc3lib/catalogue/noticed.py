@@ -1,14 +1,23 @@
 """Notice what is odd in the rows that are kept: HTML, broken text, placeholders. Nothing is changed here."""
 
 import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from tc3lib.catalogue.markup import has_markup
+from tc3lib.catalogue.rows import Product
+from tc3lib.prompts import description
+from tc3lib.settings import PromptSettings
 
 EXAMPLES, WIDTH = 3, 160
 """Examples of each kind, and their characters."""
-# A byte that begins a character in UTF-8 and one that goes on, read as Windows-1252 or as Mac Roman; U+FFFD.
-_SUSPECT = re.compile("[\xc2-\xf4][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]|√[\xa0-\xff†°∂ƒ∑∫π≥≤∞]|‚Ä|\ufffd")
+# A byte that begins a character in UTF-8 and one that goes on, read as Windows-1252 or as Mac Roman; U+FFFD. The class
+# comes first so that `re` skips over all other characters.
+_SUSPECT = re.compile(
+    "[\xc2-\xf4√‚\ufffd](?:(?<=[\xc2-\xf4])[\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]"
+    "|(?<=√)[\xa0-\xff†°∂ƒ∑∫π≥≤∞]|(?<=‚)Ä|(?<=\ufffd))"
+)
+_LEADS = "ÃÂâÅÄÎÐÑ×Øàáãåç√‚\ufffd"
+"""With one of these begins what is made of any language's text; to look for them takes a fifth of the time."""
 _PLACEHOLDERS = {
     "#n/a", "#ref!", "(none)", "<null>", "[null]", "\\n", "coming soon", "em breve", "lorem ipsum", "n.a.", "n/a",
     "n/d", "na", "nan", "nd", "nenhum", "nenhuma", "nil", "no description", "no title", "none", "not available", "null",
@@ -24,7 +33,7 @@ Noticed = dict[str, dict[str, Any]]
 
 def is_broken(text: str) -> bool:
     """Tell whether bytes were read in a wrong encoding (`CafÃ©`), or characters lost to U+FFFD."""
-    if text.isascii() or not _SUSPECT.search(text):
+    if text.isascii() or not any(map(text.__contains__, _LEADS)) or not _SUSPECT.search(text):
         return False
     from ftfy.badness import is_bad
 
@@ -36,21 +45,50 @@ def is_placeholder(text: str) -> bool:
     return len(text) <= _LONGEST and (text.casefold() in _PLACEHOLDERS or _NOTHING.fullmatch(text) is not None)
 
 
-def notice(noticed: Noticed, uid: Any, *texts: tuple[str, str]) -> None:
-    """Add a row to what was noticed, given its texts before and after cleaning."""
-    kinds = {}
-    for before, after in texts:
-        if ("<" in before or "&" in before or "[" in before) and has_markup(before):
-            kinds.setdefault("html", (before, after))
-        if is_broken(after):
-            kinds.setdefault("broken", (_around(before), _around(after)))
-        if is_placeholder(after):
-            kinds.setdefault("placeholder", (before, after))
-    for kind, (before, after) in kinds.items():
-        found = noticed.setdefault(kind, {"rows": 0, "examples": []})
-        found["rows"] += 1
-        if len(found["examples"]) < EXAMPLES:
-            found["examples"].append({"uid": uid, "text": _short(before), "kept_as": _short(after)})
+def notice(
+    products: Sequence[Product],
+    records: Sequence[Mapping[str, str]],
+    markup: Callable[[str], bool] | None,
+    template: PromptSettings,
+) -> Noticed:
+    """Return what is odd in kept rows. Most have nothing of it, and cost next to nothing.
+
+    Args:
+        products: The rows as they were read.
+        records: What became of them, from `prompts.format_record`.
+        markup: Tells whether a text has markup; None: none of them has.
+        template: What the records were made with.
+    """
+    noticed: Noticed = {}
+    titles = template.response.count("{title}")
+    around = len(template.response.replace("{title}", "").replace("{content}", ""))
+    for product, record in zip(products, records, strict=True):
+        title, response = record["input_text"], record["response"]
+        short = len(title) <= _LONGEST or len(response) <= titles * len(title) + around + _LONGEST
+        if not short and not markup and response.isascii():
+            continue
+        content, kinds = description(record, template), {}
+        if markup and (markup(product.content) or markup(product.title)):
+            kinds["html"] = markup
+        if is_broken(response):
+            kinds["broken"] = is_broken
+        if short and (is_placeholder(title) or is_placeholder(content)):
+            kinds["placeholder"] = is_placeholder
+        for kind, tells in kinds.items():
+            found = noticed.setdefault(kind, {"rows": 0, "examples": []})
+            found["rows"] += 1
+            if len(found["examples"]) < EXAMPLES:
+                found["examples"].append(_example(product, title, content, kind, tells))
+    return noticed
+
+
+def _example(product: Product, title: str, content: str, kind: str, tells: Callable[[str], bool]) -> dict[str, Any]:
+    """Return the one of both texts that is odd, before and after cleaning."""
+    pairs = (product.title, title), (product.content, content)
+    before, after = next((pair for pair in pairs if tells(pair[kind != "html"])), pairs[1])
+    if kind == "broken":
+        before, after = _around(before), _around(after)
+    return {"uid": product.uid, "text": _short(before), "kept_as": _short(after)}
 
 
 def merge(noticed: Noticed, more: Noticed) -> None:

@@ -20,6 +20,7 @@ import msgspec
 
 from tc3lib.catalogue.cleaning import clean_text, tidier
 from tc3lib.catalogue.json_rows import first_keys
+from tc3lib.catalogue.markup import has_markup, has_tags
 from tc3lib.catalogue.noticed import Noticed, is_placeholder, merge, notice
 from tc3lib.catalogue.rows import Columns, Damaged, Rows, Source
 from tc3lib.catalogue.source import find, opened, read
@@ -146,8 +147,8 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
 
 def _convert(rows: Rows, config: Settings, literal_breaks: bool = False) -> _Part:
     """Tidy products and encode their records."""
-    tidy = tidier(config.data, literal_breaks)
-    records, uids, noticed = [], [], {}
+    tidy, template = tidier(config.data, literal_breaks), config.prompting
+    records, uids, products, dropped = [], [], [], []
     counts = Counter({"empty_line": rows.empty, "header": rows.headers, "damaged": len(rows.damaged)})
     for product in rows.products:
         title, content = product.title, product.content
@@ -155,20 +156,24 @@ def _convert(rows: Rows, config: Settings, literal_breaks: bool = False) -> _Par
             if config.data.drop_placeholders and (is_placeholder(tidy_title) or is_placeholder(tidy_content)):
                 counts["placeholder"] += 1
                 continue
-            records.append(format_record(tidy_title, tidy_content, config.prompting))
-            uids.append(None if product.uid == "" else product.uid)  # so is a blank one in a table
-            notice(noticed, product.uid, (title, tidy_title), (content, tidy_content))
+            records.append(format_record(tidy_title, tidy_content, template))
+            uids.append(product.uid)
+            products.append(product)
         else:
-            counts[_why_dropped(title, content)] += 1
+            dropped.append(_why_dropped(title, content))
+    counts.update(dropped)
     counts["kept"] = len(records)
-    return _Part(_encode_lines(records), _encode_lines(uids), rows.damaged, counts, noticed)
+    encoded = _encode_lines(records)
+    markup = (
+        has_markup if config.data.clean else has_tags if b"<" in encoded else None
+    )  # the rule alone is to stay fast
+    return _Part(encoded, _encode_lines(uids), rows.damaged, counts, notice(products, records, markup, template))
 
 
 def _why_dropped(title: str | None, content: str | None) -> str:
-    no_title, no_content = not (title and title.strip()), not (content and content.strip())
-    if no_title:
-        return "blank_both" if no_content else "blank_title"
-    return "blank_content" if no_content else "blank_after_cleaning"
+    if not title or not title.strip():
+        return "blank_title" if content and content.strip() else "blank_both"
+    return "blank_after_cleaning" if content and content.strip() else "blank_content"
 
 
 def _write(part: _Part, files: Files, lines_before: int = 0) -> None:

@@ -233,7 +233,7 @@ def _uid(value: Any) -> Any:
         except OverflowError:
             return encoded
         return value
-    return text(value)
+    return text(value) or None
 
 
 def why(error: ValueError) -> str:

@@ -119,7 +119,7 @@ def stream(
         sources: Rows of `questions.jsonl`. A title's heading names the `uid` of its row, if it has one.
         adapter: False switches the model's adapter off.
     """
-    uids = {row["input_text"]: row["uid"] for row in sources if row["response"] is not None}
+    uids = {row["input_text"]: row["uid"] for row in sources if row.get("response", row["uid"]) is not None}
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     answers = []
     for title in [titles] if isinstance(titles, str) else titles:

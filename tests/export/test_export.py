@@ -22,7 +22,7 @@ def exported(config, rows, tmp_path_factory):
     work = tmp_path_factory.mktemp("exported")
     config = config.change(
         max_steps=40, per_device_train_batch_size=8, gradient_accumulation_steps=1, save_strategy="no",
-        eval_strategy="no", eval_on_start=False,
+        eval_strategy="no", eval_on_start=False, max_new_tokens=48,
     )  # fmt: skip
     run(config, rows, work)
     write_rows(work / "questions.jsonl", [{**row, "part": "eval"} for row in rows[:6]])
@@ -95,7 +95,7 @@ def test_the_modelfiles_ask_and_stop_as_the_training_did(exported):
         assert template.replace("{{ .Prompt }}", "Mug") == prompts.PROMPT.format(prompts.RECIPE.instruction, "Mug")
         parameters = [line.removeprefix("PARAMETER ") for line in text.splitlines() if line.startswith("PARAMETER")]
         assert parameters == [
-            'stop "<|end_of_text|>"', "temperature 0", "repeat_penalty 1", "num_predict 24", "num_ctx 512",
+            'stop "<|end_of_text|>"', "temperature 0", "repeat_penalty 1", "num_predict 48", "num_ctx 512",
         ]  # fmt: skip
 
 

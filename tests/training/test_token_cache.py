@@ -45,7 +45,7 @@ def times(monkeypatch):
 
 def load(tokenizer, path, max_length=512, template="t"):
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    return token_cache.load(tokenizer, path, {"rows": digest, "template": template}, max_length)
+    return token_cache.load(tokenizer, path, [digest, template], max_length)
 
 
 def test_rows_come_from_the_disk_as_they_were_encoded(tokenizer, rows, written, local, times):
