@@ -52,8 +52,8 @@ def opening(title: str, template: PromptSettings = RECIPE) -> str:
 
 
 def _around_content(title: str, template: PromptSettings) -> tuple[str, str]:
-    before, after = (text.replace("{title}", title) for text in template.response.split("{content}"))
-    return before, after
+    before, _, after = template.response.partition("{content}")
+    return before.replace("{title}", title), after.replace("{title}", title)
 
 
 def load_tokenizer(model_name: str) -> "PreTrainedTokenizerBase":
