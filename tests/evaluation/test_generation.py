@@ -12,7 +12,7 @@ from tc3lib.evaluation import generation
 from tc3lib.prompts import encode_prompt
 
 TITLES = ["Steel Mug", "A Very Long Title of a Book about Lamps, Kettles and Other Things, Third Edition", "Mice"]
-SOURCES = [{"uid": "B000000001", "input_text": "Steel Mug"}]
+SOURCES = [{"uid": "B000000001", "input_text": "Steel Mug", "response": "A mug."}]
 
 
 def load(config):

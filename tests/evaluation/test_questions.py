@@ -21,10 +21,10 @@ def write_questions(work, rows):
     return work
 
 
-def test_questions_whose_title_fills_max_seq_length_are_not_asked(tokenizer, rows, capsys):
+def test_questions_whose_title_fills_max_seq_length_are_not_asked(tokenizer, config, rows, capsys):
     long = {"uid": "l", "part": "eval", **format_record("very " * 600, "A mug.")}
     demo = long | {"part": "demo", "response": None}
-    assert questions._that_fit(tokenizer, [demo, rows[0], long, rows[1]], 512) == [demo, *rows[:2]]
+    assert questions._that_fit(tokenizer, [demo, rows[0], long, rows[1]], config) == [demo, *rows[:2]]
     assert capsys.readouterr().out == "1 questions are not asked: their title fills max_seq_length=512\n"
 
 
