@@ -52,7 +52,10 @@ def shape(family: str, **changes: object) -> object:
     return getattr(transformers, kind)(**sizes | {name: value for name, value in changes.items() if value})
 
 
-SMALL = {"vocab_size": 3776, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4, "head_dim": 64}
+SMALL = {
+    "vocab_size": 3776, "hidden_size": 256, "intermediate_size": 512, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "head_dim": 64,
+}  # fmt: skip
 """What makes a shape one for a CPU."""
 
 
