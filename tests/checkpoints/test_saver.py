@@ -112,7 +112,9 @@ def assert_same(one, other):
         assert (one == other) is True or (one == other).all()
 
 
-@pytest.mark.parametrize("step", range(1, STEPS))
+@pytest.mark.parametrize(
+    "step", [1, *(pytest.param(step, marks=pytest.mark.slow) for step in range(2, STEPS - 1)), STEPS - 1]
+)
 def test_a_run_continued_from_any_step_is_the_uninterrupted_one(config, rows, whole, work, step, capsys):
     run(config, rows, until(step, whole, work))
     assert f"continuing after step {step}: " in capsys.readouterr().out
