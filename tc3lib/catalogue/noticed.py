@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
+from tc3lib.catalogue.markup import has_markup
 from tc3lib.catalogue.rows import Product
 from tc3lib.prompts import RESPONSE
 
@@ -52,23 +53,15 @@ class Record(Protocol):
     response: str
 
 
-def notice(products: Sequence[Product], records: Sequence[Record], markup: Callable[[str], bool] | None) -> Noticed:
-    """Return what is odd in kept rows. Most have nothing of it, and cost next to nothing.
-
-    Args:
-        products: The rows as they were read.
-        records: What became of them.
-        markup: Tells whether a text has markup; None: none of them has.
-    """
+def notice(products: Sequence[Product], records: Sequence[Record]) -> Noticed:
+    """Return what is odd in kept rows, given as they were read and what became of them."""
     noticed: Noticed = {}
     for product, record in zip(products, records, strict=True):
         title, response = record.input_text, record.response
         short = len(title) <= _LONGEST or len(response) <= len(title) + _AROUND + _LONGEST
-        if not short and not markup and response.isascii():
-            continue
         content, kinds = response[len(title) + _AROUND :], {}
-        if markup and (markup(product.content) or markup(product.title)):
-            kinds["html"] = markup
+        if has_markup(product.content) or has_markup(product.title):
+            kinds["html"] = has_markup
         if is_broken(response):
             kinds["broken"] = is_broken
         if short and (is_placeholder(title) or is_placeholder(content)):

@@ -102,7 +102,9 @@ def test_any_number_of_workers_writes_the_same_bytes(tmp_path, monkeypatch, dama
 def test_a_catalogue_without_usable_rows_is_named_and_the_old_files_stay(tmp_path):
     (tmp_path / "trn_output.json").write_text("old")
     source = written(tmp_path, b'{"name": "Mug"}\n')
-    with pytest.raises(Tc3Error, match=r"trn\.json has no row with a title and a content in 1 lines.*no column 'title'"):
+    with pytest.raises(
+        Tc3Error, match=r"trn\.json has no row with a title and a content in 1 lines.*no column 'title'"
+    ):
         prepared(source)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["trn.json", "trn_output.json"]
     assert (tmp_path / "trn_output.json").read_text() == "old"
