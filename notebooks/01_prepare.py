@@ -65,7 +65,14 @@ report = catalogue.prepare(config, work)
 pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="lines").to_frame()
 
 # %% [markdown]
-# What cleaning does to some texts (`clean=False` leaves them as they are): HTML is unescaped, white space is tidied, and
+# What is odd in the rows that are kept: HTML, which becomes text; text in a wrong encoding (`fix_encoding=True` repairs
+# it) and placeholders (`drop_placeholders=True` drops them), which are trained on as they are.
+
+# %%
+plotting.table(report.examples, ["what", "rows", "uid", "text", "kept_as"])
+
+# %% [markdown]
+# What cleaning does to some texts (`clean=False` leaves them as they are): HTML becomes text, white space is tidied, and
 # edition notes glued to the end are removed.
 
 # %%

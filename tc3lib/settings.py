@@ -238,9 +238,9 @@ class DataSettings:
     clean: bool = True
     """Turn HTML into text, normalise white space, remove glued edition notes. False: only strip both ends."""
     fix_encoding: bool = False
-    """Repair text whose bytes were read in a wrong encoding (`CafÃ©`), as ftfy does. 01 counts it anyway."""
+    """Repair text whose bytes were read in a wrong encoding (`CafÃ©`), as ftfy does. 01 counts it."""
     drop_placeholders: bool = False
-    """Drop rows whose title or content is a placeholder (`N/A`, `NULL`, `-`). 01 counts them anyway."""
+    """Drop rows whose title or content is a placeholder (`N/A`, `NULL`, `-`). 01 counts them."""
     max_damaged: Share = 0.01
     """Stop if more than this share of the lines is damaged; these are skipped and listed in `quarantine.jsonl`."""
     workers: Count | None = None

@@ -61,11 +61,6 @@ def may_have_markup(text: str) -> bool:
     return "<" in text or "[" in text or ("&" in text and "lt;" in text)
 
 
-def has_tags(text: str) -> bool:
-    """Tell whether a text has tags that HTML knows."""
-    return "<" in text and _TAG.search(text) is not None
-
-
 def has_markup(text: str) -> bool:
     """Tell whether a text has tags that HTML knows, plain or escaped, or short codes."""
     return may_have_markup(text) and (_with_tags(text) is not None or _without_short_codes(text) != text)

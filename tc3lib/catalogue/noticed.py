@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from tc3lib.catalogue.markup import has_markup
 from tc3lib.catalogue.rows import Product
 from tc3lib.prompts import description
 from tc3lib.settings import PromptSettings
@@ -45,33 +46,20 @@ def is_placeholder(text: str) -> bool:
     return len(text) <= _LONGEST and (text.casefold() in _PLACEHOLDERS or _NOTHING.fullmatch(text) is not None)
 
 
-def notice(
-    products: Sequence[Product],
-    records: Sequence[Mapping[str, str]],
-    markup: Callable[[str], bool] | None,
-    template: PromptSettings,
-) -> Noticed:
-    """Return what is odd in kept rows. Most have nothing of it, and cost next to nothing.
-
-    Args:
-        products: The rows as they were read.
-        records: What became of them, from `prompts.format_record`.
-        markup: Tells whether a text has markup; None: none of them has.
-        template: What the records were made with.
-    """
+def notice(products: Sequence[Product], records: Sequence[Mapping[str, str]], template: PromptSettings) -> Noticed:
+    """Return what is odd in kept rows, given as they were read and what `prompts.format_record` made of them."""
     noticed: Noticed = {}
     titles = template.response.count("{title}")
     around = len(template.response.replace("{title}", "").replace("{content}", ""))
     for product, record in zip(products, records, strict=True):
         title, response = record["input_text"], record["response"]
         short = len(title) <= _LONGEST or len(response) <= titles * len(title) + around + _LONGEST
-        if not short and not markup and response.isascii():
-            continue
-        content, kinds = description(record, template), {}
-        if markup and (markup(product.content) or markup(product.title)):
-            kinds["html"] = markup
+        kinds = {}
+        if has_markup(product.content) or has_markup(product.title):
+            kinds["html"] = has_markup
         if is_broken(response):
             kinds["broken"] = is_broken
+        content = description(record, template) if short or kinds else ""
         if short and (is_placeholder(title) or is_placeholder(content)):
             kinds["placeholder"] = is_placeholder
         for kind, tells in kinds.items():

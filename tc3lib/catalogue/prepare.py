@@ -20,7 +20,6 @@ import msgspec
 
 from tc3lib.catalogue.cleaning import clean_text, tidier
 from tc3lib.catalogue.json_rows import first_keys
-from tc3lib.catalogue.markup import has_markup, has_tags
 from tc3lib.catalogue.noticed import Noticed, is_placeholder, merge, notice
 from tc3lib.catalogue.rows import Columns, Damaged, Rows, Source
 from tc3lib.catalogue.source import find, opened, read
@@ -52,9 +51,18 @@ class PrepareReport:
     `header` (a row that repeats the header), `damaged`."""
     seconds: float = 0.0
     noticed: Noticed = field(default_factory=dict)
-    """What is odd in the kept rows: HTML, broken text, placeholders."""
+    """What is odd in the kept rows: HTML, broken text, placeholders; nothing is looked for with `clean=False`."""
     remark: str = ""
     """Whether this is the whole catalogue of the Tech Challenge, if it has as many lines."""
+
+    @property
+    def examples(self) -> list[dict[str, Any]]:
+        """Return the examples in `noticed`, a row for each."""
+        return [
+            {"what": kind, "rows": found["rows"], **example}
+            for kind, found in self.noticed.items()
+            for example in found["examples"]
+        ]
 
 
 class _Part(NamedTuple):
@@ -163,11 +171,9 @@ def _convert(rows: Rows, config: Settings, literal_breaks: bool = False) -> _Par
             dropped.append(_why_dropped(title, content))
     counts.update(dropped)
     counts["kept"] = len(records)
-    encoded = _encode_lines(records)
-    markup = (
-        has_markup if config.data.clean else has_tags if b"<" in encoded else None
-    )  # the rule alone is to stay fast
-    return _Part(encoded, _encode_lines(uids), rows.damaged, counts, notice(products, records, markup, template))
+    # The user's rule alone stays as fast as it was.
+    noticed = notice(products, records, template) if config.data.clean else {}
+    return _Part(_encode_lines(records), _encode_lines(uids), rows.damaged, counts, noticed)
 
 
 def _why_dropped(title: str | None, content: str | None) -> str:
