@@ -38,7 +38,7 @@ def smollm2(tmp_path_factory):
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.llama_cpp
 def test_gguf_files_of_a_real_model_answer_as_its_adapter(
     config, rows, llama_cpp, smollm2, tmp_path, monkeypatch, capsys
 ):
