@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `trn.json` | `trn_output.json`, `trn_output.uid.jsonl`, `prepare_report.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl` | CPU |
+# | `trn.json` | `trn_output.json`, `trn_output.uid.jsonl`, `prepare_report.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `settings.json` | CPU |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README
@@ -32,19 +32,25 @@
 # `runtime` looks at the machine before anything heavy is imported.
 
 # %%
-import os
-
-from tc3lib import runtime, settings
+from tc3lib import runtime
 
 # %% [markdown]
-# Choose the preset, and change any of its settings by name, the same in all four notebooks. `TC3_PRESET=tiny` runs
-# everything on a CPU in minutes.
+# Choose the preset: `llama3_8b` is the recipe, for an L4 or A100; `llama3_2_1b` and `qwen3_4b` fit a free T4; `smollm2`
+# and `tiny` run on a CPU.
 
 # %% tags=["parameters"]
-config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
+preset = "llama3_8b"  # @param ["llama3_8b", "llama3_2_1b", "qwen3_4b", "smollm2", "tiny"]
+
+# %% [markdown]
+# Change any setting by its name, here or in a later notebook: the work folder keeps it in `settings.json`, and every
+# notebook starts from there.
+
+# %%
+config, work = runtime.setup(
+    "01_prepare",
+    preset,
     # max_steps=120, learning_rate=1e-4, clean=False,
 )
-work = runtime.setup(config, "01_prepare")
 
 # %% [markdown]
 # Read the whole catalogue once. A product needs a title and a content; every line is accounted for. Lines that cannot

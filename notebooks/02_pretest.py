@@ -20,7 +20,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `questions.jsonl`, `train.jsonl` | `pretest.jsonl` | GPU (`tiny`: CPU) |
+# | `questions.jsonl`, `train.jsonl`, `settings.json` | `pretest.jsonl`, `pretest.made_by.json` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README
@@ -33,19 +33,16 @@
 # `runtime` looks at the machine before anything heavy is imported.
 
 # %%
-import os
-
-from tc3lib import runtime, settings
+from tc3lib import runtime
 
 # %% [markdown]
-# Choose the preset, and change any of its settings by name, the same in all four notebooks. `TC3_PRESET=tiny` runs
-# everything on a CPU in minutes.
+# The settings are those that `settings.json` in the work folder keeps. Change any by its name: it is kept too.
 
-# %% tags=["parameters"]
-config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
-    # max_steps=120, learning_rate=1e-4, clean=False,
+# %%
+config, work = runtime.setup(
+    "02_pretest",
+    # generation_batch_size=16,
 )
-work = runtime.setup(config, "02_pretest")
 
 # %% [markdown]
 # Load the base model in 4 bit, with its own tokenizer.

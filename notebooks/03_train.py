@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `train.jsonl`, `eval.jsonl` | `outputs/`, `loss.jsonl`, `loss.png`, `lora_model/`, `run.json` | GPU (`tiny`: CPU) |
+# | `train.jsonl`, `eval.jsonl`, `settings.json` | `outputs/`, `loss.jsonl`, `loss.png`, `lora_model/`, `run.json` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README
@@ -32,19 +32,16 @@
 # `runtime` looks at the machine before anything heavy is imported.
 
 # %%
-import os
-
-from tc3lib import runtime, settings
+from tc3lib import runtime
 
 # %% [markdown]
-# Choose the preset, and change any of its settings by name, the same in all four notebooks. `TC3_PRESET=tiny` runs
-# everything on a CPU in minutes.
+# The settings are those that `settings.json` in the work folder keeps. Change any by its name: it is kept too.
 
-# %% tags=["parameters"]
-config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
-    # max_steps=120, learning_rate=1e-4, clean=False,
+# %%
+config, work = runtime.setup(
+    "03_train",
+    # max_steps=120, learning_rate=1e-4,
 )
-work = runtime.setup(config, "03_train")
 
 # %% [markdown]
 # Read the rows, turn them into tokens, and see for how long the model will be trained. The steps of this notebook are in

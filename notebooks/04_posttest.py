@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `pretest.jsonl` | `posttest.jsonl`, `report.json`, `report.html` | GPU (`tiny`: CPU) |
+# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `pretest.jsonl`, `pretest.made_by.json`, `settings.json` | `posttest.jsonl`, `posttest.made_by.json`, `report.json`, `report.html` | GPU (`tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README
@@ -32,22 +32,19 @@
 # `runtime` looks at the machine before anything heavy is imported.
 
 # %%
-import os
-
-from tc3lib import runtime, settings
+from tc3lib import runtime
 
 # %% [markdown]
-# Choose the preset, and change any of its settings by name, the same in all four notebooks. `TC3_PRESET=tiny` runs
-# everything on a CPU in minutes.
+# The settings are those that `settings.json` in the work folder keeps. Change any by its name: it is kept too.
 
-# %% tags=["parameters"]
-config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(
-    # max_steps=120, learning_rate=1e-4, clean=False,
+# %%
+config, work = runtime.setup(
+    "04_posttest",
+    # generation_batch_size=16,
 )
-work = runtime.setup(config, "04_posttest")
 
 # %% [markdown]
-# Load the base model with the adapter on top, if it was trained on the rows of this folder.
+# Load the base model with the adapter on top, if it is the last run's and was trained on the rows of this folder.
 
 # %%
 from tc3lib import files, models, plotting

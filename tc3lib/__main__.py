@@ -1,16 +1,21 @@
-"""`python -m tc3lib FOLDER`: list the files of a run and its scores."""
+"""`python -m tc3lib FOLDER`: list the settings of a run, its files and its scores."""
 
 import argparse
 from pathlib import Path
 
+from tc3lib.errors import show_alone
 from tc3lib.files import read_json
+from tc3lib.runtime import kept_settings
 from tc3lib.runtime.workspace import STAGES
 
 
 def summary(work: Path) -> str:
-    """Return each stage's files with their sizes, then the scores before and after training."""
-    lines = [f"Results in {work}:"]
+    """Return the settings, each stage's files with their sizes, then the scores before and after training."""
+    lines = [kept_settings.describe(kept_settings.load(work), work)] if (work / kept_settings.NAME).exists() else []
+    lines.append(f"Results in {work}:")
     for name, stage in STAGES.items():
+        if name == "05_export" and not (work / "export.json").exists():
+            continue  # it is optional
         files = [f"{path} ({_size(work / path)})" for path in stage.writes if (work / path).exists()]
         lines.append(f"  {name:<12} {', '.join(files) or 'not run yet'}")
     if report := read_json(work / "report.json"):
@@ -34,4 +39,5 @@ def _size(path: Path) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tc3lib", description=summary.__doc__)
     parser.add_argument("folder", type=Path, help="the work folder, for example runs/tiny")
+    show_alone()
     print(summary(parser.parse_args().folder))

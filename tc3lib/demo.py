@@ -15,7 +15,6 @@ from threading import Lock
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from tc3lib import settings
 from tc3lib.catalogue.lookup import Catalogue
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error, show_alone
@@ -85,18 +84,17 @@ def launch(blocks: "gradio.Blocks", host: str = LOOPBACK, port: int = 7860) -> s
 def main(arguments: Sequence[str] | None = None) -> None:
     """Load the model and the catalogue of a work folder and serve the page until interrupted."""
     parser = argparse.ArgumentParser(prog="python -m tc3lib.demo", description="Serve a page that asks both models.")
-    parser.add_argument("folder", nargs="?", type=Path, help="the work folder with lora_model/; default: TC3_HOME")
+    parser.add_argument(
+        "folder", nargs="?", type=Path, help="the work folder with lora_model/; default: TC3_HOME, else the newest run"
+    )
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--host", default=LOOPBACK, help="0.0.0.0 lets other machines use the page")
     options = parser.parse_args(arguments)
     show_alone()
     _gradio()
-    config = settings.get(os.environ.get("TC3_PRESET", "llama3_8b"))
-    if options.folder is not None:
-        if not options.folder.is_dir():
-            raise Tc3Error(f"there is no folder {options.folder}: expected the work folder that 03_train wrote to.")
-        os.environ["TC3_HOME"] = str(options.folder)
-    work = workspace.setup(config)
+    if options.folder is not None and not options.folder.is_dir():
+        raise Tc3Error(f"there is no folder {options.folder}: expected the work folder that 03_train wrote to.")
+    config, work = workspace.reopen(options.folder)
     _check(config, work)
     config, catalogue = run_record.as_trained(config, work), Catalogue(work)
     from tc3lib import models  # half a minute, so after all that can be wrong

@@ -5,7 +5,6 @@ Started by `accelerate launch -m tc3lib.describe WORK FILE`, several processes s
 
 import argparse
 import glob
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,8 +12,7 @@ from typing import Any
 
 import msgspec
 
-from tc3lib import settings
-from tc3lib.catalogue.cleaning import clean_text
+from tc3lib.catalogue.cleaning import tidier
 from tc3lib.catalogue.rows import Columns
 from tc3lib.catalogue.source import opened, read
 from tc3lib.checkpoints import run_record
@@ -38,8 +36,8 @@ def read_titles(path: Path, config: DataSettings) -> list[dict[str, Any]]:
         Tc3Error: It cannot be read, or more of its lines are damaged than `max_damaged` allows, or it has no title.
     """
     columns = Columns.of(config)
-    with opened(path, columns) as source:
-        table = source.kind in ("CSV", "Excel", "Parquet")
+    with opened(path, columns, config.header_row) as source:
+        table = not source.kind.startswith("JSON")
     if table:  # where there are contents, they tell the sheet and the delimiter
         with suppress(Tc3Error):
             return _read_titles(path, columns, config)
@@ -47,10 +45,10 @@ def read_titles(path: Path, config: DataSettings) -> list[dict[str, Any]]:
 
 
 def _read_titles(path: Path, columns: Columns, config: DataSettings) -> list[dict[str, Any]]:
-    tidy = clean_text if config.clean else str.strip
     found, total, damaged, first = [], 0, 0, []
-    with opened(path, columns) as source:
+    with opened(path, columns, config.header_row) as source:
         for rows in read(source):
+            tidy = tidier(config, source.literal_breaks)
             titles = [(product.uid, tidy(product.title or "")) for product in rows.products]
             found += [{"uid": uid, "title": title} for uid, title in titles if title]
             first += [f"line {line}: {reason}" for line, _, reason in rows.damaged[: 3 - len(first)]]
@@ -121,7 +119,7 @@ def change(config: Settings, settings: Sequence[str]) -> Settings:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Describe the titles of a file: once all are done, `<file>.described.jsonl` in the work folder has the answers.
 
-    The model is loaded with the settings of the run in the folder; all others are the preset's (TC3_PRESET), or --set.
+    The settings are those of the run in the folder (its settings.json, and of the model its run.json), and --set.
     """
     parser = argparse.ArgumentParser(prog="python -m tc3lib.describe", description=main.__doc__)
     parser.add_argument("folder", type=Path, help="the work folder with lora_model/")
@@ -134,10 +132,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     show_alone()
     if not (options.folder / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
-    config = run_record.as_trained(settings.get(os.environ.get("TC3_PRESET", "llama3_8b")), options.folder)
-    config = change(config, options.settings)
-    os.environ["TC3_HOME"] = str(options.folder)
-    work = workspace.setup(config)
+    config, work = workspace.reopen(options.folder)
+    config = change(run_record.as_trained(config, work), options.settings)
     name = Path(options.file.name.removesuffix(".gz").removesuffix(".zip")).stem
     target = work / f"{name}.described.jsonl"
     if target.exists():

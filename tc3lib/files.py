@@ -6,8 +6,10 @@ import glob
 import json
 import os
 import secrets
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -23,22 +25,25 @@ _ADVICE = {
 }
 
 
-def read_rows(path: Path | str) -> list[dict[str, Any]]:
-    """Return the rows of a JSON Lines file that this library wrote.
+def read_rows(path: Path | str, most: int | None = None) -> list[dict[str, Any]]:
+    """Return the rows of a JSON Lines file that this library wrote, or the first ones.
 
     Raises:
         Tc3Error: The file is missing, or a line of it is damaged (file and line are named).
     """
+    return [*islice(each_row(path), most)]
+
+
+def each_row(path: Path | str) -> Iterator[dict[str, Any]]:
+    """Yield what `read_rows` returns, one by one."""
     if not Path(path).is_file():
         raise Tc3Error(f"no file {path}: run the notebooks before this one first.")
-    rows = []
     with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
-                rows.append(json.loads(line))
+                yield json.loads(line)
             except ValueError as error:
                 raise Tc3Error(f"{path}, line {number}: {error}. Delete the file and run its notebook again.") from None
-    return rows
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
@@ -96,6 +101,29 @@ def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[byt
                     os.replace(file.name, path)
                 else:
                     path.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """Make a new folder that replaces `path` when the block ends; if the block fails, `path` stays as it was.
+
+    Its parents are not made: where Drive was lost they would be made on this machine.
+    """
+    new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
+    if old.exists() and not path.exists():  # an earlier call was broken off between its two renames
+        old.rename(path)
+    for leftover in (new, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    new.mkdir()
+    try:
+        yield new
+        if path.exists():
+            path.rename(old)
+        new.rename(path)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @contextmanager

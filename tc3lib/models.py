@@ -4,12 +4,14 @@ The only module that imports unsloth, whose import patches transformers, trl and
 """
 
 import dataclasses
+import hashlib
 import logging
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 # bitsandbytes reports that an optional package is absent on some CPUs; its own kernel serves.
@@ -24,6 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from unsloth import FastLanguageModel
 
 from tc3lib.errors import Tc3Error
+from tc3lib.files import read_json, write_json
 from tc3lib.prompts import text_tokenizer
 from tc3lib.settings import LoraSettings, ModelSettings
 
@@ -32,7 +35,7 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
     """Return the base model, quantised, and its own tokenizer.
 
     Raises:
-        Tc3Error: The model cannot be found or fetched.
+        Tc3Error: The model cannot be found or fetched, or computes no numbers.
     """
     arguments = dataclasses.asdict(config)
     if config.dtype is not None:  # on a GPU unsloth does not take the name "float32"
@@ -54,7 +57,14 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
         tokenizer.pad_token = tokenizer.eos_token
     if not torch.cuda.is_available() and getattr(model.config.get_text_config(), "attn_logit_softcapping", None):
         model.set_attn_implementation("eager")  # of transformers' the only one that knows Gemma 2's soft cap
-    return model.eval(), tokenizer
+    with torch.no_grad():  # not inference_mode: what it leaves in a cache could not be trained with
+        logits = model.eval()(input_ids=torch.tensor([[0, 1]], device=model.device)).logits
+    if not logits.isfinite().all():
+        raise Tc3Error(
+            f"the model {config.model_name!r} computes no numbers: a weight of it is NaN or infinite, or its values "
+            "overflow. Fetch or make it again, or set dtype='bfloat16' or 'float32'."
+        )
+    return model, tokenizer
 
 
 def add_lora(model: PreTrainedModel, config: LoraSettings) -> PeftModel:
@@ -97,14 +107,61 @@ def load_adapter(folder: Path | str, config: ModelSettings) -> tuple[PeftModel, 
 
     Within `model.disable_adapter()` it answers as the base model.
 
+    Args:
+        folder: The adapter's.
+        config: Where the base model's folder is no longer where the adapter names it, `model_name` is taken.
+
     Raises:
-        Tc3Error: `folder` holds no adapter, or the base model cannot be loaded.
+        Tc3Error: `folder` holds no adapter, or the base model cannot be loaded, or is not that of the training.
     """
     folder = Path(folder)
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         if not (folder / name).is_file():
             raise Tc3Error(f"no adapter in {folder} ({name} is missing): run 03_train first.")
-    return load_base_model(dataclasses.replace(config, model_name=str(folder)))
+    with _naming_its_base(folder, config.model_name) as named:
+        model, tokenizer = load_base_model(dataclasses.replace(config, model_name=str(named)))
+    trained_on = read_json(folder / "run.json").get("base")
+    if trained_on not in (None, fingerprint(model)):
+        name = model.get_base_model().config._name_or_path
+        raise Tc3Error(
+            f"the base model {name!r} is not the one that the adapter in {folder} was trained on: set model_name to "
+            "that one's folder, or run 03_train again."
+        )
+    return model, tokenizer
+
+
+@contextmanager
+def _naming_its_base(folder: Path, model_name: str) -> Iterator[Path]:
+    """Give the adapter's folder, or where its base model's folder is gone, a copy that names `model_name` instead."""
+    adapter = read_json(folder / "adapter_config.json")
+    base = Path(adapter.get("base_model_name_or_path") or "")
+    if not base.is_absolute() or base.exists():
+        yield folder
+        return
+    if not Path(model_name).is_dir():
+        raise Tc3Error(
+            f"the base model of the adapter in {folder} was in {base}, where nothing is now: set model_name to the "
+            "folder that it is in."
+        )
+    print(f"the base model is no longer in {base}: {model_name} is taken")
+    with TemporaryDirectory() as copy:
+        for file in folder.iterdir():
+            (Path(copy) / file.name).symlink_to(file.absolute())
+        (Path(copy) / "adapter_config.json").unlink()
+        write_json(Path(copy) / "adapter_config.json", adapter | {"base_model_name_or_path": model_name})
+        yield Path(copy)
+
+
+def fingerprint(model: torch.nn.Module) -> str:
+    """Return a digest that tells a base model from others, of the first values of each of its weights.
+
+    It is the same wherever the model's folder is, and with an adapter, whose weights and biases do not count.
+    """
+    known = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        if "lora_" not in name and not name.endswith("bias"):
+            known.update(weight.detach().reshape(-1)[:1024].float().cpu().numpy().tobytes())
+    return known.hexdigest()
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """The prompt template, and how a record becomes token ids. No other module knows either."""
 
 import copy
+import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tc3lib.errors import Tc3Error
@@ -59,6 +61,25 @@ def text_tokenizer(tokenizer: Any) -> "PreTrainedTokenizerBase":
     return getattr(tokenizer, "tokenizer", tokenizer)
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Save a tokenizer, or a processor, for programs that know nothing of tc3lib: transformers 4, llama.cpp, Ollama.
+
+    Its class is one that they know, and of itself it puts before a prompt what training put there: bos or nothing.
+    """
+    tokenizer = copy.deepcopy(tokenizer)
+    text = text_tokenizer(tokenizer)
+    text.add_bos_token, text.add_eos_token = text.bos_token is not None, False
+    tokenizer.save_pretrained(folder)
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config |= {"add_bos_token": text.add_bos_token, "add_eos_token": False}
+    if config["tokenizer_class"] == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):  # under the name that transformers 4 has for it
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
 def encode_prompt(tokenizer: "PreTrainedTokenizerBase", title: str) -> list[int]:
     """Return the ids of the whole prompt, encoded as one piece, after bos if the tokenizer has one.
 
@@ -104,13 +125,22 @@ def encode(
     Raises:
         Tc3Error: The prompt alone fills `max_length`.
     """
-    return encode_rows(tokenizer, [record], max_length)[0]
+    (row,) = encode_rows(tokenizer, [record], max_length)
+    if row is None:
+        raise Tc3Error(
+            f"the prompt of {record['input_text'][:60]!r} fills max_seq_length={max_length}: raise max_seq_length, or "
+            "take the product out of the catalogue and run 01_prepare again."
+        )
+    return row
 
 
 def encode_rows(
     tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], max_length: int | None = None
-) -> list[dict[str, list[int]]]:
-    """Return the `encode` of each record. A long list shows a progress bar."""
+) -> list[dict[str, list[int]] | None]:
+    """Return the `encode` of each record, None where the prompt alone fills `max_length`.
+
+    A long list shows a progress bar.
+    """
     from tqdm.auto import tqdm
 
     rows, size = [], 1000
@@ -121,16 +151,13 @@ def encode_rows(
 
 def _encode(
     tokenizer: "PreTrainedTokenizerBase", records: Sequence[Mapping[str, str]], max_length: int | None
-) -> list[dict[str, list[int]]]:
+) -> list[dict[str, list[int]] | None]:
     rows, tokenizer = [], text_tokenizer(tokenizer)
     prompts, responses = encode_prompts(tokenizer, records), _ids(tokenizer, [record["response"] for record in records])
-    for record, prompt, response in zip(records, prompts, responses, strict=True):
+    for prompt, response in zip(prompts, responses, strict=True):
         if max_length is not None and len(prompt) >= max_length:
-            raise Tc3Error(
-                f"the prompt of {record['input_text'][:60]!r} has {len(prompt)} tokens, max_seq_length is "
-                f"{max_length}: raise max_seq_length, or take the product out of the catalogue and run 01_prepare "
-                "again."
-            )
+            rows.append(None)
+            continue
         ids = [*prompt, *response, tokenizer.eos_token_id][:max_length]
         rows.append({"input_ids": ids, "completion_mask": [0] * len(prompt) + [1] * (len(ids) - len(prompt))})
     return rows

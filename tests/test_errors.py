@@ -19,7 +19,7 @@ def test_a_notebook_shows_the_line_alone():
     [
         ("01_prepare", "llama3_8b", "no trn.json in "),
         ("02_pretest", "tiny", "02_pretest needs questions.jsonl, which is not in "),
-        ("03_train", "llama3_8b", "the preset 'llama3_8b' needs an NVIDIA GPU"),
+        ("03_train", "llama3_8b", "03_train needs train.jsonl, which is not in "),
     ],
 )
 def test_a_script_shows_the_line_alone(tmp_path, script, preset, message):

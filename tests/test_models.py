@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 from families import make
-from runs import prepared
+from runs import prepared, randomise
+from safetensors.torch import load_file, save_file
 
-from tc3lib import models, settings, training
+from tc3lib import files, models, settings, training
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
 
@@ -112,6 +113,39 @@ def test_a_base_model_that_is_missing_or_damaged_is_named(config, tmp_path, dama
         (tmp_path / "base" / "model.safetensors").write_bytes(b"short")
     with pytest.raises(Tc3Error, match=r"cannot load the model '.*base' \(model_name\): "):
         models.load_base_model(config.change(model_name=str(tmp_path / "base")).model)
+
+
+def test_a_base_model_with_one_weight_that_is_not_a_number_is_refused(config, tmp_path):
+    base = shutil.copytree(config.model.model_name, tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    weights["model.layers.1.mlp.up_proj.weight"][3, 7] = float("nan")
+    save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(Tc3Error, match=r"the model '.*base' computes no numbers: a weight of it is NaN or infinite"):
+        models.load_base_model(config.change(model_name=str(base)).model)
+
+
+def test_a_base_model_that_moved_is_found_and_another_in_its_place_is_refused(config, tmp_path, capsys):
+    old, new, folder = tmp_path / "old", tmp_path / "new", tmp_path / "lora_model"
+    shutil.copytree(config.model.model_name, old)
+    model, tokenizer = models.load_base_model(config.change(model_name=str(old)).model)
+    known = models.fingerprint(model)
+    tuned = randomise(models.add_lora(model, config.lora), 0.1)
+    save(tuned, tokenizer, folder)
+    files.write_json(folder / "run.json", {"base": known})
+    with pytest.raises(
+        Tc3Error, match=r"of the adapter in .*lora_model was in .*old, where nothing is now: set model_"
+    ):
+        old.rename(new)
+        models.load_adapter(folder, config.change(model_name=str(old)).model)
+    answers = generation.generate(tuned.eval(), tokenizer, TITLES, config.generation)
+    found, tokenizer = models.load_adapter(folder, config.change(model_name=str(new)).model)
+    assert f"the base model is no longer in {old}: {new} is taken" in capsys.readouterr().out
+    assert generation.generate(found, tokenizer, TITLES, config.generation) == answers
+    assert generation.made_by(found, tokenizer, config.generation)["model"] == str(new)
+    assert models.fingerprint(found) == known
+    files.write_json(folder / "run.json", {"base": "another"})
+    with pytest.raises(Tc3Error, match=r"'.*new' is not the one that the adapter in .*lora_model was trained on"):
+        models.load_adapter(folder, config.change(model_name=str(new)).model)
 
 
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])

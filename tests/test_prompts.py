@@ -82,7 +82,8 @@ def test_any_tokenizer_learns_response_and_eos_after_the_prompt_that_generation_
     blank = {number for number, token in tokenizer.added_tokens_decoder.items() if not token.content.strip(" ▁\n")}
     assert {*tokenizer.get_added_vocab().values()} & {*row["input_ids"][len(bos) : -1]} == blank
     rows = [record, prompts.format_record("Mug", "A mug.")]
-    found = check_rows.check(tokenizer, Path("train.jsonl"), rows, prompts.encode_rows(tokenizer, rows), 2048)
+    assert check_rows.check(tokenizer, Path("train.jsonl"), rows, prompts.encode_rows(tokenizer, rows), 2048) == 0
+    found = check_rows.found(tokenizer, 2, 0, 0, 2048)
     assert found.startswith(
         f"2 rows: each has {'one' if bos else 'no'} bos and the prompt that generation sends; 2 end"
     )

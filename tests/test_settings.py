@@ -2,12 +2,15 @@ import ast
 import dataclasses
 import importlib.util
 import inspect
+import json
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from tc3lib import settings
 from tc3lib.errors import Tc3Error
+from tc3lib.runtime import preflight
 from tc3lib.settings import Settings
 
 # The user's recipe, copied from the challenge's notebook: (section, setting) -> value.
@@ -69,13 +72,38 @@ def test_tiny_is_the_recipe_but_for_these_settings():
     }  # fmt: skip
 
 
-def test_presets_come_by_name_and_a_misspelt_name_is_told():
-    assert settings.get("tiny") == settings.tiny()
-    with pytest.raises(Tc3Error, match=r"no preset 'llama3-8b' \(TC3_PRESET\)\. Did you mean 'llama3_8b'\?"):
+PRESETS = ["llama3_8b", "llama3_2_1b", "qwen3_4b", "smollm2", "tiny"]
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_come_by_name(name):
+    preset = settings.get(name)
+    assert preset == getattr(settings, name)()
+    assert preset.preset == name
+    assert preset.changes() == {}
+    assert preset.requires_gpu == (name not in ("smollm2", "tiny"))
+
+
+def test_a_misspelt_preset_is_reported():
+    with pytest.raises(Tc3Error, match=r"no preset 'llama3-8b'\. Did you mean 'llama3_8b'\?"):
         settings.get("llama3-8b")
 
 
-@pytest.mark.parametrize("name", ["llama3_8b", "tiny"])
+@pytest.mark.parametrize("name", ["llama3_2_1b", "qwen3_4b"])
+def test_a_preset_for_a_free_t4_is_one_of_unsloths_own_4_bit_models_without_a_licence_to_accept(name):
+    config = settings.get(name)
+    root = Path(importlib.util.find_spec("unsloth").submodule_search_locations[0])
+    assert f'"{config.model.model_name}"' in (root / "models" / "mapper.py").read_text()
+    assert not config.model.model_name.startswith(preflight.GATED)
+    assert (config.model.load_in_4bit, config.model.dtype) == (True, None)  # float16 on a T4
+    assert settings.rows_per_step(config.training) == 32
+
+
+def test_smollm2_is_the_folder_that_its_script_makes():
+    assert settings.smollm2().model.model_name == str(settings.runs() / "smollm2-model")
+
+
+@pytest.mark.parametrize("name", PRESETS)
 def test_training_settings_fit_the_real_sftconfig(name, tmp_path):
     from trl import SFTConfig
 
@@ -86,7 +114,7 @@ def test_training_settings_fit_the_real_sftconfig(name, tmp_path):
     assert {n: getattr(made, n) for n in untouched} == {n: values[n] for n in untouched}
 
 
-@pytest.mark.parametrize("name", ["llama3_8b", "tiny"])
+@pytest.mark.parametrize("name", PRESETS)
 def test_lora_settings_fit_the_real_loraconfig(name):
     from peft import LoraConfig
 
@@ -143,15 +171,111 @@ def test_setting_names_are_unique_over_all_sections():
         ({"max_step": 5}, r"there is no setting 'max_step'\. Did you mean 'max_steps'\?"),
         ({"learnin_rate": 1e-3}, r"Did you mean 'learning_rate'\?"),
         ({"zzz": 1}, r"there is no setting 'zzz'\. There are: bias, "),
+        ({"moments": 1}, r"there is no setting 'moments'\. There are: bias, "),
+        ({"Max_Steps": 1}, r"there is no setting 'Max_Steps'\. It is 'max_steps' here\."),
+        ({"temperature": 0.7}, r"there is no setting 'temperature'\. Decoding is greedy"),
+        ({"warmup_ratio": 0.1}, r"It is 'warmup_steps' here: below 1 a share of all steps\."),
+        ({"preset": "tiny"}, r"there is no setting 'preset'\. Choose it in the first cell of 01_prepare"),
         ({"max_steps": "60"}, r"Expected `int`, got `str` - at `max_steps`"),
         ({"r": 0}, r"Expected `int` >= 1 - at `r`"),
         ({"eval_share": 1.0}, r"Expected `float` < 1.0 - at `eval_share`"),
         ({"max_steps": -5}, r"Expected `int` >= -1 - at `max_steps`"),
         ({"output_dir": "a/b"}, r"Expected `str` matching regex .* - at `output_dir`"),
         ({"output_dir": ".."}, r"at `output_dir`"),
-        ({"bias": "some"}, r"Invalid enum value 'some' - at `bias`"),
+        ({"bias": "some"}, r"a setting does not fit: bias has no 'some'\. There are: all, lora_only, none\."),
+        ({"dtype": "bf16"}, r"dtype has no 'bf16'\. There are: bfloat16, float16, float32\."),
+        ({"optim": "adamw_8bits"}, r"optim has no 'adamw_8bits'\. Did you mean 'adamw_8bit'\?"),
+        ({"lr_scheduler_type": "cosin"}, r"lr_scheduler_type has no 'cosin'\. Did you mean 'cosine'\?"),
+        ({"report_to": "wandbb"}, r"report_to has no 'wandbb'\. Did you mean 'wandb'\?"),
+        ({"report_to": ("wandb", "x")}, r"report_to has no 'x'\. There are: all, azure_ml, "),
+        ({"lr_scheduler_kwargs": {"a": 1}}, r"the scheduler 'linear' has no 'a'\. It takes none: set lr_scheduler_k"),
+        (
+            {"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycle": 1}},
+            r"the scheduler 'cosine' has no 'num_cycle'\. Did you mean 'num_cycles'\?",
+        ),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, r"needs min_lr or min_lr_rate, such as \{'min_lr': \.\.\.\}\."),
+        ({"lr_scheduler_type": "greedy", "eval_strategy": "no"}, r"follows the held-out loss: eval_strategy cannot be"),
     ],
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(changes, message):
     with pytest.raises(Tc3Error, match=message):
         settings.llama3_8b().change(**changes)
+
+
+@pytest.mark.parametrize(
+    ("usual", "name"),
+    [
+        ("lr", "learning_rate"), ("batch_size", "per_device_train_batch_size"), ("epochs", "num_train_epochs"),
+        ("num_epochs", "num_train_epochs"), ("lora_r", "r"), ("rank", "r"), ("alpha", "lora_alpha"),
+        ("max_length", "max_seq_length"), ("optimizer", "optim"), ("test_size", "eval_share"), ("model", "model_name"),
+    ],
+)  # fmt: skip
+def test_a_usual_name_leads_to_the_setting(usual, name):
+    with pytest.raises(Tc3Error, match=rf"there is no setting '{usual}'\. It is '{name}' here\."):
+        settings.tiny().change(**{usual: 1})
+
+
+def test_every_usual_name_is_no_setting_itself_and_leads_to_one():
+    usual = [other for others in settings._OTHER_NAMES.values() for other in others.split()]
+    known = settings.setting_names().keys()
+    assert settings._OTHER_NAMES.keys() <= known
+    assert known.isdisjoint({*usual, *settings._NO_SETTING})
+    assert len({*usual, *settings._NO_SETTING}) == len(usual) + len(settings._NO_SETTING)
+
+
+def test_the_words_of_optimiser_scheduler_and_tracker_are_those_of_the_pinned_transformers():
+    from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    assert set(get_args(settings.Optimiser)) == {kind.value for kind in OptimizerNames}
+    assert set(get_args(settings.Scheduler)) == {kind.value for kind in SchedulerType}
+    assert set(get_args(settings.Tracker)) == {"none", "all", *INTEGRATION_TO_CALLBACK}
+
+
+def test_what_a_scheduler_takes_is_what_the_pinned_transformers_gives_it():
+    from torch.optim.lr_scheduler import ReduceLROnPlateau
+    from transformers.optimization import TYPE_TO_SCHEDULER_FUNCTION, GreedyLR
+
+    given = {"self", "optimizer", "num_warmup_steps", "num_training_steps", "last_epoch"}
+    classes = {"reduce_lr_on_plateau": ReduceLROnPlateau, "greedy": GreedyLR}
+    for kind, function in TYPE_TO_SCHEDULER_FUNCTION.items():
+        parameters = inspect.signature(classes.get(kind.value, function)).parameters
+        assert settings.SCHEDULER_KWARGS.get(kind.value, set()) == parameters.keys() - given, kind
+        needed = settings.NEEDED_KWARGS.get(kind.value, set())
+        without = {name for name in parameters if parameters[name].default is inspect.Parameter.empty} - given
+        assert without <= needed <= settings.SCHEDULER_KWARGS.get(kind.value, set())
+
+
+@pytest.mark.parametrize("several", [("tensorboard", "wandb"), ["tensorboard"], "none"])
+def test_trackers_and_what_a_scheduler_takes_reach_the_trainers_arguments(several, tmp_path):
+    from trl import SFTConfig
+
+    config = settings.tiny().change(
+        report_to=several, lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 0.1}
+    )
+    values = dataclasses.asdict(config.training) | {"output_dir": str(tmp_path), "bf16": False, "use_cpu": True}
+    made = SFTConfig(**values)
+    assert made.report_to == ([] if several == "none" else list(several))
+    assert made.lr_scheduler_kwargs == {"min_lr_rate": 0.1}
+
+
+def test_what_differs_from_the_preset_gives_the_same_settings_again():
+    config = settings.qwen3_4b().change(max_steps=40, demo_titles=("a",), lora_dropout=0.1, memory_gib=12)
+    changes = config.changes()
+    assert changes == {"max_steps": 40, "demo_titles": ("a",), "lora_dropout": 0.1, "memory_gib": 12}
+    assert settings.qwen3_4b().change(**json.loads(json.dumps(changes))) == config
+    assert config.change(max_steps=60, demo_titles=settings.qwen3_4b().generation.demo_titles).changes() == {
+        "lora_dropout": 0.1, "memory_gib": 12,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"), [({}, 2400), ({"max_steps": -1}, None), ({"max_steps": -1, "train_rows": 9}, 9)]
+)
+def test_01_uses_the_data_settings_the_demo_titles_and_how_many_rows_the_steps_need(changes, rows):
+    used = settings.used_by_01(settings.tiny().change(workers=3, **changes))
+    assert used["train_rows"] == rows
+    assert used["demo_titles"] == list(settings.tiny().generation.demo_titles)
+    assert {"source", "clean", "sample_seed", "eval_share"} <= used.keys()
+    assert used.keys().isdisjoint({"workers", "max_damaged", "fallback_source", "learning_rate"})

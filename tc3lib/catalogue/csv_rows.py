@@ -5,13 +5,21 @@ wrong line after a line break in a cell.
 """
 
 import csv
-import io
 import re
 from collections.abc import Iterator
 
 from tc3lib.catalogue.json_rows import blocks, numbered
-from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns, Source
-from tc3lib.catalogue.table_rows import Row, missing, not_utf8, pick, places
+from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns, Source, nfc
+from tc3lib.catalogue.table_rows import (
+    SEARCHED,
+    Row,
+    below_header,
+    find_header,
+    has_columns,
+    header_names,
+    missing,
+    not_utf8,
+)  # fmt: skip
 from tc3lib.errors import Tc3Error
 
 _DELIMITERS = (",", ";", "\t", "|")
@@ -25,31 +33,35 @@ _REASONS = {
 }
 
 
-def csv_delimiter(head: bytes, columns: Columns) -> tuple[str, bool]:
-    """Return the delimiter of a CSV file, and whether its header names the columns for title and content.
+def csv_header(head: bytes, columns: Columns, header_row: int | None) -> tuple[str, int, bool]:
+    """Return delimiter and line of a CSV file's header, and whether it names the columns for title and content.
 
-    A delimiter is right if it splits the header into these names. If none does, it is the one that gives most cells.
+    A delimiter is right if it splits a line into these names. If none does, it is the one that gives most cells.
     """
     text = head.decode(errors="surrogateescape")
     named = _SEP.match(text)
-    tried = (named[1],) if named else _DELIMITERS
-    text = text[named.end() :] if named else text
-    headers = {delimiter: _header(text, delimiter) for delimiter in tried}
-    for delimiter, names in headers.items():
-        if columns.title in names and columns.content in (None, *names):
-            return delimiter, True
-    return max(headers, key=lambda delimiter: len(headers[delimiter])), False
+    title, begin = re.escape(columns.title), nfc(text[:10_000])
+    beside = re.findall(rf'{title}"?([^\w\s"])', begin) + re.findall(rf'([^\w\s"])"?{title}', begin)
+    lines = text.split("\n")[: max(SEARCHED, header_row or 0)]
+    found = {}
+    for delimiter in (named[1],) if named else dict.fromkeys((*_DELIMITERS, *beside)):
+        rows = ((number, _cells(lines[number - 1 :], delimiter)) for number in range(1 + bool(named), len(lines) + 1))
+        number, names = find_header(rows, columns, header_row)
+        found[delimiter] = not has_columns(names, columns), number, -sum(map(bool, names))
+    absent = min(absent for absent, *_ in found.values())
+    delimiter = min(found, key=lambda delimiter: found[delimiter] if not absent else found[delimiter][2])
+    first = next((number for number, line in enumerate(lines, 1) if number > bool(named) and line.strip()), 1)
+    if header_row or not (absent and not _cells(lines[first - 1 :], delimiter)):
+        first = found[delimiter][1] or header_row or first
+    return delimiter, first, not absent
 
 
-def _header(text: str, delimiter: str) -> list[str]:
-    """Return the stripped cells of the first line that is not blank."""
+def _cells(lines: list[str], delimiter: str) -> list[str]:
+    """Return the cells of the row that begins in the first line; none if it cannot be read."""
     try:
-        for cells in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True):
-            if any(map(str.strip, cells)):
-                return [cell.strip() for cell in cells]
+        return next(csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True), [])
     except csv.Error:
-        pass  # another delimiter may do; if none does, `csv_rows` says why
-    return []
+        return []  # another delimiter may do; if none does, `csv_rows` says why
 
 
 def csv_rows(source: Source) -> Iterator[Row]:
@@ -60,6 +72,41 @@ def csv_rows(source: Source) -> Iterator[Row]:
     Raises:
         Tc3Error: `csv` refuses a row of several lines, so that it is unclear where a quote should have been closed.
     """
+    rows = _rows(source)
+    for header in rows:
+        if any(map(str.strip, header.cells)):
+            break
+    else:
+        raise Tc3Error(missing(source.path, source.columns, []))
+    broken = "".join(header.cells).encode(errors="surrogateescape")
+    try:
+        broken.decode()
+    except UnicodeDecodeError as error:
+        raise Tc3Error(f"{source.path}, line {header.number}: {not_utf8(broken[error.start])}.") from None
+    yield from below_header(source, header_names(header.cells), _of_width(len(header.cells), source.delimiter, rows))
+
+
+def _of_width(width: int, delimiter: str, rows: Iterator[Row]) -> Iterator[Row]:
+    """Mark rows with more cells than the header as damaged.
+
+    A row may lack empty cells at its end. After a damaged one it may be the rest of that, until one is whole.
+    """
+    after_damage = False
+    for row in rows:
+        if row.reason:
+            after_damage = True
+            yield row
+            continue
+        cells = row.cells
+        after_damage = after_damage and len(cells) < width
+        if any(cells[width:]) or (0 < len(cells) < width and after_damage):
+            reason = f"{len(cells)} cells, but the header has {width}: quote a cell that holds {delimiter!r}"
+            row = row._replace(reason=reason)
+        yield row
+
+
+def _rows(source: Source) -> Iterator[Row]:
+    """Yield every row from the header's line on, with all its cells."""
     csv.field_size_limit(max(csv.field_size_limit(), LINE_BYTES))
     unread, row = _lines(source), []
 
@@ -71,19 +118,17 @@ def csv_rows(source: Source) -> Iterator[Row]:
         return line.decode(errors="surrogateescape")
 
     reader = csv.reader(iter(next_line, None), delimiter=source.delimiter, strict=True)
-    at: list[int | None] = []  # positions of title, content and uid
-    width = 0
-    after_damage = False
+    header = True
     while True:
         row.clear()
         try:
             cells = next(reader)
         except StopIteration:
-            break
+            return
         except csv.Error as error:
             number, offset = row[0]
             reason = next((text for mark, text in _REASONS.items() if mark in str(error)), str(error))
-            if not at:
+            if header:
                 raise Tc3Error(f"{source.path}, line {number}: the header is damaged: {reason}.") from None
             if len(row) > 1:
                 raise Tc3Error(
@@ -91,30 +136,14 @@ def csv_rows(source: Source) -> Iterator[Row]:
                     f"{row[-1][0]}): {reason}. Correct its quotes."
                 ) from None
             yield Row(number, offset, (), reason)
-            after_damage = True
             continue
-        number, offset = row[0]
-        if at:
-            # A row may lack empty cells at its end. After a damaged one it may be the rest of that, until one is whole.
-            after_damage = after_damage and len(cells) < width
-            reason = ""
-            if any(cells[width:]) or (0 < len(cells) < width and after_damage):
-                reason = f"{len(cells)} cells, but the header has {width}: quote a cell that holds {source.delimiter!r}"
-            yield Row(number, offset, pick(cells, at) if cells else (), reason)
-        elif any(map(str.strip, cells)) and not (number == 1 and cells[0].startswith("sep=")):
-            broken = "".join(cells).encode(errors="surrogateescape")
-            try:
-                broken.decode()
-            except UnicodeDecodeError as error:
-                raise Tc3Error(f"{source.path}, line {number}: {not_utf8(broken[error.start])}.") from None
-            at, width = places(source.path, source.columns, cells), len(cells)
-    if not at:
-        raise Tc3Error(missing(source.path, source.columns, []))
+        header = header and not any(map(str.strip, cells))
+        yield Row(*row[0], cells)
 
 
 def _lines(source: Source) -> Iterator[tuple[int, int, bytes]]:
-    """Yield number, byte offset and text of each line, b"" for one that is too long."""
+    """Yield number, byte offset and text of each line from the header's on, b"" for one that is too long."""
     number = 1
     for offset, block in blocks(source.file, source.start, None):
-        yield from numbered(block, number, offset)
+        yield from (line for line in numbered(block, number, offset) if line[0] >= source.header)
         number += len(block)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from tc3lib.catalogue.rows import BATCH, Source
-from tc3lib.catalogue.table_rows import Row, missing, pick, places, text
+from tc3lib.catalogue.table_rows import Row, below_header, find_header, missing
 from tc3lib.errors import Tc3Error
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ def excel_rows(source: Source) -> Iterator[Row]:
         warnings.simplefilter("ignore")  # about styles that openpyxl does not know
         book = openpyxl.load_workbook(source.file, read_only=True, data_only=True, keep_links=False)
     most = {sheet.title: sheet.max_row for sheet in book.worksheets}
-    headers = {sheet.title: _header(sheet) for sheet in book.worksheets}
+    headers = {sheet.title: _header(sheet, source) for sheet in book.worksheets}
     fitting = [title for title, (_, names) in headers.items() if not missing(path, columns, names)]
     if len(fitting) > 1:
         raise Tc3Error(
@@ -34,24 +34,23 @@ def excel_rows(source: Source) -> Iterator[Row]:
     if chosen is None:
         raise Tc3Error(f"{path} has no sheet with anything in it.")
     header, names = headers[chosen]
-    at = places(path, columns, names)
-    for number, row in enumerate(book[chosen].iter_rows(), 1):
-        if number > header:
-            cells = [_value(cell) for cell in row]
-            yield Row(number, None, () if all(cell is None for cell in cells) else pick(cells, at))
-        if number % BATCH == 0 and most[chosen]:
-            source.done = min(1.0, number / most[chosen])
+    yield from below_header(source, names, _rows(source, book[chosen], header, most[chosen]))
     source.done = 1.0
 
 
-def _header(sheet: "ReadOnlyWorksheet") -> tuple[int, list[str]]:
-    """Return number and cells of a sheet's first row that is not blank; 0 if there is none."""
-    sheet.reset_dimensions()  # some programs write wrong ones, and openpyxl would read no further
+def _rows(source: Source, sheet: "ReadOnlyWorksheet", header: int, most: int | None) -> Iterator[Row]:
     for number, row in enumerate(sheet.iter_rows(), 1):
-        names = [(text(cell.value) or "").strip() for cell in row]
-        if any(names):
-            return number, names
-    return 0, []
+        if number > header:
+            cells = [_value(cell) for cell in row]
+            yield Row(number, None, () if all(cell is None for cell in cells) else cells)
+        if number % BATCH == 0 and most:
+            source.done = min(1.0, number / most)
+
+
+def _header(sheet: "ReadOnlyWorksheet", source: Source) -> tuple[int, list[str]]:
+    sheet.reset_dimensions()  # some programs write wrong ones, and openpyxl would read no further
+    rows = enumerate(([cell.value for cell in row] for row in sheet.iter_rows()), 1)
+    return find_header(rows, source.columns, source.header_row)
 
 
 def _value(cell: "Cell") -> Any:

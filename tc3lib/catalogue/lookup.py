@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from heapq import nlargest
 from itertools import accumulate
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 from xxhash import xxh3_64_intdigest
@@ -211,7 +211,7 @@ class Catalogue:
                     mark = TRAINED if _digest(record) in self._trained else HELD_OUT
                     text = description({"input_text": title, "response": response})
                     exact = _tidy(title) == _tidy(question)
-                    matches.append(Match("" if uid is None else str(uid), title, text, mark, round(score, 1), exact))
+                    matches.append(Match(_shown(uid), title, text, mark, round(score, 1), exact))
         except (ValueError, msgspec.DecodeError):
             message = f"{self._rows}, or its uids, has changed since it was opened: open the catalogue again."
             raise Tc3Error(message) from None
@@ -240,6 +240,12 @@ def _read(path: Path) -> Iterator[tuple[_Record, int]]:
                 yield decode(line), len(line)
             except (ValueError, msgspec.DecodeError) as error:
                 raise Tc3Error(f"{path}, line {number}: {error}. Run 01_prepare again from the top.") from None
+
+
+def _shown(uid: Any) -> str:
+    if uid is None or isinstance(uid, str):
+        return uid or ""
+    return msgspec.json.encode(uid).decode()
 
 
 def _tidy(text: str) -> str:

@@ -18,15 +18,16 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
-from tc3lib.catalogue.cleaning import clean_text
+from tc3lib.catalogue.cleaning import clean_text, tidier
 from tc3lib.catalogue.json_rows import first_keys
+from tc3lib.catalogue.noticed import Noticed, is_placeholder, merge, notice
 from tc3lib.catalogue.rows import Columns, Damaged, Rows, Source
 from tc3lib.catalogue.source import find, opened, read
 from tc3lib.catalogue.table_rows import missing
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, blaming, replacing_all, write_json
 from tc3lib.prompts import INSTRUCTION, RESPONSE
-from tc3lib.settings import Settings
+from tc3lib.settings import DataSettings, Settings
 
 PARALLEL_FROM_BYTES = 64 << 20
 RANGE_BYTES = 4 << 20
@@ -47,8 +48,11 @@ class PrepareReport:
     read: int
     kept: int
     dropped: dict[str, int] = field(default_factory=dict)
-    """By reason: `blank_title`, `blank_content`, `blank_both`, `blank_after_cleaning`, `empty_line`, `damaged`."""
+    """By reason: `blank_title`, `blank_content`, `blank_both`, `blank_after_cleaning`, `placeholder`, `empty_line`,
+    `header` (a row that repeats the header), `damaged`."""
     seconds: float = 0.0
+    noticed: Noticed = field(default_factory=dict)
+    """What is odd in the kept rows: HTML, broken text, placeholders."""
     remark: str = ""
     """Whether this is the whole catalogue of the Tech Challenge, if it has as many lines."""
 
@@ -70,11 +74,12 @@ class _Part(NamedTuple):
     damaged: Sequence[Damaged]
     counts: Counter[str]
     """`kept`, and the reasons of `PrepareReport.dropped`."""
+    noticed: Noticed
 
 
 Files = Sequence[IO[bytes]]
 """For records, uids and quarantine."""
-Steps = Iterator[tuple[Counter[str], int]]
+Steps = Iterator[tuple[Counter[str], Noticed, int]]
 """The counts of some rows, once they are written, and how many bytes of the file on disk have been read."""
 
 
@@ -99,27 +104,28 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
 
     path, start = find(config, work), time.monotonic()
     print(f"catalogue {path}")
-    target, total = work / "trn_output.json", Counter()
+    target, total, noticed = work / "trn_output.json", Counter(), {}
     targets = target, target.with_suffix(".uid.jsonl"), work / "quarantine.jsonl"
     with (
-        alone(work), opened(path, Columns.of(config.data)) as source, blaming(target),
+        alone(work), opened(path, Columns.of(config.data), config.data.header_row) as source, blaming(target),
         replacing_all(*targets, keep_empty=False) as files,
     ):  # fmt: skip
         workers = _number_of_workers(source, config.data.workers)
         if workers > 1:
-            steps = _convert_in_workers(source, config.data.clean, files, workers)
+            steps = _convert_in_workers(source, config.data, files, workers)
         else:
-            steps = _convert_here(source, config.data.clean, files)
+            steps = _convert_here(source, config.data, files)
         with closing(steps), tqdm(total=path.stat().st_size, desc=path.name, unit="B", unit_scale=True) as bar:
-            for counts, position in steps:
+            for counts, found, position in steps:
                 total += counts
+                merge(noticed, found)
                 bar.set_postfix_str(f"{total.total():,} rows", refresh=False)
                 bar.update(position - bar.n)
         _check(source, total, files, config.data.max_damaged)
     kept = total.pop("kept")
     dropped = {reason: count for reason, count in sorted(total.items()) if count}
     seconds = round(time.monotonic() - start, 3)
-    report = PrepareReport(kept + total.total(), kept, dropped, seconds, _remark(kept, total))
+    report = PrepareReport(kept + total.total(), kept, dropped, seconds, noticed, _remark(kept, total))
     write_json(work / "prepare_report.json", report)
     if report.remark:
         print(report.remark)
@@ -132,11 +138,11 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
     At most `rows` are returned, of any length up to 300 characters if there are such.
     """
     changed, seen = [], 0
-    with opened(find(config, work), Columns.of(config.data)) as source:
+    with opened(find(config, work), Columns.of(config.data), config.data.header_row) as source:
         for batch in read(source):
             for product in batch.products:
                 for text in filter(None, (product.title, product.content)):
-                    if (tidy := clean_text(text)) != text.strip():
+                    if (tidy := clean_text(text, source.literal_breaks)) != text.strip():
                         changed.append({"uid": product.uid, "before": text, "after": tidy})
             seen += batch.read
             if seen >= 20_000:
@@ -146,20 +152,24 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
     return short[:: max(1, len(short) // rows)][:rows]
 
 
-def _convert(rows: Rows, clean: bool) -> _Part:
+def _convert(rows: Rows, config: DataSettings, literal_breaks: bool = False) -> _Part:
     """Tidy products and encode their records."""
-    tidy = clean_text if clean else str.strip
-    records, uids = [], []
-    counts = Counter({"empty_line": rows.empty, "damaged": len(rows.damaged)})
+    tidy = tidier(config, literal_breaks)
+    records, uids, noticed = [], [], {}
+    counts = Counter({"empty_line": rows.empty, "header": rows.headers, "damaged": len(rows.damaged)})
     for product in rows.products:
         title, content = product.title, product.content
         if title and content and (tidy_title := tidy(title)) and (tidy_content := tidy(content)):
+            if config.drop_placeholders and (is_placeholder(tidy_title) or is_placeholder(tidy_content)):
+                counts["placeholder"] += 1
+                continue
             records.append(_Record(tidy_title, f"{_BEFORE}{tidy_title}{_BETWEEN}{tidy_content}{_AFTER}"))
-            uids.append(product.uid)
+            uids.append(None if product.uid == "" else product.uid)  # so is a blank one in a table
+            notice(noticed, product.uid, (title, tidy_title), (content, tidy_content))
         else:
             counts[_why_dropped(title, content)] += 1
     counts["kept"] = len(records)
-    return _Part(_encode_lines(records), _encode_lines(uids), rows.damaged, counts)
+    return _Part(_encode_lines(records), _encode_lines(uids), rows.damaged, counts, noticed)
 
 
 def _why_dropped(title: str | None, content: str | None) -> str:
@@ -178,11 +188,11 @@ def _write(part: _Part, files: Files, lines_before: int = 0) -> None:
         quarantine.write(msgspec.json.encode(at | {"reason": reason}) + b"\n")
 
 
-def _convert_here(source: Source, clean: bool, files: Files) -> Steps:
+def _convert_here(source: Source, config: DataSettings, files: Files) -> Steps:
     for rows in read(source):
-        part = _convert(rows, clean)
+        part = _convert(rows, config, source.literal_breaks)
         _write(part, files)
-        yield part.counts, source.position()
+        yield part.counts, part.noticed, source.position()
 
 
 def _number_of_workers(source: Source, workers: int | None) -> int:
@@ -194,7 +204,7 @@ def _number_of_workers(source: Source, workers: int | None) -> int:
     return workers
 
 
-def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int) -> Steps:
+def _convert_in_workers(source: Source, config: DataSettings, files: Files, workers: int) -> Steps:
     """Convert plain JSON Lines range by range in worker processes, which take turns to write, in the file's order.
 
     The processes are forked: started in another way, they would import the caller's script, and one without
@@ -205,7 +215,7 @@ def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int)
     size = source.path.stat().st_size
     edges = [*range(0, size, RANGE_BYTES), size]
     context = multiprocessing.get_context("fork")
-    job = _Job(source.path, source.columns, clean, files, context.Condition(), context.Array("q", 2, lock=False))
+    job = _Job(source.path, source.columns, config, files, context.Condition(), context.Array("q", 2, lock=False))
     pool = ProcessPoolExecutor(workers, context, _start_worker, (job,))
     try:
         yield from pool.map(_convert_range, range(len(edges)), edges, edges[1:])
@@ -221,7 +231,7 @@ def _convert_in_workers(source: Source, clean: bool, files: Files, workers: int)
 class _Job(NamedTuple):
     path: Path
     columns: Columns
-    clean: bool
+    config: DataSettings
     files: Files
     turn: Condition
     state: Any
@@ -241,17 +251,18 @@ def _end_with_parent() -> None:
     os._exit(1)  # otherwise a killed parent would leave its workers behind, and its lock on the folder with them
 
 
-def _convert_range(number: int, start: int, end: int) -> tuple[Counter[str], int]:
-    parts, counts = [], Counter()
+def _convert_range(number: int, start: int, end: int) -> tuple[Counter[str], Noticed, int]:
+    parts, counts, noticed = [], Counter(), {}
     try:
         with opened(_job.path, _job.columns) as source:
             for rows in read(source, start, end):
-                parts.append(_convert(rows, _job.clean))
+                parts.append(_convert(rows, _job.config))
                 counts += parts[-1].counts
+                merge(noticed, parts[-1].noticed)
                 if counts["damaged"] > MANY_DAMAGED:
                     _write_in_turn(number, parts)
         _write_in_turn(number, parts)
-        return counts, end
+        return counts, noticed, end
     finally:
         with _job.turn:
             _job.turn.wait_for(lambda: _job.state[0] == number)
@@ -279,7 +290,7 @@ def _check(source: Source, total: Counter[str], files: Files, max_damaged: float
     shown = f" The first: {first}" if first else ""
     if not total["kept"]:
         keys = ""
-        if source.kind in ("JSON Lines", "JSON array"):
+        if source.kind.startswith("JSON"):
             expected = f'JSON Lines such as {{"{source.columns.title}": "...", "{source.columns.content}": "..."}}'
             if names := first_keys(source):
                 keys = missing(path, source.columns, names, "the keys of its first line are")

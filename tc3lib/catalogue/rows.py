@@ -1,9 +1,10 @@
 """What every reader of a catalogue takes and yields, whatever the format of the file."""
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import msgspec
 
@@ -25,7 +26,12 @@ class Columns(NamedTuple):
 
     @classmethod
     def of(cls, config: DataSettings) -> "Columns":
-        return cls(config.title_column, config.content_column, config.uid_column)
+        return cls(*map(nfc, (config.title_column, config.content_column, config.uid_column)))
+
+
+def nfc(name: str) -> str:
+    """Return a name with its accents composed; a Mac decomposes them in names of files."""
+    return unicodedata.normalize("NFC", name)
 
 
 @dataclass
@@ -41,10 +47,16 @@ class Source:
     packing: str = ""
     """gzip, zip or nothing."""
     kind: str = "JSON Lines"
-    """JSON Lines, JSON array, CSV, Excel or Parquet."""
+    """JSON Lines, JSON array, JSON object (around a list, or one after another), CSV, Excel, HTML table or Parquet."""
     start: int = 0
     """Length of the byte order mark."""
     delimiter: str = ""
+    header_row: int | None = None
+    """The setting. None: the first row that has the columns is the header."""
+    header: int = 0
+    """Line of a CSV file that its header begins in."""
+    literal_breaks: bool = False
+    r"""The header is WooCommerce's, which writes a line break as the two characters `\n`."""
     done: float | None = None
     """Share of the rows read so far; None: see how far `raw` has been read."""
 
@@ -56,7 +68,8 @@ class Source:
 class Product(msgspec.Struct, gc=False):
     title: str | None
     content: str | None
-    uid: str | int | float | bool | None = None
+    uid: Any = None
+    """Any JSON value."""
 
 
 class Damaged(NamedTuple):
@@ -74,7 +87,9 @@ class Rows(NamedTuple):
     damaged: Sequence[Damaged] = ()
     empty: int = 0
     """Blank lines."""
+    headers: int = 0
+    """Rows after the header that are headers too."""
 
     @property
     def read(self) -> int:
-        return len(self.products) + len(self.damaged) + self.empty
+        return len(self.products) + len(self.damaged) + self.empty + self.headers

@@ -2,7 +2,7 @@
 
 import json
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -11,14 +11,20 @@ from typing import Any
 import msgspec
 from xxhash import xxh3_64_intdigest
 
+from tc3lib.catalogue.near_twins import MOST_LOOKED_AT, Trained
 from tc3lib.errors import Tc3Error
 from tc3lib.files import read_json, write_json, write_rows
-from tc3lib.prompts import format_record
-from tc3lib.settings import Settings, rows_needed
+from tc3lib.prompts import INSTRUCTION, PROMPT, description, encode_prompts, format_record, load_tokenizer
+from tc3lib.settings import Settings, rows_needed, used_by_01
 
 # A record's line is _HEAD title _MIDDLE title _LINK description _END. Cutting it there is faster than decoding it.
 _HEAD, _MIDDLE, _REST = msgspec.json.encode(format_record("\1", "\2")).split(b"\\u0001")
 _LINK, _END = (_REST + b"\n").split(b"\\u0002")
+
+FEWEST = 4
+"""Rows that are held out at least, ..."""
+SMALL = 20
+"""... of a catalogue with as many rows."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +40,22 @@ class SelectReport:
     train: int
     eval: int
     questions: int
+    near_twins: int
+    """Held-out rows that others replaced, or none: a description trained on is at least 90 % the same, digits aside."""
+    near_twins_kept: int
+    """Held-out rows that are near twins of a row trained on, because there are too few others."""
+    long_titles: int
+    """Rows that are not drawn: the title alone fills `max_seq_length`."""
 
 
 @dataclass
 class _Index:
-    """Hashes of each record's line, title and description, and the offsets of its line and its uid."""
+    """Of each record: hashes of line, title and description, size of the title, offsets of line and uid."""
 
     line: Any
     title: Any
     description: Any
+    title_size: Any
     offset: Any
     uid_offset: Any
 
@@ -57,8 +70,8 @@ def select(config: Settings, work: Path) -> SelectReport:
 
     The questions are what the model is asked before and after training: the demo titles (`part` is `demo`), then the
     first held-out rows (`eval`), then the first rows to train on (`train`). The row of a demo title is the catalogue's,
-    on whichever side; if there is none, `uid` and `response` are null. What was drawn is added to
-    `prepare_report.json` as `selected`.
+    on whichever side; if there is none, `uid` and `response` are null. What was drawn, and
+    with which settings, is added to `prepare_report.json` as `selected` and `settings`.
 
     Args:
         config: A run. Without `train_rows`, as many rows are drawn as its steps use.
@@ -73,17 +86,37 @@ def select(config: Settings, work: Path) -> SelectReport:
     seed = data.sample_seed % 2**64
     index = _index(prepared, seed)
     ranks, drawn, counts = numpy.unique(index.line, return_index=True, return_counts=True)  # in the hashes' order
-    held_out = index.description[drawn] < int(data.eval_share * 2**64)
-    train = drawn[~held_out][: data.train_rows or rows_needed(config.training)]
-    candidates = drawn[held_out]
-    candidates = candidates[~numpy.isin(index.title[candidates], index.title[train])]
-    _, first_of_title = numpy.unique(index.title[candidates], return_index=True)
-    chosen = candidates[numpy.sort(first_of_title)][: data.eval_rows]
+    drawn, long_titles = _short_titles(config, prepared, index, drawn)
+
+    def sides(hashes: int) -> tuple[Any, Any]:
+        """Return what is trained on and what may be held out if descriptions below a hash are held out."""
+        held_out = index.description[drawn] < hashes
+        train = drawn[~held_out][: data.train_rows or rows_needed(config.training)]
+        candidates = drawn[held_out]
+        candidates = candidates[~numpy.isin(index.title[candidates], index.title[train])]
+        _, first_of_title = numpy.unique(index.title[candidates], return_index=True)
+        return train, candidates[numpy.sort(first_of_title)]
+
+    fewest = min(FEWEST, data.eval_rows)
+    train, candidates = sides(int(data.eval_share * 2**64))
+    if len(drawn) >= SMALL and len(candidates) < fewest:
+        for last in numpy.unique(index.description[drawn])[: min(len(drawn) // 2, 100)]:
+            train, candidates = sides(int(last) + 1)
+            if len(candidates) >= fewest:
+                break
     rows = len(index.line)
-    if not len(train) or not len(chosen):
+    if not len(train) or not len(candidates):
+        too_long = f", {long_titles} with a title that fills max_seq_length" if long_titles else ""
         raise Tc3Error(
-            f"{prepared} has {rows} rows: {len(train)} to train on and {len(chosen)} held out "
-            f"(eval_share={data.eval_share}); both need at least one. Add rows or change eval_share."
+            f"{prepared} has {rows} rows: {len(train)} to train on and {len(candidates)} held out "
+            f"(eval_share={data.eval_share}){too_long}; both need at least one. Add rows or change eval_share."
+        )
+    chosen, near_twins, kept = _without_near_twins(prepared, index, train, candidates, data.eval_rows, fewest)
+    wanted = min(data.eval_rows, len(candidates))
+    if kept or len(chosen) < wanted:
+        print(
+            f"{near_twins + kept} held-out rows have a near twin (another colour or size) among the rows trained on: "
+            f"{len(chosen)} are held out instead of {wanted}, {kept or 'none'} of them with one."
         )
     twins: dict[int, list[int]] = {}
     for row in numpy.flatnonzero(numpy.isin(index.line, ranks[counts > 1])):
@@ -102,9 +135,11 @@ def select(config: Settings, work: Path) -> SelectReport:
     write_rows(work / "questions.jsonl", questions)
     ordered = (numpy.sort(hashes) for hashes in (index.title, index.description))
     repeated = (int(numpy.count_nonzero(hashes[1:] == hashes[:-1])) for hashes in ordered)
-    report = SelectReport(rows, rows - len(ranks), *repeated, len(train), len(chosen), len(questions))
+    report = SelectReport(
+        rows, rows - len(ranks), *repeated, len(train), len(chosen), len(questions), near_twins, kept, long_titles
+    )
     path = work / "prepare_report.json"
-    write_json(path, {**read_json(path), "selected": asdict(report)})
+    write_json(path, {**read_json(path), "selected": asdict(report), "settings": used_by_01(config)})
     return report
 
 
@@ -118,7 +153,7 @@ def _index(prepared: Path, seed: int) -> _Index:
     for path in (prepared, _uids(prepared)):
         if not path.is_file():
             raise Tc3Error(f"no file {path}: run 01_prepare first.")
-    lines, titles, descriptions, lengths = array("Q"), array("Q"), array("Q"), array("Q")
+    lines, titles, descriptions, title_sizes, lengths = (array("Q") for _ in range(5))
     head, link = len(_HEAD), len(_MIDDLE) + len(_LINK)
     with open(prepared, "rb", buffering=1 << 20) as file:
         for line in file:
@@ -130,8 +165,9 @@ def _index(prepared: Path, seed: int) -> _Index:
             lines.append(xxh3_64_intdigest(line, seed))
             titles.append(xxh3_64_intdigest(title, seed))
             descriptions.append(xxh3_64_intdigest(line[2 * middle - head + link : -len(_END)], seed))
+            title_sizes.append(len(title))
             lengths.append(len(line))
-    values = lines, titles, descriptions, *offsets(prepared, lengths)
+    values = lines, titles, descriptions, title_sizes, *offsets(prepared, lengths)
     return _Index(*(numpy.frombuffer(value, "u8") for value in values))
 
 
@@ -150,6 +186,62 @@ def offsets(prepared: Path, lengths: array) -> tuple[array, array]:
     return tuple(array("Q", accumulate(sizes[:-1], initial=0)) for sizes in (lengths, uid_lengths))
 
 
+def _short_titles(config: Settings, prepared: Path, index: _Index, drawn: Any) -> tuple[Any, int]:
+    """Return the rows whose prompt leaves room for a response in `max_seq_length`, and how many do not.
+
+    No tokenizer makes more tokens of a text than it has bytes, so that hardly ever one is needed. Where it cannot be
+    had, 03 drops these rows.
+    """
+    import numpy
+
+    longest = config.model.max_seq_length
+    template = len(PROMPT.format(INSTRUCTION, "").encode()) + 1
+    if not (index.title_size[drawn] + template >= longest).any():
+        return drawn, 0
+    try:
+        tokenizer = load_tokenizer(config.model.model_name)
+    except Tc3Error as error:
+        print(f"titles that fill max_seq_length are not looked for: {error}")
+        return drawn, 0
+    template = len(encode_prompts(tokenizer, [{"input_text": ""}])[0]) + 8  # which may merge otherwise beside a title
+    doubtful = drawn[index.title_size[drawn] + template >= longest]
+    too_long = []
+    for start in range(0, len(doubtful), 1000):
+        some = doubtful[start : start + 1000]
+        found = encode_prompts(tokenizer, [*_records(prepared, index, some)])
+        too_long += [row for row, ids in zip(some, found, strict=True) if len(ids) >= longest]
+    return drawn[~numpy.isin(drawn, too_long)], len(too_long)
+
+
+def _without_near_twins(
+    prepared: Path, index: _Index, train: Any, candidates: Any, most: int, fewest: int
+) -> tuple[Any, int, int]:
+    """Return the first candidates that have no near twin among the rows trained on; how many have one; how many of
+    these are returned nevertheless, to have `fewest`."""
+
+    def read(rows: Sequence[int]) -> Iterator[str]:
+        return map(description, _records(prepared, index, rows))
+
+    trained, alone, near = Trained(train, read), [], []
+    for place, text in enumerate(read(candidates)):
+        (near if trained.near_twin(text) else alone).append(place)
+        if len(alone) == most or trained.looked_at > MOST_LOOKED_AT:
+            break
+    kept = near[: max(0, fewest - len(alone))]
+    return candidates[sorted(alone + kept)], len(near) - len(kept), len(kept)
+
+
+def _records(prepared: Path, index: _Index, rows: Sequence[int]) -> Iterator[dict[str, str]]:
+    """Yield records by their numbers."""
+    with open(prepared, "rb") as file:
+        for row in rows:
+            file.seek(int(index.offset[row]))
+            try:
+                yield msgspec.json.decode(file.readline())
+            except msgspec.DecodeError as error:
+                raise Tc3Error(f"{prepared}, line {row + 1}: {error}. Run 01_prepare again from the top.") from None
+
+
 def _first_with_title(index: _Index, drawn: Any, titles: tuple[str, ...], seed: int) -> list[int | None]:
     """Return the first drawn row with each title, or None."""
     texts = [title.encode(errors="replace").decode() for title in titles]  # no title has a lone surrogate
@@ -162,17 +254,15 @@ def _rows(
     prepared: Path, index: _Index, sample: Any, part: str, twins: dict[int, list[int]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the records of a sample in order, each with its part and the smallest uid of its twins."""
-    with open(prepared, "rb") as file, open(_uids(prepared), "rb") as uid_file:
+    with open(_uids(prepared), "rb") as file:
 
         def uid(row: int) -> bytes:
-            uid_file.seek(int(index.uid_offset[row]))
-            return uid_file.readline()
+            file.seek(int(index.uid_offset[row]))
+            return file.readline()
 
-        for row in sample:
-            file.seek(int(index.offset[row]))
+        for row, record in zip(sample, _records(prepared, index, sample), strict=True):
             smallest = min(map(uid, twins.get(int(index.line[row]), [row])))
             try:
-                yield {"uid": json.loads(smallest), "part": part, **json.loads(file.readline())}
+                yield {"uid": json.loads(smallest), "part": part, **record}
             except ValueError as error:
-                message = f"{prepared}, or its uids, line {row + 1}: {error}. Run 01_prepare again from the top."
-                raise Tc3Error(message) from None
+                raise Tc3Error(f"{file.name}, line {row + 1}: {error}. Run 01_prepare again from the top.") from None

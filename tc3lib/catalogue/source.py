@@ -4,17 +4,21 @@ import codecs
 import gzip
 import os
 import re
+import shutil
+import tempfile
 import textwrap
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
-from tc3lib.catalogue.csv_rows import csv_delimiter, csv_rows
+from tc3lib.catalogue.csv_rows import csv_header, csv_rows
 from tc3lib.catalogue.excel_rows import excel_rows
-from tc3lib.catalogue.json_rows import elements, lines
-from tc3lib.catalogue.rows import Columns, Rows, Source
+from tc3lib.catalogue.html_rows import html_rows, web_page
+from tc3lib.catalogue.json_rows import elements, first_keys, is_one_object, lines, objects
+from tc3lib.catalogue.rows import Columns, Rows, Source, nfc
 from tc3lib.catalogue.table_rows import batches, parquet_rows
 from tc3lib.errors import Tc3Error
 from tc3lib.settings import Settings
@@ -36,10 +40,13 @@ _WIDE = {
 _PARQUET, _OLD_OFFICE = b"PAR1", b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _SHEETS = {"xl/workbook.bin": "a binary Excel file (.xlsb)", "content.xml": "an OpenDocument file (.ods)"}
 """Files in an archive that identify a spreadsheet which is not .xlsx."""
-_LINES = (".json", ".jsonl", ".csv", ".tsv")
+_LINES = (".json", ".jsonl", ".ndjson", ".csv", ".tsv", ".tab", ".xlsx", ".xls")
+_GOOGLE = (".gsheet", ".gdoc")
+_README = re.compile(r"readme|licen[cs]e", re.IGNORECASE)
 _PACKED = (b"PK\3\4", b"PK\5\6", b"PK\7\x08", b"\x1f\x8b")
 _OBJECT_AFTER_LINE, _OBJECT_AFTER_COMMA = re.compile(rb"\}\s*\n\s*\{"), re.compile(rb"\}\s*,\s*\{")
-_TABLES = {"CSV": csv_rows, "Excel": excel_rows, "Parquet": parquet_rows}
+_TABLES = {"CSV": csv_rows, "Excel": excel_rows, "HTML table": html_rows, "Parquet": parquet_rows}
+_JSON = {"JSON array": elements, "JSON object": objects}
 
 
 def read(source: Source, start: int = 0, end: int | None = None) -> Iterator[Rows]:
@@ -53,7 +60,7 @@ def read(source: Source, start: int = 0, end: int | None = None) -> Iterator[Row
         if kind in _TABLES:
             yield from batches(_TABLES[kind](source))
         else:
-            yield from elements(source) if kind == "JSON array" else lines(source, start, end)
+            yield from _JSON[kind](source) if kind in _JSON else lines(source, start, end)
 
 
 @contextmanager
@@ -80,11 +87,15 @@ def find(config: Settings, work: Path) -> Path:
     """
     name = config.data.source
     path = work / Path(name).expanduser()
-    candidates = [path, path.with_name(f"{path.name}.gz"), path.with_name(f"{path.name}.zip")]
+    spellings = dict.fromkeys((path.name, nfc(path.name), unicodedata.normalize("NFD", path.name)))  # a Mac's is NFD
+    candidates = [path.with_name(spelling + packed) for packed in ("", ".gz", ".zip") for spelling in spellings]
     if config.data.fallback_source and name == type(config.data).source:
         candidates.append(Path(config.data.fallback_source))
     found = next((candidate for candidate in candidates if os.path.exists(candidate)), None)
     if found is None:
+        for link in (path.with_suffix(".gsheet"), path.with_name(f"{path.name}.gsheet")):
+            if os.path.lexists(link):
+                raise _google_link(link)
         raise Tc3Error(
             f"no {path.name} in {path.parent}: put your catalogue there (JSON Lines with `title` and `content`; `.gz` "
             "or `.zip` will do), or give its path as the setting `source`. TC3_PRESET=tiny runs on the embedded one."
@@ -94,12 +105,19 @@ def find(config: Settings, work: Path) -> Path:
     return found
 
 
-@contextmanager
-def opened(path: Path, columns: Columns) -> Iterator[Source]:
-    """Open a catalogue: JSON Lines, a JSON array or CSV, as it is or in gzip, zip, or gzip in zip; Excel; Parquet.
+def _google_link(path: Path) -> Tc3Error:
+    return Tc3Error(
+        f"{path} is a link to a document on Google Drive, not a file: open it there and choose File, Download, "
+        "Microsoft Excel (.xlsx), and give the path of that file."
+    )
 
-    The bytes decide, not the name. Only text that begins with neither `{` nor `[` is CSV if its first line names the
-    columns for title and content, or else if the file is called .csv or .tsv.
+
+@contextmanager
+def opened(path: Path, columns: Columns, header_row: int | None = None) -> Iterator[Source]:
+    """Open a catalogue: JSON, CSV or Excel, as it is or in zip; JSON and CSV also in gzip; Parquet.
+
+    The bytes decide, not the name. Only text that begins with neither `{` nor `[` is CSV if one of its first lines
+    names the columns for title and content, or else if the file is called .csv, .tsv or .tab.
 
     Raises:
         Tc3Error: It is missing, empty, a folder, or another kind of file, which the message names; or two of the
@@ -110,19 +128,25 @@ def opened(path: Path, columns: Columns) -> Iterator[Source]:
         raise Tc3Error(f"{named}: title, content and uid must be three columns.")
     if path.is_dir():
         raise Tc3Error(f"{path} is a folder: give the path of the catalogue's file.")
+    if path.suffix.lower() in _GOOGLE:
+        raise _google_link(path)
     with ExitStack() as stack:
         with _naming(path, ""):
             raw = stack.enter_context(open(path, "rb", buffering=1 << 16))
-        source, name = Source(path, columns, raw, raw), path.name
+        source, name = Source(path, columns, raw, raw, header_row=header_row), path.name
         head = _head(source)
-        if head.startswith(b"PK"):
-            member = _member(path, raw)
-            if member is None:
-                source.kind = "Excel"
-                yield source
-                return
-            source.packing, source.file, name = "zip", stack.enter_context(member), member.name
+        if head.startswith(b"PK") and not _is_excel(path, raw):
+            member = stack.enter_context(_member(path, raw))
+            source.packing, source.file, name = "zip", member, member.name
             head = _head(source)
+            if head.startswith(b"PK"):  # openpyxl reads here and there in it
+                source.file = stack.enter_context(tempfile.TemporaryFile())
+                with _naming(path, "zip"):
+                    shutil.copyfileobj(member, source.file)
+        if head.startswith(b"PK") and _is_excel(path, source.file):
+            source.kind = "Excel"
+            yield source
+            return
         if head.startswith(b"\x1f\x8b"):
             source.packing, source.file = source.packing or "gzip", stack.enter_context(gzip.open(source.file))
             head = _head(source)
@@ -130,14 +154,23 @@ def opened(path: Path, columns: Columns) -> Iterator[Source]:
         if head.startswith(codecs.BOM_UTF8):
             source.start = len(codecs.BOM_UTF8)
             head = head[source.start :]
+        begin = head.lstrip()[:1]
         if head.startswith(_PARQUET):
             source.kind = "Parquet"
         elif _is_array(head):
             source.kind = "JSON array"
-        elif not head.lstrip().startswith((b"{", b"[")):
-            source.delimiter, named = csv_delimiter(head, columns)
+        elif begin == b"{":
+            source.kind = "JSON object" if is_one_object(head, columns) else "JSON Lines"
+        elif begin == b"<" and _looks_like_html(head):
+            source.kind = "HTML table"
+        elif begin != b"[":
+            source.delimiter, source.header, named = csv_header(head, columns, header_row)
             suffixes = name.lower().removesuffix(".gz").removesuffix(".zip")
-            source.kind = "CSV" if named or suffixes.endswith((".csv", ".tsv")) else "JSON Lines"
+            if named or header_row or suffixes.endswith((".csv", ".tsv", ".tab")):
+                source.kind = "CSV"
+        if source.kind.startswith("JSON") and not "".join(filter(None, columns)).isascii():
+            spelt = {nfc(key): key for key in first_keys(source)}
+            source.columns = Columns(*(spelt.get(name, name) for name in columns))
         yield source
 
 
@@ -152,23 +185,37 @@ def _head(source: Source) -> bytes:
     return head
 
 
-def _member(path: Path, raw: IO[bytes]) -> IO[bytes] | None:
-    """Open the catalogue in a zip file: `trn.json` or `trn.json.gz` in any folder of it, or the one JSON or CSV file.
+def _is_excel(path: Path, file: IO[bytes]) -> bool:
+    return "xl/workbook.xml" in _names(path, file)
 
-    None: it is an Excel file.
-    """
+
+def _names(path: Path, file: IO[bytes]) -> list[str]:
+    """Return the names of a zip file's members, without what macOS adds."""
     try:
-        archive = zipfile.ZipFile(raw)
-        names = [name for name in archive.namelist() if not name.endswith("/")]
-        found = [name for name in names if Path(name).name in ("trn.json", "trn.json.gz")] or [
-            name for name in names if name.lower().removesuffix(".gz").endswith(_LINES)
-        ]
-        if "xl/workbook.xml" in names:
-            return None
-        if len(found) == 1:
-            return archive.open(found[0])
+        names = zipfile.ZipFile(file).namelist()
     except Exception as error:  # zipfile has many
-        raise Tc3Error(f"{path} is a zip file that cannot be opened ({error}). Copy or download it again.") from None
+        raise _bad_zip(path, error) from None
+    hidden = ("__MACOSX", ".DS_Store", "._")
+    return [name for name in names if not name.endswith("/") and not any(p.startswith(hidden) for p in name.split("/"))]
+
+
+def _bad_zip(path: Path, error: Exception) -> Tc3Error:
+    return Tc3Error(f"{path} is a zip file that cannot be opened ({error}). Copy or download it again.")
+
+
+def _member(path: Path, raw: IO[bytes]) -> IO[bytes]:
+    """Open the catalogue in a zip file: `trn.json` or `trn.json.gz` in any folder of it, or the one catalogue."""
+    names = _names(path, raw)
+    found = (
+        [name for name in names if PurePosixPath(name).name in ("trn.json", "trn.json.gz")]
+        or [name for name in names if name.lower().removesuffix(".gz").endswith(_LINES)]
+        or [name for name in names if name.lower().endswith(".txt") and not _README.search(name)]
+    )
+    if len(found) == 1:
+        try:
+            return zipfile.ZipFile(raw).open(found[0])
+        except Exception as error:  # a password, for example
+            raise _bad_zip(path, error) from None
     for member, kind in _SHEETS.items():
         if member in names:
             raise Tc3Error(f"{path} is {kind}: save it as .xlsx or as CSV UTF-8.")
@@ -196,15 +243,24 @@ def _refuse(path: Path, head: bytes, packing: str) -> None:
         raise Tc3Error(f"{path} is an old Excel file (.xls), or one with a password: save it as .xlsx without one.")
     if archive:
         raise Tc3Error(f"{path} is a {archive} file; expected JSON Lines, plain or in gzip or zip. Unpack it first.")
-    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")):
-        title = re.search(rb"<title[^>]*>([^<]*)", text)
-        named = f" with the title {title[1].decode(errors='replace').strip()!r}" if title else ""
-        raise Tc3Error(
-            f"{path} is an HTML page{named}, not a catalogue: the download gave a page of the site, as Google Drive "
-            "does when a quota is exceeded. Open the link in a browser and download the file itself."
-        )
+    if b"schemas-microsoft-com:office:spreadsheet" in text:
+        raise Tc3Error(f"{path} is an Excel file of 2003 (XML): save it as .xlsx.")
+    if text.startswith(b"<?xml") and b"<html" not in text:
+        raise Tc3Error(f"{path} is an XML file: export the products as JSON Lines, CSV or Excel (.xlsx).")
+    if text.startswith((b"<!doctype", b"<html", b"<head", b"<?xml")) and not _looks_like_html(head):
+        raise web_page(path, head[:4096])
+    if b"docs.google.com" in text and b'"doc_id"' in text:
+        raise _google_link(path)
     if text.startswith(b"version https://git-lfs"):
         raise Tc3Error(f"{path} is a Git LFS pointer, not the file it stands for: fetch that with `git lfs pull`.")
+
+
+def _looks_like_html(head: bytes) -> bool:
+    """Tell HTML with a table in it from other text that begins with `<`."""
+    text = head.lstrip(codecs.BOM_UTF8 + b" \t\r\n").lower()
+    return text.startswith((b"<!doctype", b"<html", b"<head", b"<body", b"<meta", b"<style", b"<table", b"<?xml")) and (
+        b"<tr" in text
+    )
 
 
 def _is_array(head: bytes) -> bool:

@@ -1,16 +1,27 @@
 """What catalogues that are tables have in common, columns and cells as text; Parquet, read with pyarrow."""
 
 import difflib
+import json
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tc3lib.catalogue.rows import BATCH, Columns, Damaged, Product, Rows, Source
+import msgspec
+
+from tc3lib.catalogue.rows import BATCH, Columns, Damaged, Product, Rows, Source, nfc
 from tc3lib.errors import Tc3Error
+
+SEARCHED = 50
+"""Rows that the header is looked for in."""
+_MACHINE_NAME = re.compile(r"[a-z][a-z0-9]*([_\[][\w.\[\]=#:-]*)?")
+"""What marketplaces write below a header: `item_name`, `item_name[language_tag=en_US]#1.value`."""
+_WOOCOMMERCE = ({"Visibility in catalog", "Short description"}, {"Visibilidade no catálogo", "Descrição curta"})
 
 
 class Row(NamedTuple):
@@ -21,23 +32,27 @@ class Row(NamedTuple):
     """Title, content and uid; none in an empty line."""
     reason: str = ""
     """Why the row cannot be read."""
+    header: bool = False
+    """Whether it is another header row."""
 
 
 def batches(rows: Iterator[Row]) -> Iterator[Rows]:
     """Turn rows of a table into products."""
     while batch := list(islice(rows, BATCH)):
-        products, damaged, empty = [], [], 0
-        for number, offset, cells, reason in batch:
+        products, damaged, empty, headers = [], [], 0, 0
+        for number, offset, cells, reason, header in batch:
             try:
                 if reason:
                     raise ValueError(reason)
-                if cells:
-                    products.append(_product(*cells))
+                if header:
+                    headers += 1
+                elif cells:
+                    products.append(product(*cells))
                 else:
                     empty += 1
             except ValueError as error:
-                damaged.append(Damaged(number, offset, _reason(error)))
-        yield Rows(products, damaged, empty)
+                damaged.append(Damaged(number, offset, why(error)))
+        yield Rows(products, damaged, empty, headers)
 
 
 def parquet_rows(source: Source) -> Iterator[Row]:
@@ -58,10 +73,12 @@ def parquet_rows(source: Source) -> Iterator[Row]:
 
 
 def text(value: Any) -> str | None:
-    """Return a cell's value as a person reads it, None if it is empty: 1984 for 1984.0, a day without its midnight.
+    """Return a value as a person reads it, None if it is empty: 1984 for 1984.0, a day without its midnight.
+
+    A list is its items, one a line.
 
     Raises:
-        ValueError: It is neither text, number, day nor time, or it stands for an error.
+        ValueError: It is neither text, number, day, time nor a list of them, or it stands for an error.
     """
     if value is None or isinstance(value, str):
         return value
@@ -79,7 +96,71 @@ def text(value: Any) -> str | None:
         return str(value.date())
     if isinstance(value, int | Decimal | date | time | timedelta):
         return str(value)
+    if isinstance(value, list) and not any(isinstance(item, list) for item in value):
+        return "\n".join(filter(None, map(text, value)))
     raise ValueError(f"expected text, got `{type(value).__name__}`")
+
+
+def find_header(
+    rows: Iterable[tuple[int, Sequence[Any]]], columns: Columns, header_row: int | None
+) -> tuple[int, list[str]]:
+    """Return number and names of a table's header, 0 if there is none.
+
+    It is `header_row`, or else the first row that has the columns for title and content; if none has, that which is
+    most likely meant: the first that has as many cells as most rows.
+    """
+    found = []
+    for number, cells in islice(rows, max(SEARCHED, header_row or 0)):
+        names = header_names(cells)
+        if any(names) if header_row is None else number == header_row:
+            if header_row or has_columns(names, columns):
+                return number, names
+            found.append((number, names))
+    if header_row or not found:
+        return 0, []
+    widths = Counter(sum(map(bool, names)) for _, names in found)
+    usual = max(widths, key=lambda width: (widths[width], width))
+    return next((number, names) for number, names in found if sum(map(bool, names)) == usual)
+
+
+def header_names(cells: Iterable[Any]) -> list[str]:
+    """Return the names in a header's cells, on one line and with composed accents."""
+    names = ["" if isinstance(cell, Exception | list | dict) else text(cell) or "" for cell in cells]
+    return [nfc(" ".join(name.split())) for name in names]
+
+
+def has_columns(names: Sequence[str], columns: Columns) -> bool:
+    """Tell whether the columns for title and content are among the names."""
+    return columns.title in names and columns.content in (None, *names)
+
+
+def below_header(source: Source, names: Sequence[str], rows: Iterable[Row]) -> Iterator[Row]:
+    """Yield the rows below a header with title, content and uid alone, and mark those that are headers too.
+
+    Raises:
+        Tc3Error: The header lacks a column, or has one twice.
+    """
+    at = places(source.path, source.columns, names)
+    source.literal_breaks = any(header <= set(names) for header in _WOOCOMMERCE)
+    title, content, _ = source.columns
+    directly = True
+    for row in rows:
+        if row.reason or not row.cells:
+            yield row
+            continue
+        cells = pick(row.cells, at)
+        directly = (
+            directly and _machine_names(row.cells) and all(_marked(cell) for cell in cells[: 2 if content else 1])
+        )
+        yield row._replace(cells=cells, header=directly or (cells[0] == title and cells[1] == content))
+
+
+def _machine_names(cells: Sequence[Any]) -> bool:
+    return all(isinstance(cell, str) and _MACHINE_NAME.fullmatch(cell) for cell in cells if cell not in (None, ""))
+
+
+def _marked(cell: Any) -> bool:
+    return isinstance(cell, str) and ("_" in cell or "[" in cell)
 
 
 def missing(path: Path, columns: Columns, names: Sequence[str], where: str = "its columns are") -> str:
@@ -106,7 +187,7 @@ def places(path: Path, columns: Columns, names: Sequence[Any]) -> list[int | Non
     Raises:
         Tc3Error: There is no such column, or two have the name.
     """
-    names = [(text(name) or "").strip() for name in names]
+    names = header_names(names)
     if sentence := missing(path, columns, names):
         raise Tc3Error(sentence)
     for name in columns:
@@ -124,19 +205,39 @@ def not_utf8(byte: int) -> str:
     return f"not UTF-8 (byte 0x{byte:02x}): save the file again with the encoding UTF-8 (in Excel: CSV UTF-8)"
 
 
-def _product(title: Any, content: Any, uid: Any) -> Product:
-    if type(uid) is not int or not -(2**63) <= uid < 2**64:  # larger ones are no JSON numbers for msgspec
-        uid = text(uid)
-    product = Product(text(title), text(content), uid)
-    for value in (product.title, product.content, uid):
+def product(title: Any, content: Any, uid: Any) -> Product:
+    """Return a product of values of any type.
+
+    Raises:
+        ValueError: Title or content is no text and cannot be one, or holds what no UTF-8 text does.
+    """
+    found = Product(text(title), text(content), _uid(uid))
+    for value in (found.title, found.content, found.uid):
         if isinstance(value, str):
             value.encode()  # raises where a byte or a surrogate has no character
-    if "\0" in (product.title or "") or "\0" in (product.content or ""):
+    if "\0" in (found.title or "") or "\0" in (found.content or ""):
         raise ValueError("a NUL character")
-    return product
+    return found
 
 
-def _reason(error: ValueError) -> str:
+def _uid(value: Any) -> Any:
+    """Return a uid as JSON can hold it: 5 for 5.0, as pandas makes of whole numbers beside empty cells."""
+    if isinstance(value, float) and value == value and abs(value) < 1e16:
+        return int(value) if value.is_integer() else value
+    if isinstance(value, bool) or (isinstance(value, int) and -(2**63) <= value < 2**64):
+        return value  # larger ones are no JSON numbers for msgspec
+    if isinstance(value, dict | list):
+        encoded = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
+        try:
+            msgspec.json.encode(value := json.loads(encoded))
+        except OverflowError:
+            return encoded
+        return value
+    return text(value)
+
+
+def why(error: ValueError) -> str:
+    """Return the reason of damage that an error of reading a value stands for."""
     if isinstance(error, UnicodeDecodeError):
         return not_utf8(error.object[error.start])
     if isinstance(error, UnicodeEncodeError):

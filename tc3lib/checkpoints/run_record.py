@@ -6,7 +6,7 @@ import json
 import platform
 import secrets
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from tc3lib.checkpoints import store
@@ -42,11 +42,10 @@ def describe(config: Settings, work: Path) -> dict[str, Any]:
     Raises:
         Tc3Error: The rows cannot be read.
     """
-    settings = {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training", "planning")}
     return {
         "layout": LAYOUT,
         "preset": config.preset,
-        "settings": settings,
+        "settings": _recorded(config),
         "data": _data(work),
         "template": _sha256("\0".join((INSTRUCTION, PROMPT, RESPONSE)).encode()),
         "versions": {"python": platform.python_version(), **{name: packages.installed(name) for name in PACKAGES}},
@@ -131,16 +130,42 @@ def check_work(work: Path, run: str) -> None:
 
 
 def check_adapter(work: Path) -> None:
-    """Raise Tc3Error if the rows in `work` are not those that its adapter was trained and evaluated on."""
-    data = read_json(work / "run.json").get("data")
-    if data != _data(work):
+    """Check that the adapter in `work` is the last run's, of its last step, and of the rows that are there.
+
+    Prints if that run was stopped before its end.
+
+    Raises:
+        Tc3Error: It is not, or the run ended with an error.
+    """
+    run, adapter = (read_json(folder / "run.json") for folder in (work, work / "lora_model"))
+    result, saved = (record.get("result") or {} for record in (run, adapter))
+    same = (run.get("run"), result.get("steps")) == (adapter.get("run"), saved.get("steps"))
+    if result.get("error") or (adapter and not same):
+        ended = result.get("error") or ("it has saved no adapter" if result else "it has not ended")
+        other = (
+            f"; or, to test the adapter of step {saved.get('steps')} of run {adapter.get('run')}, copy "
+            "lora_model/run.json over run.json"
+        )
+        raise Tc3Error(
+            f"lora_model is not the result of the last run in {work}, {run.get('run')}: {ended.rstrip('.')}. Run "
+            f"03_train again{other if adapter else ''}."
+        )
+    done, steps = saved.get("steps"), run.get("plan", {}).get("steps")
+    if done is not None and steps is not None and done < steps:
+        print(f"the adapter is of step {done} of {steps}: its run was stopped there")
+    if run.get("data") != _data(work):
         raise Tc3Error(f"the rows in {work} have changed since the adapter was trained: run 03_train again.")
 
 
 def as_trained(config: Settings, work: Path) -> Settings:
-    """Return `config` with the model settings that the adapter in `work` was trained with."""
+    """Return `config` with the model settings that the adapter in `work` was trained with.
+
+    Where the base model's folder is gone, `model_name` stays that of `config`.
+    """
     run = read_json(work / "run.json")
-    recorded = run["settings"]["model"] if _is_record(run) else {}
+    recorded = dict(run["settings"]["model"]) if _is_record(run) else {}
+    if (base := Path(recorded.get("model_name", ""))).is_absolute() and not base.exists():
+        del recorded["model_name"]
     return config.change(**{name: value for name, value in recorded.items() if hasattr(config.model, name)})
 
 
@@ -174,7 +199,13 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
     for name, value in new["data"].items():
         if old["data"].get(name) != value:
             return f"{name} has changed since"
-    for name, what in (("template", "prompt template"), ("tokenizer", "tokenizer"), ("order", "order of the rows")):
+    named = {
+        "template": "prompt template",
+        "base": "base model",
+        "tokenizer": "tokenizer",
+        "order": "order of the rows",
+    }
+    for name, what in named.items():
         if name in old and name in new and old[name] != new[name]:
             return f"the {what} has changed since"
     return None
@@ -182,7 +213,9 @@ def _difference(old: dict[str, Any], new: dict[str, Any]) -> str | None:
 
 def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     """Return the settings that decide what is learned."""
-    flat = _flat(settings)
+    flat = _flat(_recorded(Settings())) | _flat(settings)  # an older version's lacks what was added since
+    if PurePath(flat["model_name"]).is_absolute():  # the folder may move: whether it holds the same is `base`
+        flat["model_name"] = PurePath(flat["model_name"]).name
     free = set(_FREE)
     if flat["plan"] == "auto":
         free |= _PLANNED
@@ -190,6 +223,10 @@ def _identity(settings: dict[str, Any]) -> dict[str, Any]:
     if flat["max_steps"] > 0:
         free.add("num_train_epochs")
     return {name: value for name, value in flat.items() if name not in free}
+
+
+def _recorded(config: Settings) -> dict[str, Any]:
+    return {part: dataclasses.asdict(getattr(config, part)) for part in ("model", "lora", "training", "planning")}
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import metrics
-from tc3lib.evaluation.answers import by_part, trained_descriptions
+from tc3lib.evaluation.answers import by_part, check_same, recorded, trained_descriptions
 from tc3lib.files import read_json, read_rows
 from tc3lib.settings import Settings
 
@@ -25,9 +25,13 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
         run: `data` (rows), `settings`, `plan`, `versions`, `gpu`, `time` (seconds), `memory` (GiB), `run`.
 
     Raises:
-        Tc3Error: A file is missing, the two tests did not ask the same questions, or none is held out.
+        Tc3Error: A file is missing, the two tests did not ask the same questions or were made otherwise, or none is
+            held out.
     """
-    before, after = (read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest"))
+    tests = ("pretest", "posttest")
+    made = [recorded(work, name) for name in tests]
+    check_same(*made)
+    before, after = (read_rows(work / f"{name}.jsonl") for name in tests)
     both, trained = pairs(before, after), trained_descriptions(work)
     old, new = by_part(before), by_part(after)
     sums = {part: (metrics.score(old[part], trained), metrics.score(new[part], trained)) for part in old}
@@ -41,16 +45,17 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
         for name, metric in metrics.METRICS.items()
     }
     run = read_json(work / "run.json")
-    result = run.get("result", {})
+    result, prepared = run.get("result", {}), read_json(work / "prepare_report.json")
+    near_twins = prepared.get("selected", {}).get("near_twins_kept", 0)
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "model_name": config.model.model_name,
+        "model_name": made[1]["model"],
         "run": run.get("run"),
-        "verdict": {**verdict(compared), "learned": learned(compared, sums)},
+        "verdict": {**verdict(compared, near_twins), "learned": learned(compared, sums)},
         "rows": {part: sum(row["part"] == part for row in after) for part in ("eval", "train", "demo")},
         "metrics": compared,
         "answers": _examples(both),
-        "data": _accounting(read_json(work / "prepare_report.json")),
+        "data": _accounting(prepared),
         "settings": dataclasses.asdict(config) | run.get("settings", {}),
         "plan": run.get("plan", {}),
         "versions": run.get("versions", {}),
@@ -64,7 +69,7 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
     }
 
 
-def verdict(compared: Mapping[str, Any]) -> dict[str, Any]:
+def verdict(compared: Mapping[str, Any], near_twins: int = 0) -> dict[str, Any]:
     """Say in a sentence whether the answers to held-out titles are better than before.
 
     They are if four metrics are better, with intervals that exclude 0, and the answers do not end less often: the real
@@ -73,12 +78,25 @@ def verdict(compared: Mapping[str, Any]) -> dict[str, Any]:
 
     Args:
         compared: The `metrics` of `compare`.
+        near_twins: Held-out rows that are near twins of rows trained on.
     """
     held_out = {name: metric["parts"]["eval"] for name, metric in compared.items()}
+    if bad := held_out["loss"].get("not_numbers"):
+        sentence = (
+            f"Whether it is better cannot be said: the loss of {bad['before']} held-out descriptions before training, "
+            f"and of {bad['after']} after it, is not a number."
+        )
+        return {"better": False, "sentence": sentence}
     says = {name: found["says"] for name, found in held_out.items()}
     against = {name: says[name] != "better" for name in ("loss", "rougeL", "chrf", "own")}
     against["eos_rate"] = says["eos_rate"] == "worse"
     where = "on products that it was not trained on"
+    if near_twins:
+        where += f" ({near_twins} of them near twins of some that it was)"
+    if says["loss"] == "too few questions":
+        shown = "; ".join(_change(name, compared) for name in ("loss", "rougeL"))
+        sentence = f"Whether it is better {where} cannot be said, with fewer than {metrics.FEWEST} questions: {shown}."
+        return {"better": False, "sentence": sentence}
     if not any(against.values()):
         shown = "; ".join(_change(name, compared) for name in ("loss", "rougeL"))
         return {"better": True, "sentence": f"Better than before {where}: {shown}."}
@@ -98,6 +116,10 @@ def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
         return (
             "Whether it learned the manner or these products was not asked: there are no questions of the training set."
         )
+    if any(part["says"] == "not measured" for part in found.values()):
+        return "Whether it learned the manner or these products cannot be said: some losses are not numbers."
+    if any(part["says"] == "too few questions" for part in found.values()):
+        return f"Whether it learned the manner or these products is not shown by fewer than {metrics.FEWEST} questions."
     draws = [
         metrics.differences("loss", *(half["loss"] for half in sums[part]), seed) for seed, part in enumerate(found)
     ]
@@ -164,7 +186,14 @@ def _examples(both: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 def _accounting(prepared: Mapping[str, Any]) -> dict[str, int]:
     """Return how many lines of the catalogue were read, dropped, kept and drawn, from `prepare_report.json`."""
     dropped = {f"dropped: {reason.replace('_', ' ')}": count for reason, count in prepared.get("dropped", {}).items()}
-    names = {"duplicates": "equal rows, counted once", "train": "drawn to train on", "eval": "drawn as held out"}
+    names = {
+        "duplicates": "equal rows, counted once",
+        "long_titles": "not drawn: title fills max_seq_length",
+        "train": "drawn to train on",
+        "eval": "drawn as held out",
+        "near_twins": "not held out: near twin trained on",
+        "near_twins_kept": "held out with a near twin trained on",
+    }
     drawn = {names[name]: count for name, count in prepared.get("selected", {}).items() if name in names}
     counts = {"lines read": prepared.get("read"), **dropped, "kept": prepared.get("kept"), **drawn}
     return {label: count for label, count in counts.items() if count is not None}

@@ -1,6 +1,6 @@
 """Generate descriptions from titles, greedily: in batches to be scored, streamed to be read."""
 
-from tc3lib import models  # noqa: F401  # isort: skip  (first: it imports unsloth, which patches transformers)
+from tc3lib import models  # isort: skip  (first: it imports unsloth, which patches transformers)
 
 import json
 import os
@@ -18,7 +18,7 @@ from xxhash import xxh3_128
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation.answers import Answer
 from tc3lib.files import blaming, write_rows
-from tc3lib.prompts import encode_prompt, encode_prompts
+from tc3lib.prompts import INSTRUCTION, PROMPT, encode_prompt, encode_prompts, text_tokenizer
 from tc3lib.runtime import processes
 from tc3lib.settings import GenerationSettings
 
@@ -57,7 +57,7 @@ def generate(
     """
     prompts = encode_prompts(tokenizer, [{"input_text": title} for title in titles])
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
-    answers = _resume(kept, {"answers_to": _key(model, prompts, config)}) if kept else {}
+    answers = _resume(kept, {"answers_to": _key(model, tokenizer, prompts, config)}) if kept else {}
     processes.wait()  # until all have read what was kept
     if answers and processes.is_main():
         print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")
@@ -115,14 +115,15 @@ def stream(
 
     Args:
         config: `max_new_tokens` is used.
-        sources: Rows of `questions.jsonl`. A title's heading names the `uid` of its row.
+        sources: Rows of `questions.jsonl`. A title's heading names the `uid` of its row, if it has one.
         adapter: False switches the model's adapter off.
     """
-    uids = {row["input_text"]: row["uid"] for row in sources if row["uid"] is not None}
+    uids = {row["input_text"]: row["uid"] for row in sources if row["response"] is not None}
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     answers = []
     for title in [titles] if isinstance(titles, str) else titles:
-        print(f"{title}  [source: {f'uid {uids[title]}' if title in uids else 'not in the catalogue'}]")
+        place = "not in the catalogue" if title not in uids else "in the catalogue"
+        print(f"{title}  [source: {place if uids.get(title) is None else f'uid {uids[title]}'}]")
         prompt = encode_prompt(tokenizer, title)
         ids = torch.tensor([prompt], device=model.device)
         with evaluating(model), nullcontext() if adapter else model.disable_adapter():
@@ -172,6 +173,34 @@ def answers_at_once(
 
     fitting = [count for count, width in enumerate(widths[:MOST_ANSWERS], 1) if count * needed(width) <= room]
     return max(fitting, default=1)
+
+
+def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: GenerationSettings) -> dict[str, Any]:
+    """Return what decides the base model's answers besides the titles, as JSON has it.
+
+    Returns:
+        `model` (its name), `revision` (None: of a folder), `dtype`, `in_4bit`, `weights` (a digest that stays where the
+        folder moves), `tokenizer` (a digest), `prompt`, and arguments of `generate`.
+    """
+    base = getattr(model, "get_base_model", lambda: model)()
+    decoding = _decoding(model, tokenizer, config)
+    return {
+        "model": base.config._name_or_path,
+        "revision": getattr(base.config, "_commit_hash", None),
+        "dtype": str(base.get_input_embeddings().weight.dtype).removeprefix("torch."),
+        "in_4bit": getattr(base, "is_loaded_in_4bit", False),
+        "weights": models.fingerprint(model),
+        "tokenizer": _tokenizer_digest(text_tokenizer(tokenizer)),
+        "prompt": PROMPT.format(INSTRUCTION, "{title}"),
+        **{name: decoding[name] for name in ("max_new_tokens", "do_sample", "eos_token_id")},
+    }
+
+
+def _tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return a digest of what decides ids and texts, and not of how a call before this one padded or truncated."""
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    kept = {name: parts.get(name) for name in ("normalizer", "pre_tokenizer", "model", "decoder", "added_tokens")}
+    return xxh3_128(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _answer_batch(
@@ -234,10 +263,16 @@ def _release(model: PreTrainedModel) -> None:
             delattr(module, name)
 
 
-def _key(model: PreTrainedModel, prompts: Sequence[Sequence[int]], config: GenerationSettings) -> str:
-    """Return a hash of all that decides the answers: the model, its adapter's weights, the prompts, the settings."""
-    known = xxh3_128(repr((model.config._name_or_path, config.max_new_tokens, str(model.dtype))).encode())
-    known.update(json.dumps(prompts).encode())
+def _key(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: Sequence[Sequence[int]],
+    config: GenerationSettings,
+) -> str:
+    """Return a hash of all that decides the answers: what they are made by, the adapter's weights, the prompts."""
+    known = xxh3_128(json.dumps(prompts).encode())
+    made = made_by(model, tokenizer, config)
+    known.update(json.dumps([made[name] for name in made if name not in ("model", "revision")]).encode())
     known.update(str([getattr(module, "disable_adapters", None) for module in model.modules()]).encode())
     for name, weight in model.named_parameters():
         if "lora_" in name:

@@ -1,5 +1,6 @@
 """Score answers: each metric is a ratio of two sums over rows, so that the bootstrap can draw rows again."""
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,8 @@ COPIED = 90
 RESAMPLES = 9_999
 """Draws of the bootstrap."""
 CONFIDENCE = 0.95
+FEWEST = 10
+"""Questions below which nothing is said of a difference: the bootstrap's interval is too narrow there."""
 
 _WORD = re.compile(r"\w+")
 _NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
@@ -76,6 +79,7 @@ def score(rows: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> dict[str
     sums: dict[str, list[tuple[float, float]]] = {name: [] for name in METRICS}
     for number, row in enumerate(tqdm(rows, desc="scoring", leave=False)):
         title, answer, reference = row["title"], row["answer"], row["reference"]
+        loss = math.nan if row["loss_sum"] is None else row["loss_sum"]  # JSON has no NaN
         own, real = without_opening(answer, title), without_opening(reference, title)
         other = rows[(number + 1) % len(rows)]
         words = _WORD.findall(own.lower())
@@ -84,8 +88,8 @@ def score(rows: Sequence[Mapping[str, Any]], trained: Sequence[str]) -> dict[str
         known = set(_NUMBER.findall(f"{title} {reference}"))
         best = process.extractOne(own, trained, scorer=fuzz.ratio, score_cutoff=COPIED) if own and trained else None
         found = {
-            "loss": (row["loss_sum"], row["loss_tokens"]),
-            "perplexity": (row["loss_sum"], row["loss_tokens"]),
+            "loss": (loss, row["loss_tokens"]),
+            "perplexity": (loss, row["loss_tokens"]),
             "rougeL": (rouge_l(answer, reference), 1),
             "chrf": (chrf.sentence_score(answer, [reference]).score, 1),
             "own": (rouge_l(own, real) - rouge_l(own, without_opening(other["reference"], other["title"])), 1),
@@ -120,9 +124,9 @@ def without_opening(text: str, title: str) -> str:
 
 
 def value(name: str, pairs: Pairs) -> float | None:
-    """Return a metric over rows, None if there is nothing to divide by."""
+    """Return a metric over rows, None if there is nothing to divide by or a row is not a number."""
     above, below = (sum(parts) for parts in zip(*pairs, strict=True))
-    return float(METRICS[name].transform(above / below)) if below else None
+    return float(METRICS[name].transform(above / below)) if below and math.isfinite(above) else None
 
 
 def compare(name: str, before: Pairs, after: Pairs) -> dict[str, Any]:
@@ -133,18 +137,25 @@ def compare(name: str, before: Pairs, after: Pairs) -> dict[str, Any]:
     Returns:
         `before`, `after`, `difference`, `low`, `high`, and `says`: "better", "worse" or, where neither direction is
         better as such, "changed", if the interval excludes 0; else "no difference shown". Where there was nothing to
-        divide by, numbers are None and `says` is "not measured".
+        divide by, numbers are None and `says` is "not measured"; so too where rows are not numbers, and `not_numbers`
+        says how many are so `before` and `after`. With less than `FEWEST` rows there is no interval, and `says` is
+        "too few questions".
     """
     values = [value(name, pairs) for pairs in (before, after)]
-    if None in values:
+    bad = [sum(not math.isfinite(above) for above, _ in pairs) for pairs in (before, after)]
+    if None in values or any(bad):
         empty = dict.fromkeys(("difference", "low", "high"))
-        return {"before": values[0], "after": values[1], **empty, "says": "not measured"}
-    low, high = interval(differences(name, before, after))
+        found = {"before": values[0], "after": values[1], **empty, "says": "not measured"}
+        return found | {"not_numbers": dict(zip(("before", "after"), bad, strict=True))} if any(bad) else found
     metric, difference = METRICS[name], values[1] - values[0]
+    found = {"before": values[0], "after": values[1], "difference": difference}
+    if len(before) < FEWEST:
+        return {**found, "low": None, "high": None, "says": "too few questions"}
+    low, high = interval(differences(name, before, after))
     says = "no difference shown"
     if low > 0 or high < 0:
         says = "changed" if metric.better is None else "better" if (low > 0) == (metric.better == "higher") else "worse"
-    return {"before": values[0], "after": values[1], "difference": difference, "low": low, "high": high, "says": says}
+    return {**found, "low": low, "high": high, "says": says}
 
 
 def differences(name: str, before: Pairs, after: Pairs, seed: int = 0) -> numpy.ndarray:
@@ -157,8 +168,6 @@ def differences(name: str, before: Pairs, after: Pairs, seed: int = 0) -> numpy.
             return transform(new_above.sum(axis=axis) / new_below.sum(axis=axis)) - old
 
     columns = [*zip(*before, strict=True), *zip(*after, strict=True)]
-    if len(before) == 1:  # the one row in every draw
-        return numpy.full(RESAMPLES, difference(*(numpy.array(column) for column in columns)))
     found = bootstrap(
         columns, difference, paired=True, vectorized=True, n_resamples=RESAMPLES, method="percentile",
         batch=1000, rng=numpy.random.default_rng(seed),

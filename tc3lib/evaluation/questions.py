@@ -1,7 +1,8 @@
 """Ask the questions that notebook 01 drew, and score the answers; the same before and after training."""
 
-from tc3lib.evaluation.generation import evaluating, generate  # isort: skip  (first: unsloth patches transformers)
+from tc3lib.evaluation.generation import evaluating, generate, made_by  # isort: skip  (first: unsloth patches transformers)
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,9 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from tc3lib.evaluation import metrics
-from tc3lib.evaluation.answers import PARTS, by_part, trained_descriptions
-from tc3lib.files import read_rows, write_rows
-from tc3lib.prompts import encode_rows
+from tc3lib.evaluation.answers import PARTS, by_part, check_same, recorded, trained_descriptions
+from tc3lib.files import read_rows, write_json, write_rows
+from tc3lib.prompts import encode_prompts, encode_rows
 from tc3lib.settings import Settings
 
 
@@ -23,7 +24,8 @@ def answer(
 ) -> list[dict[str, Any]]:
     """Answer the questions of `questions.jsonl`, measure the loss of their references, and write both to a file.
 
-    After an interruption, call it again to continue: finished answers are in `<name>.partial.jsonl` until all are done.
+    What made them goes to `<name>.made_by.json`. After an interruption, call it again to continue: finished answers are
+    in `<name>.partial.jsonl` until all are done.
 
     Args:
         config: `max_seq_length` and the generation settings are used.
@@ -34,12 +36,21 @@ def answer(
         The rows of the file, one for each question: `uid`, `part`, `title`, `reference`, `answer`, `tokens` (new
         ones), `eos` (ended by the model itself), `loss_sum` (nats) over `loss_tokens`, `seconds` (its share of its
         batch's time). A title that is not in the catalogue has no `uid`, `reference` and loss.
+
+    Raises:
+        Tc3Error: The posttest would be made otherwise than the pretest was.
     """
-    rows = read_rows(work / "questions.jsonl")
+    made = made_by(model, tokenizer, config.generation)
+    if name == "posttest":
+        check_same(recorded(work, "pretest"), made)
+    rows = _that_fit(tokenizer, read_rows(work / "questions.jsonl"), config.model.max_seq_length)
     known = [row for row in rows if row["response"] is not None]
-    # The losses first: they are quick, and a row that does not fit is reported before the answers have cost time.
+    # The losses first: they are quick, and what fails there is reported before the answers have cost time.
     batch_size = config.training.per_device_eval_batch_size
-    losses = iter(completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size))
+    losses = completion_losses(model, tokenizer, known, config.model.max_seq_length, batch_size)
+    if bad := sum(not math.isfinite(loss) for loss, _ in losses):
+        print(f"the loss of {bad} of {len(known)} descriptions is not a number")
+    losses = iter(losses)
     partial = work / f"{name}.partial.jsonl"
     answers = generate(model, tokenizer, [row["input_text"] for row in rows], config.generation, partial)
     answered = []
@@ -59,9 +70,22 @@ def answer(
                 "seconds": round(given.seconds, 4),
             }
         )
+    (work / f"{name}.made_by.json").unlink(missing_ok=True)  # of other answers
     write_rows(work / f"{name}.jsonl", answered)
+    write_json(work / f"{name}.made_by.json", made)
     partial.unlink(missing_ok=True)
     return answered
+
+
+def _that_fit(
+    tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], max_length: int
+) -> list[Mapping[str, Any]]:
+    """Return the questions whose title does not fill `max_length`; 01 has dropped the others unless it was higher."""
+    prompts = encode_prompts(tokenizer, rows)
+    fit = [row for row, ids in zip(rows, prompts, strict=True) if row["response"] is None or len(ids) < max_length]
+    if len(fit) < len(rows):
+        print(f"{len(rows) - len(fit)} questions are not asked: their title fills max_seq_length={max_length}")
+    return fit
 
 
 def completion_losses(

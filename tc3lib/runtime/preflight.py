@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +15,9 @@ import psutil
 from huggingface_hub import constants
 
 from tc3lib.errors import Tc3Error
+from tc3lib.files import read_json
 from tc3lib.runtime import packages
-from tc3lib.settings import ModelSettings, Settings
+from tc3lib.settings import EMBEDDED, ModelSettings, Settings, runs, used_by_01
 
 MIB, GIB = 2**20, 2**30
 PYTHONS = ((3, 11), (3, 13))
@@ -59,26 +60,32 @@ class Card:
     free: float
 
 
-def machine(config: Settings, *, gpu: bool, in_colab: bool) -> list[Row]:
-    """Return the rows of what can be looked at before Drive is mounted: Python, packages, GPU, memory, token.
+def software(*, gpu: bool, in_colab: bool) -> list[Row]:
+    """Return the rows of Python and the packages, which need no settings.
 
     Args:
-        config: The run.
         gpu: Whether the stage loads the model.
         in_colab: Whether this is a Colab kernel, for the advice.
     """
-    rows = [_python(in_colab), _packages(gpu, in_colab), _gpu(config, in_colab) if gpu else Row("GPU", "not needed")]
+    return [_python(in_colab), _packages(gpu, in_colab)]
+
+
+def machine(config: Settings, *, gpu: bool, in_colab: bool) -> list[Row]:
+    """Return the rows of the GPU, the memory and the token, and of a model that is to be in a folder and is not."""
+    rows = [_gpu(config, in_colab) if gpu else Row("GPU", "not needed")]
     needed = WEIGHTS if gpu and config.requires_gpu else 2 * GIB
     free = psutil.virtual_memory().available
     how = "choose High-RAM under Runtime > Change runtime type" if in_colab else "close other programs"
     advice = "" if free >= needed else f"about {needed // GIB} GiB are needed: {how}"
     rows.append(Row("memory", f"{free / GIB:.1f} GiB free", advice))
-    return [*rows, _token(config.model.model_name)] if gpu else rows
+    if gpu:
+        rows.append(_token(config.model.model_name))
+    return [*rows, *_missing_model(config)]
 
 
 def places(config: Settings, work: Path, stage: str, *, gpu: bool, on_drive: bool, in_colab: bool) -> list[Row]:
     """Return the rows of what is written to: the work folder, the model's download, whether Drive keeps the results."""
-    rows = [_work(config, work, stage)]
+    rows = [_work(config, work, stage), *([] if stage == "01_prepare" else _rows(config, work))]
     if gpu and not Path(config.model.model_name).is_dir():
         rows.append(_download(config.model))
     if on_drive:
@@ -238,6 +245,27 @@ def _work(config: Settings, work: Path, stage: str) -> Row:
         "higher, free some space, or set TC3_HOME to another folder"
     )
     return Row("work folder", f"the run writes about {math.ceil(needed / MIB):,} MiB and {found}", advice, fatal=True)
+
+
+def _rows(config: Settings, work: Path) -> Iterator[Row]:
+    """Yield a row if notebook 01 ran with other settings than these."""
+    ran, now = read_json(work / "prepare_report.json").get("settings", {}), used_by_01(config)
+    drawn, wanted = ran.get("train_rows"), now.pop("train_rows")
+    for name, value in now.items():
+        if name in ran and ran[name] != value:
+            found = f"01_prepare ran with {name}={ran[name]!r}, and now it is {value!r}"
+            yield Row("rows", found, "run 01_prepare again, then the notebooks after it, or change it back", fatal=True)
+    if drawn is not None and (wanted is None or wanted > drawn):
+        more = f"{wanted:,}" if wanted else "all"
+        yield Row("rows", f"01_prepare drew {drawn:,} to train on", f"run it again to have {more} for these settings")
+
+
+def _missing_model(config: Settings) -> Iterator[Row]:
+    folder = Path(config.model.model_name)
+    if folder.is_absolute() and not folder.is_dir():
+        made = f"`python {EMBEDDED / 'make_smollm2.py'}` makes it" if folder == runs() / "smollm2-model" else ""
+        advice = made or "set model_name to a folder that is there, or to a repository of the Hub"
+        yield Row("model", f"there is no folder {folder}", advice, fatal=True)
 
 
 def _download(model: ModelSettings) -> Row:

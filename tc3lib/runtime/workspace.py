@@ -5,10 +5,12 @@ import os
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tc3lib.errors import Tc3Error, show_alone
-from tc3lib.runtime import drive, preflight, processes
-from tc3lib.settings import ROOT, Settings, nearest
+from tc3lib.files import read_json
+from tc3lib.runtime import drive, kept_settings, preflight, processes
+from tc3lib.settings import Settings, get, nearest, runs
 
 _SPACE = "Free some space there (Drive counts its bin too)"
 _RESTART = "If it is on Drive, choose Runtime > Restart session and run the notebook again"
@@ -17,7 +19,7 @@ _ADVICE = {errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EIO: _RESTART, errn
 
 @dataclass(frozen=True)
 class Stage:
-    """What a notebook reads and writes in the work folder (folders end in a slash); `gpu`: it loads the model."""
+    """What a notebook reads and writes in the work folder (folders end in a slash); `gpu`: it loads a model."""
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
@@ -34,53 +36,94 @@ STAGES = {
             "train.jsonl",
             "eval.jsonl",
             "questions.jsonl",
+            kept_settings.NAME,
         ),
         gpu=False,
     ),
-    "02_pretest": Stage(reads=("questions.jsonl", "train.jsonl"), writes=("pretest.jsonl",)),
+    "02_pretest": Stage(
+        reads=("questions.jsonl", "train.jsonl", "settings.json"),
+        writes=("pretest.jsonl", "pretest.made_by.json"),
+    ),
     "03_train": Stage(
-        reads=("train.jsonl", "eval.jsonl"),
+        reads=("train.jsonl", "eval.jsonl", "settings.json"),
         writes=("outputs/", "loss.jsonl", "loss.png", "lora_model/", "run.json"),
     ),
     "04_posttest": Stage(
-        reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "questions.jsonl", "pretest.jsonl"),
-        writes=("posttest.jsonl", "report.json", "report.html"),
+        reads=(
+            "lora_model/",
+            "run.json",
+            "train.jsonl",
+            "eval.jsonl",
+            "questions.jsonl",
+            "pretest.jsonl",
+            "pretest.made_by.json",
+            "settings.json",
+        ),
+        writes=("posttest.jsonl", "posttest.made_by.json", "report.json", "report.html"),
+    ),
+    "05_export": Stage(
+        reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "questions.jsonl", "settings.json"),
+        writes=("export/", "export.json"),
     ),
 }
 
 
-def setup(config: Settings, stage: str | None = None) -> Path:
-    """Return the run's work folder, ready to be written to, after checking what the stage needs.
+def setup(stage: str, preset: str | None = None, /, **changes: Any) -> tuple[Settings, Path]:
+    """Return the settings of a run and its work folder, after checking what the stage needs and printing it.
 
-    The folder is `$TC3_HOME` if that is set, `tc3` on the user's Google Drive in Colab (which is mounted first), and
-    else `runs/<preset>` in the checkout, or in the current folder if the library was installed without one.
+    The folder is `$TC3_HOME` if that is set, and `tc3` on the user's Google Drive in Colab (which is mounted first).
+    Else it is in `runs/`: notebook 01 takes the folder with the preset's name, the others the newest run.
+
+    The settings are those of the preset with what `settings.json` in the folder changes of it, then `changes`, which
+    are kept there: the notebooks after this one start from them.
 
     Args:
-        config: The run.
-        stage: The notebook's name, for example `03_train`: prints a table of what it finds on the machine, and checks
-            what it needs there and that the notebooks before it have run. None: only the work folder.
+        stage: The notebook's name, for example `03_train`.
+        preset: The form field of notebook 01. TC3_PRESET, or the preset in `settings.json`, comes before it.
+        **changes: Settings by name, for example `max_steps=120`.
 
     Raises:
-        Tc3Error: The first thing that is missing, and what to do.
+        Tc3Error: The first thing that is wrong or missing, and what to do.
     """
+    _begin()
+    if stage not in STAGES:
+        raise Tc3Error(f"there is no stage {stage!r}. {nearest(stage, STAGES)}")
+    if preset is not None:
+        get(preset)
+    gpu, in_colab = STAGES[stage].gpu, drive.in_colab()
+    rows = preflight.software(gpu=gpu, in_colab=in_colab)
+    preflight.refuse(rows)  # before the user is asked for Drive
+    work = _open_work_folder(preset)
+    check_inputs(work, stage)
+    config = kept_settings.load(work, preset)
+    if preset and preset != config.preset:
+        print(f"preset {config.preset}, as {kept_settings.source(work)} says, not {preset} of the form field")
+    config = kept_settings.change(config, work, changes)
+    rows += preflight.machine(config, gpu=gpu, in_colab=in_colab)
+    rows += preflight.places(config, work, stage, gpu=gpu, on_drive=drive.holds(work), in_colab=in_colab)
+    preflight.refuse(rows)
+    print(preflight.table(rows))
+    print(kept_settings.describe(config, work))
+    return config, work
+
+
+def reopen(folder: Path | None = None) -> tuple[Settings, Path]:
+    """Return the kept settings and the work folder of a run: `folder`, or the one that notebooks 02 to 04 would take.
+
+    Raises:
+        Tc3Error: It cannot be written to, or its `settings.json` is wrong.
+    """
+    _begin()
+    work = _open_work_folder(None, folder)
+    config = kept_settings.load(work, "llama3_8b")
+    print(kept_settings.describe(config, work))
+    return config, work
+
+
+def _begin() -> None:
     show_alone()
     processes.silence()
     processes.refuse_sharding()
-    if stage is None:
-        work = _open_work_folder(config)
-    elif stage not in STAGES:
-        raise Tc3Error(f"there is no stage {stage!r}. {nearest(stage, STAGES)}")
-    else:
-        gpu, in_colab = STAGES[stage].gpu, drive.in_colab()
-        rows = preflight.machine(config, gpu=gpu, in_colab=in_colab)
-        preflight.refuse(rows)  # before the user is asked for Drive
-        work = _open_work_folder(config)
-        rows += preflight.places(config, work, stage, gpu=gpu, on_drive=drive.holds(work), in_colab=in_colab)
-        preflight.refuse(rows)
-        check_inputs(work, stage)
-        print(preflight.table(rows))
-    print(f"preset {config.preset}, work folder {work}")
-    return work
 
 
 def finish(work: Path) -> None:
@@ -100,18 +143,21 @@ def check_inputs(work: Path, stage: str) -> None:
     for name in STAGES[stage].reads:
         if not (work / name).exists():
             writer = next(other for other in STAGES if name in STAGES[other].writes)
-            raise Tc3Error(f"{stage} needs {name}, which is not in {work}: run {writer} first.")
+            error = (read_json(work / "run.json").get("result") or {}).get("error") if writer == "03_train" else None
+            ended = f" It ended without it: {error}" if error else ""
+            raise Tc3Error(f"{stage} needs {name}, which is not in {work}: run {writer} first.{ended}")
 
 
-def _open_work_folder(config: Settings) -> Path:
-    chosen = os.environ.get("TC3_HOME", "").strip()
+def _open_work_folder(preset: str | None, folder: Path | None = None) -> Path:
+    chosen = str(folder or os.environ.get("TC3_HOME", "").strip())
     if chosen:
         work = Path(chosen)
     elif drive.in_colab():
         work = drive.MOUNT / "MyDrive" / "tc3"
+    elif name := kept_settings.chosen_preset() or preset:
+        work = runs() / name
     else:
-        home = ROOT if (ROOT / "pyproject.toml").is_file() else Path.cwd()
-        work = home / "runs" / config.preset
+        work = _newest()
     try:
         work = work.expanduser().absolute()
     except RuntimeError as error:
@@ -119,6 +165,16 @@ def _open_work_folder(config: Settings) -> Path:
     if drive.holds(work):
         drive.mount()
     _check_write(work)
+    return work
+
+
+def _newest() -> Path:
+    """Return the run whose settings were written last."""
+    kept = [(path.stat().st_mtime_ns, path) for path in runs().glob(f"*/{kept_settings.NAME}")]
+    if not kept:
+        raise Tc3Error(f"there is no run in {runs()}: run 01_prepare first, or set TC3_HOME to its work folder.")
+    work = max(kept)[1].parent
+    print(f"the newest run is {work.name}; TC3_HOME chooses another folder")
     return work
 
 

@@ -21,17 +21,19 @@ def check(
     tokenizer: PreTrainedTokenizerBase,
     path: Path,
     rows: Sequence[Mapping[str, str]],
-    encoded: Sequence[Encoded],
+    encoded: Sequence[Encoded | None],
     max_length: int,
-) -> str:
-    """Check each row's tokens as training and generation will use them; return what was found in a sentence.
+    first: int = 1,
+) -> int:
+    """Check each row's tokens as training and generation will use them; return how many rows were cut.
 
     Args:
         tokenizer: The base model's own.
         path: Where the rows were read, for errors.
         rows: The rows as text.
-        encoded: The same rows as tokens.
+        encoded: The same rows as tokens, None where the prompt fills `max_length`.
         max_length: `max_seq_length`.
+        first: The number of the first row in the file.
 
     Raises:
         Tc3Error: A row does not begin with bos, if the tokenizer has one; learns nothing; holds a special token in
@@ -42,8 +44,10 @@ def check(
     start = [] if tokenizer.bos_token_id is None else [tokenizer.bos_token_id]
     cut, text_from = 0, len(start)
     sent = encode_prompts(tokenizer, rows)
-    for number, row in enumerate(rows, 1):
-        ids, learned = encoded[number - 1].values()
+    for number, (row, tokens, prompt_sent) in enumerate(zip(rows, encoded, sent, strict=True), first):
+        if tokens is None:
+            continue
+        ids, learned = tokens.values()
         prompt = ids[: learned.index(1)] if 1 in learned else ids
         text = PROMPT.format(row.get("instruction", INSTRUCTION), row["input_text"])
         ended = ids[-1] == eos and learned[-1] == 1
@@ -53,7 +57,7 @@ def check(
             "has no label": 1 not in learned,
             "has a special token in its text": not special.isdisjoint(ids[text_from : -1 if ended else None]),
             "does not end in a learned eos": not ended and len(ids) < max_length,
-            "has another prompt than generation sends": prompt != sent[number - 1],
+            "has another prompt than generation sends": prompt != prompt_sent,
             "has a prompt that does not read back as it was written": _decode(tokenizer, prompt[text_from:]) != text,
         }
         for fault in (name for name, found in faults.items() if found):
@@ -61,9 +65,16 @@ def check(
                 f"{path}, row {number} ({row['input_text'][:60]!r}) {fault}: the tokenizer {tokenizer.name_or_path!r} "
                 "does not suit this training, or the row must be removed from the catalogue."
             )
+    return cut
+
+
+def found(tokenizer: PreTrainedTokenizerBase, rows: int, cut: int, dropped: int, max_length: int) -> str:
+    """Return what was found in rows that passed `check`, in a sentence."""
+    bos = "no" if tokenizer.bos_token_id is None else "one"
+    lost = f"; {dropped:,} more were dropped, their title fills max_seq_length" if dropped else ""
     return (
-        f"{len(rows):,} rows: each has {'one' if start else 'no'} bos and the prompt that generation sends; "
-        f"{len(rows) - cut:,} end in a learned eos, {cut:,} were cut at {max_length:,} tokens"
+        f"{rows:,} rows: each has {bos} bos and the prompt that generation sends; {rows - cut:,} end in a learned eos, "
+        f"{cut:,} were cut at {max_length:,} tokens{lost}"
     )
 
 

@@ -21,6 +21,8 @@ USED = 0.92
 """Share of the rest that is planned with; the allocator leaves gaps."""
 MOST_PASSES = 3
 """Most micro-batches of a step without checkpointing; a pass takes the host the same time however small it is."""
+MANY_EPOCHS = 10
+"""From so many on a plan has a warning."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,17 @@ def plan(lengths: Sequence[int], config: TrainingSettings) -> Plan:
     mean = statistics.fmean(lengths)
     steps_per_epoch = math.ceil(rows / batch)
     if config.max_steps > 0:
-        remark = f"max_steps={config.max_steps} decides; num_train_epochs={config.num_train_epochs:g} has no effect."
-        return Plan(rows, mean, batch, config.max_steps, config.max_steps / steps_per_epoch, "max_steps", remark)
-    steps = math.ceil(steps_per_epoch * config.num_train_epochs)
-    remark = f"num_train_epochs={config.num_train_epochs:g} decides; max_steps is off."
-    return Plan(rows, mean, batch, steps, config.num_train_epochs, "num_train_epochs", remark)
+        steps, epochs, limited_by = config.max_steps, config.max_steps / steps_per_epoch, "max_steps"
+        remark = f"max_steps={steps} decides; num_train_epochs={config.num_train_epochs:g} has no effect."
+    else:
+        steps, epochs = math.ceil(steps_per_epoch * config.num_train_epochs), config.num_train_epochs
+        limited_by, remark = "num_train_epochs", f"num_train_epochs={epochs:g} decides; max_steps is off."
+    if epochs >= MANY_EPOCHS:
+        remark += (
+            f"\nWarning: each row is seen {epochs:.0f} times, so the model will learn the rows by heart. Add rows, or "
+            f"lower {limited_by}."
+        )
+    return Plan(rows, mean, batch, steps, epochs, limited_by, remark)
 
 
 def micro_batches(config: TrainingSettings, processes: int) -> tuple[int, int]:

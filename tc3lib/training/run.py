@@ -2,16 +2,15 @@
 
 import dataclasses
 import gc
-import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy
 import torch
-from datasets import Dataset
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_callback import PrinterCallback
@@ -21,11 +20,11 @@ from tc3lib import models
 from tc3lib.checkpoints import run_record
 from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
-from tc3lib.files import alone, read_json, read_rows, write_json
-from tc3lib.prompts import encode_rows, load_tokenizer
+from tc3lib.files import alone, read_json, read_rows, replacing_folder, write_json
+from tc3lib.prompts import encode_rows, load_tokenizer, save_tokenizer
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
-from tc3lib.training import batches, check_rows, plan, ways
+from tc3lib.training import batches, check_rows, plan, token_cache, ways
 from tc3lib.training.callbacks import LossLogger, mean_loss
 from tc3lib.training.trainer import PackedTrainer
 
@@ -39,7 +38,8 @@ class Run:
     Attributes:
         config, work: As given.
         tokenizer: The base model's own.
-        train_rows, eval_rows: `input_ids` and `completion_mask` of each row, as `prompts.encode` returns them.
+        train_rows, eval_rows: `input_ids` and `completion_mask` of each row, as `prompts.encode` returns them, read
+            from the disk when they are used (`token_cache`).
         plan: Rows, steps, epochs and tokens.
         record: What identifies the run, and what merely describes it: `run.json`.
 
@@ -57,30 +57,39 @@ class Run:
         self.record = run_record.describe(config, work)
         if config.training.resume_from_checkpoint:
             run_record.check_run(work, self.record)
-        self.texts = {name: read_rows(work / f"{name}.jsonl") for name in ("train", "eval")}
         self.tokenize(load_tokenizer(config.model.model_name))
         self.plan = plan.plan(self.lengths(), config.training)
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Encode all rows and check them, as training and generation will use them."""
         self.tokenizer, longest = tokenizer, self.config.model.max_seq_length
-        self.train_rows, self.eval_rows = (encode_rows(tokenizer, rows, longest) for rows in self.texts.values())
-        encoded = {"train": self.train_rows, "eval": self.eval_rows}
-        self.checked, _ = (
-            check_rows.check(tokenizer, self.work / f"{name}.jsonl", rows, encoded[name], longest)
-            for name, rows in self.texts.items()
+        train, held_out = (
+            token_cache.load(
+                tokenizer,
+                self.work / name,
+                {"rows": self.record["data"][name], "template": self.record["template"]},
+                longest,
+            )
+            for name in ("train.jsonl", "eval.jsonl")
         )
+        self.train_rows, self.eval_rows, self.dropped = train.rows, held_out.rows, train.dropped
+        self.checked = check_rows.found(tokenizer, len(train.rows), train.cut, train.dropped, longest)
+        if held_out.dropped:
+            self.checked += f"; {held_out.dropped:,} held-out rows were dropped for the same reason"
 
     def lengths(self) -> list[int]:
         """Return the tokens of each training row."""
-        return [len(row["input_ids"]) for row in self.train_rows]
+        return token_cache.lengths(self.train_rows)
 
     def __str__(self) -> str:
         return f"{self.plan}\n{self.checked}"
 
     def show(self, rows: int = 3) -> "HTML":
         """Return the first rows as the model will meet them, with what it learns marked."""
-        return check_rows.show(self.tokenizer, self.texts["train"][:rows], self.train_rows)
+        texts = read_rows(self.work / "train.jsonl", rows + self.dropped)
+        encoded = encode_rows(self.tokenizer, texts, self.config.model.max_seq_length)
+        shown = [(text, tokens) for text, tokens in zip(texts, encoded, strict=True) if tokens][:rows]
+        return check_rows.show(self.tokenizer, *zip(*shown, strict=True))
 
 
 def build_trainer(run: Run) -> SFTTrainer:
@@ -99,23 +108,23 @@ def build_trainer(run: Run) -> SFTTrainer:
     free = plan.free_gib(config.planning.memory_gib)
     way = None
     if config.planning.plan == "auto":
-        way = ways.choose(model, run.train_rows, share_prefix=not config.lora.lora_dropout)
+        way = ways.choose(model, run.train_rows, run.lengths(), share_prefix=not config.lora.lora_dropout)
     fit = plan.fit(run.lengths(), config, model.config.get_text_config(), free, processes.count(), way)
     print(fit)
     model = models.add_lora(model, fit.lora)
     arguments = _arguments(model, run, way, checkpointing=bool(fit.lora.use_gradient_checkpointing))
     common = {"model": model, "processing_class": tokenizer}
     if way != "packed":
-        train_rows, eval_rows = map(Dataset.from_list, (run.train_rows, run.eval_rows))
-        trainer = SFTTrainer(args=SFTConfig(**arguments), train_dataset=train_rows, eval_dataset=eval_rows, **common)
+        datasets = {"train_dataset": run.train_rows, "eval_dataset": run.eval_rows}
+        trainer = SFTTrainer(args=SFTConfig(**arguments), **datasets, **common)
     else:
         # A step's rows are one batch, which the trainer splits itself.
         arguments |= {"per_device_train_batch_size": rows_per_step(config.training), "gradient_accumulation_steps": 1}
         arguments |= {"remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
         trainer = PackedTrainer(
             args=SFTConfig(**arguments),
-            train_dataset=_labelled(run.train_rows),
-            eval_dataset=_labelled(run.eval_rows),
+            train_dataset=run.train_rows.with_transform(_labelled),
+            eval_dataset=run.eval_rows.with_transform(_labelled),
             data_collator=partial(batches.collate, share_prefix=not config.lora.lora_dropout),
             max_tokens=fit.max_tokens,
             **common,
@@ -128,7 +137,7 @@ def build_trainer(run: Run) -> SFTTrainer:
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
-    run.record |= run_record.fingerprint(trainer)
+    run.record |= run_record.fingerprint(trainer) | {"base": models.fingerprint(trainer.model)}
     run.record["plan"] = dataclasses.asdict(run.plan) | {
         "way": way or "recipe",
         "max_tokens": fit.max_tokens,
@@ -161,19 +170,10 @@ def _arguments(model: PreTrainedModel, run: Run, way: ways.Way | None, checkpoin
     return arguments
 
 
-def _labelled(rows: Sequence[dict[str, list[int]]]) -> Dataset:
+def _labelled(rows: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, list[numpy.ndarray]]:
     """Return rows with `labels` in the place of the mask: -100 where nothing is learned."""
-    labelled = [
-        {
-            "input_ids": row["input_ids"],
-            "labels": [
-                token if learned else -100
-                for token, learned in zip(row["input_ids"], row["completion_mask"], strict=True)
-            ],
-        }
-        for row in rows
-    ]
-    return Dataset.from_list(labelled).with_format("numpy")
+    ids, learned = ([numpy.array(row) for row in rows[name]] for name in ("input_ids", "completion_mask"))
+    return {"input_ids": ids, "labels": [numpy.where(on, row, -100) for on, row in zip(learned, ids, strict=True)]}
 
 
 def train(trainer: SFTTrainer, run: Run) -> None:
@@ -201,7 +201,7 @@ def train(trainer: SFTTrainer, run: Run) -> None:
         last = saver.resumed()
         if last and main and differences:
             print(f"changed since it began, which is allowed: {', '.join(differences)}")
-        start = time.monotonic()
+        start, error = time.monotonic(), None
         gc.freeze()  # several libraries collect garbage as training begins; what is imported need not be searched
         try:
             if last and saver.step >= run.plan.steps:  # Trainer would make one more step of a run that ended an epoch
@@ -230,6 +230,8 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                     f"loss of step {result['steps']} {result['train_loss']:.4f}, mean of all steps "
                     f"{result['mean_train_loss']:.4f}{held_out}"
                 )
+        except Tc3Error as raised:  # the loss is not a number, say: notebook 04 must know
+            error, result = raised, _result(trainer.state, progress.rows) | {"error": str(raised)}
         finally:
             gc.unfreeze()
             progress.close()
@@ -243,8 +245,10 @@ def train(trainer: SFTTrainer, run: Run) -> None:
             try:
                 run_record.check_work(work, record["run"])
                 write_json(work / "run.json", record)
-            except Tc3Error as error:
-                print(f"the result could not be noted in run.json: {error}")
+            except Tc3Error as unwritten:
+                print(f"the result could not be noted in run.json: {unwritten}")
+    if error:
+        raise error
     if stop.signal:
         raise Tc3Error(
             f"stopped by {stop.signal} after step {trainer.state.global_step} of {run.plan.steps}: run it again."
@@ -275,7 +279,7 @@ def _result(state: TrainerState, rows: Sequence[dict[str, Any]]) -> dict[str, An
 
 
 def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
-    """Save adapter and tokenizer to `lora_model` in the work folder, and return that folder.
+    """Save adapter, tokenizer and a copy of `run.json` to `lora_model` in the work folder, and return that folder.
 
     An adapter saved earlier stays until this one is whole. Of several processes the main one writes.
 
@@ -287,27 +291,19 @@ def save_adapter(trainer: SFTTrainer, run: Run) -> Path:
     if not all(bool(weight.isfinite().all()) for weight in weights):
         raise Tc3Error(f"the adapter has weights that are not numbers: {folder} stays as it was. Train again.")
     if processes.is_main():
-        _save(trainer.model, trainer.processing_class, folder)
+        _save(trainer.model, trainer.processing_class, folder, read_json(run.work / "run.json"))
     processes.wait()
     return folder
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    new, old = (folder.with_name(f".{folder.name}.{word}") for word in ("new", "old"))
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, record: dict[str, Any]) -> None:
     try:
-        if old.exists() and not folder.exists():  # an earlier call was broken off between its two renames
-            old.rename(folder)
-        for leftover in (new, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        new.mkdir()  # not its parents: where Drive was lost they would be made on this machine
-        model.save_pretrained(new, safe_serialization=True)
-        tokenizer.save_pretrained(new)
-        if folder.exists():
-            folder.rename(old)
-        new.rename(folder)
+        with replacing_folder(folder) as new:
+            model.save_pretrained(new, safe_serialization=True)
+            save_tokenizer(tokenizer, new)
+            write_json(new / "run.json", record)
     except (OSError, SafetensorError) as error:
         raise Tc3Error(
             f"cannot write {folder}: {error}. The adapter of the last saved step is in the checkpoints too: free or "
             "repair the folder and run 03_train again; it continues from there."
         ) from None
-    shutil.rmtree(old, ignore_errors=True)

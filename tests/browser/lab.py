@@ -55,7 +55,7 @@ class Lab:
 
 
 def change(source: str, settings: str) -> str:
-    """Return a notebook's text with these settings named in its settings cell, as a person does."""
+    """Return the text of notebook 01 with these settings named in its settings cell, as a person does."""
     assert source.count(COMMENT) == 1
     return source.replace(COMMENT, settings)
 
@@ -76,14 +76,15 @@ def jupyterlab(folder: Path, settings: str, *, in_colab: bool, **environment: st
 
     Args:
         folder: An empty one.
-        settings: Written into each notebook's settings cell.
+        settings: Written into the settings cell of notebook 01.
         in_colab: Whether the kernels take this for Colab.
         environment: Variables of the kernels.
     """
     content, notebooks, home = folder / "content", folder / "notebooks", folder / "home"
     for path in (content, notebooks, home / "ipython" / "profile_default" / "startup", home / "lab"):
         path.mkdir(parents=True)
-    texts = {path.name: change(path.read_text(), settings) for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    texts = {path.name: path.read_text() for path in sorted((ROOT / "notebooks").glob("*.ipynb"))}
+    texts["01_prepare.ipynb"] = change(texts["01_prepare.ipynb"], settings)
     if in_colab:
         requirements = publish(folder, content)
         start = STARTUP.format(helpers=str(ROOT / "tests" / "helpers"), content=str(content), token=TOKEN)

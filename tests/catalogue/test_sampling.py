@@ -1,18 +1,26 @@
 import json
 import random
+import re
 
 import pytest
 from catalogues import json_lines, rows, written
+from rapidfuzz import fuzz
 
 from tc3lib import catalogue, settings
 from tc3lib.errors import Tc3Error
-from tc3lib.prompts import description, format_record
+from tc3lib.prompts import description, encode_prompt, format_record, load_tokenizer
+
+
+def words(number, count=12):
+    """A text that is like no other's."""
+    draw = random.Random(number)
+    return " ".join("".join(draw.choices("abcdefghijklmnopqrstuvwxyz", k=6)) for _ in range(count))
 
 
 @pytest.fixture(scope="module")
 def products():
     """600 products: every tenth repeats a description under another title, every 20th repeats a title."""
-    rows = [{"uid": f"u{n}", "title": f"Mug {n}", "content": f"Mug with picture {n}."} for n in range(600)]
+    rows = [{"uid": f"u{n}", "title": f"Mug {n}", "content": words(n)} for n in range(600)]
     for n in range(0, 600, 10):
         rows[n]["content"] = rows[(n + 5) % 600]["content"]
     for n in range(0, 600, 20):
@@ -68,7 +76,7 @@ def test_the_draw_does_not_depend_on_the_files_order(tmp_path, products):
 
 
 def test_added_rows_move_no_row_to_the_other_side(tmp_path, products):
-    more = [{"uid": f"v{n}", "title": f"Pan {n}", "content": f"Pan {n}."} for n in range(600)]
+    more = [{"uid": f"v{n}", "title": f"Pan {n}", "content": words(-n)} for n in range(600)]
     _, train, held_out, _ = draw(tmp_path / "a", products)
     _, train_more, held_out_more, _ = draw(tmp_path / "b", products + more)
     assert not {description(row) for row in train} & {description(row) for row in held_out_more}
@@ -80,7 +88,7 @@ def test_exact_duplicates_are_taken_once(tmp_path, products):
 
 
 def test_held_out_titles_are_asked_once(tmp_path):
-    products = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": f"Mug with picture {n}."} for n in range(400)]
+    products = [{"uid": f"u{n}", "title": f"Mug {n % 40}", "content": words(n)} for n in range(400)]
     titles = [row["input_text"] for row in draw(tmp_path, products, eval_share=0.5, train_rows=5)[2]]
     assert len(titles) > 10
     assert len(titles) == len(set(titles))
@@ -98,6 +106,7 @@ def test_the_report_of_01_gets_what_was_drawn(tmp_path, products):
     report = json.loads((tmp_path / "prepare_report.json").read_text())
     assert report["read"] == 600
     assert report["selected"] == vars(selected)
+    assert report["settings"]["train_rows"] >= selected.train
 
 
 def test_files_that_do_not_belong_together_are_reported(tmp_path, products):
@@ -178,6 +187,89 @@ def test_each_side_is_a_uniform_sample(tmp_path):
     assert sum(counts) == 200 * 40
     chi_square = sum((count - 40) ** 2 / (40 * 0.8) for count in counts)
     assert 130 < chi_square < 285  # 199 degrees of freedom, both tails about 1 in 10,000
+
+
+COLOURS = ["red", "blue", "green", "black", "white"]
+
+
+def families(count, colours):
+    """Products with a description of their own, each in several colours."""
+    return [
+        {"uid": f"f{n}{colour}", "title": f"Towel {n} {colour}", "content": f"{words(n, 20)} in {colour}, {n + 30} cm."}
+        for n in range(count)
+        for colour in colours
+    ]
+
+
+def similar(held_out, train):
+    """Return how many held-out descriptions have one trained on that is 90 % alike, of all pairs."""
+    texts, others = ([re.sub(r"\d", "", description(row)) for row in side] for side in (held_out, train))
+    return sum(any(fuzz.ratio(text, other) >= 90 for other in others) for text in texts)
+
+
+def test_held_out_rows_with_a_near_twin_that_is_trained_on_are_replaced(tmp_path, products):
+    alone = [{"uid": f"a{n}", "title": f"Pan {n}", "content": words(-n)} for n in range(1, 400)]
+    report, train, held_out, questions = draw(tmp_path, families(80, COLOURS) + alone, train_rows=400)
+    assert similar(held_out, train) == 0 < report.near_twins
+    assert (len(held_out), report.eval, report.near_twins_kept) == (30, 30, 0)
+    assert [row for row in questions if row["part"] == "eval"] == held_out
+    again = draw(tmp_path, families(80, COLOURS) + alone, train_rows=400, eval_rows=len(held_out) + report.near_twins)
+    assert [row for row in again[2] if row in held_out] == held_out  # others came in for those, in the same order
+
+
+def test_where_almost_all_have_a_near_twin_four_are_kept_and_it_is_said(tmp_path, capsys):
+    report, train, held_out, _ = draw(tmp_path, families(60, COLOURS), train_rows=None, max_steps=-1)
+    assert len(held_out) == 4
+    assert report.near_twins_kept == similar(held_out, train) > 0
+    assert (
+        f"{report.near_twins + report.near_twins_kept} held-out rows have a near twin (another colour or size) among "
+        f"the rows trained on: 4 are held out instead of 30, {report.near_twins_kept} of them with one."
+    ) in capsys.readouterr().out
+
+
+def test_rows_without_near_twins_are_drawn_as_if_nobody_had_looked(tmp_path, products, monkeypatch):
+    found = draw(tmp_path / "a", products)
+    monkeypatch.setattr("tc3lib.catalogue.near_twins.Trained.near_twin", lambda self, text: False)
+    assert draw(tmp_path / "b", products) == found
+
+
+@pytest.mark.parametrize("rows", [20, 35, 70])
+@pytest.mark.parametrize("share", [0.0001, 0.05])
+def test_a_small_catalogue_has_four_rows_held_out_whatever_the_share(tmp_path, rows, share):
+    products = [{"uid": str(n), "title": f"Mug {n}", "content": words(n)} for n in range(rows)]
+    report, train, held_out, _ = draw(tmp_path, products, eval_share=share, train_rows=None, max_steps=-1)
+    assert report.eval == len(held_out) >= 4
+    assert len(train) + len(held_out) == rows
+
+
+def test_a_small_catalogue_of_repeated_texts_keeps_them_on_one_side(tmp_path):
+    products = [{"uid": str(n), "title": f"Mug {n}", "content": words(n % 8)} for n in range(24)]
+    _, train, held_out, _ = draw(tmp_path, products, eval_share=0.001)
+    assert len(held_out) >= 4
+    assert not {description(row) for row in train} & {description(row) for row in held_out}
+
+
+@pytest.mark.parametrize("letter", ["a", "é", '"'])
+def test_a_title_that_fills_max_seq_length_is_not_drawn_and_counted(tmp_path, products, letter):
+    long = [{"uid": f"l{n}", "title": letter * 300 + f" {n}", "content": words(-n)} for n in range(1, 40)]
+    report, train, held_out, _ = draw(tmp_path, products + long, max_seq_length=120, train_rows=None, max_steps=-1)
+    tokenizer = load_tokenizer(configured().model.model_name)
+    fit = [len(encode_prompt(tokenizer, product["title"])) < 120 for product in long]
+    assert report.long_titles == fit.count(False) > 0
+    drawn = {row["uid"] for row in train + held_out}
+    assert {row["uid"] for row in long} & drawn <= {row["uid"] for row, fits in zip(long, fit, strict=True) if fits}
+
+
+def test_without_a_tokenizer_long_titles_stay_and_it_is_said(tmp_path, products, capsys):
+    long = [{"uid": "l", "title": "a" * 3000, "content": "A mug."}]
+    report = draw(tmp_path, products + long, model_name=str(tmp_path / "none"))[0]
+    assert report.long_titles == 0
+    assert "titles that fill max_seq_length are not looked for: cannot load the tokenizer" in capsys.readouterr().out
+
+
+def test_no_tokenizer_is_loaded_where_every_title_is_short(tmp_path, products, monkeypatch):
+    monkeypatch.setattr("tc3lib.catalogue.sampling.load_tokenizer", None)
+    assert draw(tmp_path, products)[0].long_titles == 0
 
 
 def test_a_line_that_is_no_record_is_named(tmp_path, products):

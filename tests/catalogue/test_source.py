@@ -174,23 +174,20 @@ DAMAGED = {
     "a lone surrogate in another key": b'{"title": "a", "content": "b", "x": "\\udc00"}',
     "NUL": b'{"title": "a\x00", "content": "b"}',
     "many NULs": b"\x00" * 4096,
-    "a number": b'{"title": 1, "content": "b"}',
-    "an array as content": b'{"title": "a", "content": ["b"]}',
+    "an object as title": b'{"title": {}, "content": "b"}',
+    "an array of arrays as content": b'{"title": "a", "content": [["b"]]}',
     "null": b"null",
     "an array": b'["a", "b"]',
     "a string": b'"a"',
-    "a missing key": b'{"title": "a"}',
     "two objects": LINE[:-1] + LINE[:-1],
     "two objects with a comma": LINE[:-1] + b", " + LINE[:-1],
     "deep nesting": b'{"title": "a", "content": "b", "x": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "cut short": LINE[:20],
     "text": b"hello",
-    "NaN": b'{"title": "a", "content": "b", "x": NaN}',
-    "single quotes": b"{'title': 'a', 'content': 'b'}",
+    "Python's notation of an object": b"{'title': 'a', 'content': datetime(2024, 5, 1)}",
     "a trailing comma": b'{"title": "a", "content": "b",}',
     "a raw tab": b'{"title": "a\t", "content": "b"}',
     "a byte order mark": codecs.BOM_UTF8 + LINE[:-1],
-    "an object as uid": b'{"title": "a", "content": "b", "uid": {}}',
     "a very long number as uid": b'{"title": "a", "content": "b", "uid": ' + b"9" * 5000 + b"}",
     "an over-long line": b'{"title": "a", "content": "' + b"x" * LINE_BYTES + b'"}',
     "an over-long line of quotes": b'"' * (LINE_BYTES + 1),
@@ -208,8 +205,8 @@ def test_a_damaged_line_costs_itself_alone(tmp_path, name, count):
     assert row["reason"]
 
 
-VALID = ("UTF-8 of a surrogate", "a number", "an array as content", "null", "an array", "a string")
-VALID += ("a missing key", "an object as uid", "invalid UTF-8")
+VALID = ("UTF-8 of a surrogate", "an object as title", "an array of arrays as content", "null", "an array", "a string")
+VALID += ("invalid UTF-8",)
 
 
 @pytest.mark.parametrize("name", VALID)
@@ -304,7 +301,7 @@ def test_random_arrays_are_what_json_says(tmp_path):
             {
                 "uid": str(number),
                 "x": [{"y": draw.choice(texts)}, [], {}],
-                "title": f"Mug {number}" if number % 50 else None if number else 7,
+                "title": f"Mug {number}" if number % 50 else None if number else {},
                 "content": draw.choice(texts) * draw.choice([1, 3, 2000]) + ".",
             }
             for number in range(300)
@@ -313,7 +310,7 @@ def test_random_arrays_are_what_json_says(tmp_path):
         text = text.replace("\n", "\r\n") if layout % 4 == 3 else text
         content = codecs.BOM_UTF8 * (layout > 5) + text.encode()
         found = prepared(written(tmp_path, content), max_damaged=0.1)
-        assert found.titles == [row["title"] for row in rows if row["title"] and row["title"] != 7]
+        assert found.titles == [row["title"] for row in rows if row["title"]]
         (row,) = found.quarantine
         assert content[row["offset"] :].startswith(b"{")
         assert content.count(b"\n", 0, row["offset"]) + 1 == row["line"]

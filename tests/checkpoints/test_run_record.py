@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,20 @@ def test_another_run_is_refused_with_the_exact_difference(config, work, settings
     checkpoint(work, 2)
     with pytest.raises(Tc3Error, match=f"another run: {difference}. To start anew, set resume_from_checkpoint=False"):
         run_record.open_run(work, run_record.describe(config.change(**settings), work), resume=True)
+
+
+def test_a_setting_that_an_older_version_lacked_counts_as_its_default(config, work):
+    old = run_record.describe(config, work)
+    for part, name in (("training", "max_steps"), ("training", "lr_scheduler_kwargs"), ("planning", "plan")):
+        del old["settings"][part][name]
+    run_record.open_run(work, old, resume=True)
+    checkpoint(work, 2)
+    new = run_record.describe(config.change(max_steps=60), work)  # the recipe's
+    run_record.open_run(work, new, resume=True)
+    assert new["run"] == old["run"]
+    (work / "run.json").write_text(json.dumps(old))
+    with pytest.raises(Tc3Error, match=r"max_steps was 60 and is now 4"):
+        run_record.open_run(work, run_record.describe(config, work), resume=True)
 
 
 def test_what_may_differ_is_listed(config, work):
@@ -211,6 +226,55 @@ def test_an_adapter_of_other_rows_is_refused(config, work):
     (work / "eval.jsonl").write_text('{"uid": "b"}\n')
     with pytest.raises(Tc3Error, match="have changed since the adapter was trained: run 03_train again"):
         run_record.check_adapter(work)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "result", "said"),
+    [
+        (
+            {"run": "1"},
+            {"steps": 60},
+            "it has saved no adapter. Run 03_train again; or, to test the adapter of step",
+        ),
+        ({"run": "1"}, None, "it has not ended"),
+        ({"run": "1"}, {"steps": 9, "error": "Stopped."}, "Stopped. Run 03_train again; or, to test the adapter"),
+        ({"result": {"steps": 37}}, None, "it has not ended. .* adapter of step 37 of run 2"),
+        (None, {"steps": 9, "error": "Stopped."}, "Stopped. Run 03_train again.$"),
+    ],
+)
+def test_an_adapter_that_is_not_the_last_runs_result_is_refused(config, work, adapter, result, said):
+    new = run_record.describe(config, work) | {"run": "2", "result": result}
+    files.write_json(work / "run.json", new)
+    (work / "lora_model").mkdir()
+    if adapter:  # an earlier version saved none
+        files.write_json(work / "lora_model" / "run.json", new | {"result": {"steps": 60}} | adapter)
+    with pytest.raises(Tc3Error, match=f"lora_model is not the result of the last run in .*, 2: {said}"):
+        run_record.check_adapter(work)
+    if adapter:
+        shutil.copy(work / "lora_model" / "run.json", work / "run.json")  # as it says
+        run_record.check_adapter(work)
+
+
+def test_an_adapter_of_a_run_that_was_stopped_says_so(config, work, capsys):
+    (work / "lora_model").mkdir()
+    for folder in (work, work / "lora_model"):
+        new = run_record.describe(config, work) | {"run": "2", "plan": {"steps": 60}, "result": {"steps": 37}}
+        files.write_json(folder / "run.json", new)
+    run_record.check_adapter(work)
+    assert capsys.readouterr().out == "the adapter is of step 37 of 60: its run was stopped there\n"
+
+
+def test_a_base_model_may_move_but_not_change(config, work):
+    new = run_record.describe(config, work) | {"base": "a"}
+    run_record.open_run(work, new, resume=True)
+    checkpoint(work, 2)
+    moved = run_record.describe(config.change(model_name="/elsewhere/base_model"), work) | {"base": "a"}
+    said = f"model_name {config.model.model_name} -> /elsewhere/base_model"
+    assert run_record.open_run(work, moved, resume=True) == [said]
+    assert moved["run"] == new["run"]
+    assert run_record.as_trained(config, work) == config  # there is nothing in that folder
+    with pytest.raises(Tc3Error, match="another run: the base model has changed since"):
+        run_record.open_run(work, moved | {"base": "b"}, resume=True)
 
 
 def test_a_work_folder_that_went_away_is_reported_in_a_line(config, work):

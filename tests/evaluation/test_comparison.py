@@ -11,6 +11,12 @@ from tc3lib.evaluation import comparison, report
 WORDS = [f"word{n}" for n in range(400)]
 
 
+MADE = {
+    "model": "/here/base", "revision": None, "dtype": "bfloat16", "in_4bit": True, "weights": "a", "tokenizer": "b",
+    "prompt": "Describe {title}", "max_new_tokens": 128, "do_sample": False, "eos_token_id": 2,
+}  # fmt: skip
+
+
 def answered(number, part, answer, loss, uid=None):
     reference = f"The 'Mug {number}' is {text(number)}"
     return {
@@ -23,11 +29,12 @@ def text(number):
     return " ".join(random.Random(number).sample(WORDS, 12))
 
 
-def write(work, before, after, train=()):
+def write(work, before, after, train=(), held_out=30):
     """Each of the two is a function of a row's number: its answer and its loss."""
     for name, made in (("pretest", before), ("posttest", after)):
-        parts = [("eval", n) for n in range(30)] + [("train", n) for n in range(30, 60)] + [("demo", 99)]
+        parts = [("eval", n) for n in range(held_out)] + [("train", n) for n in range(30, 60)] + [("demo", 99)]
         files.write_rows(work / f"{name}.jsonl", [answered(n, part, *made(n)) for part, n in parts])
+        files.write_json(work / f"{name}.made_by.json", MADE)
     files.write_rows(work / "train.jsonl", list(train))
     return comparison.compare(work, settings.tiny())
 
@@ -54,6 +61,7 @@ def test_a_run_that_learned_is_better(tmp_path):
     assert found["verdict"]["learned"] in (tmp_path / "report.html").read_text()
     assert {path.name for path in tmp_path.iterdir()} == {
         "train.jsonl", "pretest.jsonl", "posttest.jsonl", "report.json", "report.html",
+        "pretest.made_by.json", "posttest.made_by.json",
     }  # fmt: skip
     (tmp_path / "lora_model").mkdir()
     report.write(found, tmp_path)
@@ -110,6 +118,24 @@ def test_best_worst_and_most_changed_are_held_out_rows_and_none_is_shown_twice(t
     assert [row["title"] for row in shown["demo"]] == ["Mug 99"]
 
 
+def test_few_questions_and_near_twins_that_were_kept_are_said(tmp_path):
+    selected = {"train": 16, "eval": 4, "near_twins": 2, "near_twins_kept": 3}
+    files.write_json(tmp_path / "prepare_report.json", {"read": 20, "selected": selected})
+    found = write(tmp_path, base, good, held_out=4)
+    assert found["verdict"]["better"] is False
+    assert found["verdict"]["sentence"].startswith(
+        "Whether it is better on products that it was not trained on (3 of them near twins of some that it was) cannot "
+        "be said, with fewer than 10 questions: loss 3.0"
+    )
+    assert found["verdict"]["learned"].endswith("is not shown by fewer than 10 questions.")
+    assert {metric["parts"]["eval"]["says"] for metric in found["metrics"].values()} <= {
+        "too few questions", "not measured",
+    }  # fmt: skip
+    assert found["data"]["held out with a near twin trained on"] == 3
+    report.write(found, tmp_path)
+    assert "too few questions" in (tmp_path / "report.html").read_text()
+
+
 @pytest.mark.parametrize("change", [{"uid": "x"}, {"reference": "It is red."}, {"part": "train"}, None])
 def test_tests_of_different_questions_are_not_compared(tmp_path, change):
     write(tmp_path, base, good)
@@ -117,3 +143,45 @@ def test_tests_of_different_questions_are_not_compared(tmp_path, change):
     files.write_rows(tmp_path / "posttest.jsonl", [rows[0] | change, *rows[1:]] if change else rows[1:])
     with pytest.raises(Tc3Error, match="did not ask the same questions: run 02_pretest and 04_posttest again"):
         comparison.compare(tmp_path, settings.tiny())
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (
+            {"model": "/there/other", "weights": "c", "tokenizer": "d"},
+            "model was '/here/base' and is now '/there/other'",
+        ),
+        ({"weights": "c"}, "other weights"),
+        ({"weights": "c", "dtype": "float16"}, "dtype was 'bfloat16' and is now 'float16'"),
+        ({"tokenizer": "c"}, "another tokenizer"),
+        ({"prompt": "Sell {title}"}, "another prompt"),
+        ({"max_new_tokens": 64}, "max_new_tokens was 128 and is now 64"),
+    ],
+)
+def test_a_pretest_that_was_made_otherwise_is_not_compared_and_the_difference_is_named(tmp_path, change, said):
+    write(tmp_path, base, good)
+    files.write_json(tmp_path / "posttest.made_by.json", MADE | change)
+    with pytest.raises(Tc3Error, match=f"pretest.jsonl was made otherwise: {said}. Run 02_pretest again"):
+        comparison.compare(tmp_path, settings.tiny())
+
+
+def test_the_same_base_model_may_have_moved_and_the_report_names_where_it_is_now(tmp_path):
+    write(tmp_path, base, good)
+    files.write_json(tmp_path / "posttest.made_by.json", MADE | {"model": "/there/base", "revision": "1f"})
+    assert comparison.compare(tmp_path, settings.tiny())["model_name"] == "/there/base"
+    (tmp_path / "pretest.made_by.json").unlink()
+    with pytest.raises(
+        Tc3Error, match=r"what made .*pretest.jsonl is not known \(pretest.made_by.json\): run 02_pretest"
+    ):
+        comparison.compare(tmp_path, settings.tiny())
+
+
+def test_losses_that_are_not_numbers_give_no_verdict_and_are_counted(tmp_path):
+    found = write(tmp_path, base, lambda n: (good(n)[0], float("nan") if n == 3 else good(n)[1]))
+    assert found["metrics"]["rougeL"]["parts"]["eval"]["says"] == "better"
+    assert found["verdict"]["better"] is False
+    assert "the loss of 0 held-out descriptions before training, and of 1 after" in found["verdict"]["sentence"]
+    assert found["verdict"]["learned"].endswith("some losses are not numbers.")
+    report.write(found, tmp_path)
+    assert found["verdict"]["sentence"] in (tmp_path / "report.html").read_text()

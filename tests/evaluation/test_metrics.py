@@ -76,6 +76,16 @@ def test_what_cannot_be_divided_is_not_measured():
     assert (found["before"], found["after"], found["low"], found["says"]) == (None, 0.5, None, "not measured")
 
 
+def test_rows_that_are_not_numbers_are_counted_and_nothing_is_said_of_the_metric(tmp_path):
+    """In memory they are NaN, in a file null."""
+    assert math.isnan(metrics.score([row(loss=None)], [])["loss"][0][0])
+    assert measure("loss", row(), row(loss=math.nan)) is None
+    found = metrics.compare("loss", [(math.nan, 1), (1, 1), (math.inf, 1)], [(0.5, 1), (0.5, 1), (0.5, 1)])
+    assert (found["before"], found["after"], found["says"]) == (None, 0.5, "not measured")
+    assert found["not_numbers"] == {"before": 2, "after": 0}
+    assert found["low"] is found["high"] is found["difference"] is None
+
+
 @pytest.mark.parametrize(
     ("name", "change", "says"),
     [("loss", -0.5, "better"), ("loss", 0.5, "worse"), ("rougeL", 0.5, "better"), ("rougeL", -0.5, "worse"),
@@ -93,6 +103,14 @@ def test_equal_answers_show_no_difference():
     pairs = [(n % 7, 3) for n in range(30)]
     found = metrics.compare("loss", pairs, pairs)
     assert (found["difference"], found["low"], found["high"], found["says"]) == (0, 0, 0, "no difference shown")
+
+
+def test_under_ten_questions_nothing_is_said_and_no_interval_given():
+    """Two rows that both got better have an interval of width 0, which says "better"."""
+    for number, says in ((1, "too few questions"), (9, "too few questions"), (10, "better")):
+        found = metrics.compare("rougeL", [(0.2, 1)] * number, [(0.4 + n / 100, 1) for n in range(number)])
+        assert (found["says"], found["low"] is None) == (says, says != "better")
+        assert found["difference"] > 0
 
 
 def test_the_interval_is_that_of_the_paired_differences_mean():

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tc3lib import files
+from tc3lib import files, models
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation, questions
 from tc3lib.prompts import encode
@@ -68,7 +68,18 @@ def test_answering_gives_a_row_for_every_question_and_keeps_it(base, config, row
     assert all(r["loss_tokens"] > 0 for r in found[1:])
     assert all(0 < r["tokens"] <= 24 and r["answer"] for r in found)
     assert files.read_rows(tmp_path / "pretest.jsonl") == found
-    assert {path.name for path in tmp_path.iterdir()} == {"questions.jsonl", "pretest.jsonl"}
+    assert {path.name for path in tmp_path.iterdir()} == {"questions.jsonl", "pretest.jsonl", "pretest.made_by.json"}
+    made = files.read_json(tmp_path / "pretest.made_by.json")
+    assert (made["model"], made["dtype"], made["in_4bit"]) == (config.model.model_name, "bfloat16", True)
+    assert (made["max_new_tokens"], made["do_sample"]) == (24, False)
+    with pytest.raises(Tc3Error, match=r"made otherwise: max_new_tokens was 24 and is now 9\. Run 02_pretest again"):
+        questions.answer(*base, config.change(max_new_tokens=9), tmp_path, "posttest")
+    tuned = models.add_lora(base[0], config.lora)
+    assert generation.made_by(tuned, base[1], config.generation) == made
+    with torch.no_grad():
+        tuned.get_base_model().model.norm.weight[0] += 1
+    with pytest.raises(Tc3Error, match="made otherwise: other weights"):
+        questions.answer(tuned, base[1], config, tmp_path, "posttest")
 
 
 def test_interrupted_answers_are_kept_until_all_are_there(base, config, rows, tmp_path, monkeypatch):

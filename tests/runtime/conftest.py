@@ -55,9 +55,9 @@ def fail():
 def refused():
     """A function that returns the one line of the Tc3Error that `setup` raises."""
 
-    def line(*arguments):
+    def line(*arguments, **changes):
         with pytest.raises(Tc3Error) as error:
-            runtime.setup(*arguments)
+            runtime.setup(*arguments, **changes)
         assert "\n" not in str(error.value)
         return str(error.value)
 

@@ -2,9 +2,15 @@
 
 import pytest
 
-from tc3lib import runtime, settings
+from tc3lib import runtime
 from tc3lib.errors import Tc3Error
 from tc3lib.runtime import drive as drive_module
+
+FIRST = "01_prepare", "tiny"
+
+
+def setup():
+    return runtime.setup(*FIRST)[1]
 
 
 @pytest.fixture
@@ -20,23 +26,23 @@ def unfinished():
 
 
 def test_it_is_mounted_where_the_work_folder_is_on_it_perhaps_behind_a_link(drive, monkeypatch, tmp_path):
-    assert runtime.setup(settings.tiny()) == tmp_path / "drive" / "MyDrive" / "tc3"
+    assert setup() == tmp_path / "drive" / "MyDrive" / "tc3"
     assert drive.mounted
     assert (tmp_path / "drive" / "MyDrive" / "tc3").is_dir()
     assert drive.mounts == [False]
     monkeypatch.setenv("TC3_HOME", str(tmp_path / "elsewhere"))
-    runtime.setup(settings.tiny())
+    setup()
     assert drive.mounts == [False]
     (tmp_path / "link").symlink_to(tmp_path / "drive" / "MyDrive")
     monkeypatch.setenv("TC3_HOME", str(tmp_path / "link" / "other"))
-    runtime.setup(settings.tiny())
+    setup()
     assert drive.mounts == [False, False]
     assert (drive.point / "MyDrive" / "other").is_dir()
 
 
 def test_outside_colab_nothing_is_mounted(home, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(drive_module, "MOUNT", tmp_path)
-    work = runtime.setup(settings.tiny())
+    work = setup()
     runtime.finish(work)
     assert capsys.readouterr().out.splitlines()[-1] == f"the results are in {work}"
 
@@ -46,31 +52,29 @@ def test_files_where_drive_should_be_are_named_and_stay(drive, refused):
     kept[0].parent.mkdir(parents=True)
     for path in kept:
         path.write_text("mine")
-    line = refused(settings.tiny())
+    line = refused(*FIRST)
     assert line.startswith(f"Google Drive is not mounted: {drive.point} must be empty for that and holds MyDrive/tc3/a")
     assert "MyDrive/tc3/c.txt (4 in all), written while Drive was away" in line
     assert f"move them with `!mv {drive.point} {drive.point}-kept`, choose Runtime > Restart session" in line
     assert [path.read_text() for path in kept] == ["mine"] * 4
 
     drive.point.rename(drive.point.with_name("drive-kept"))  # the advice helps
-    runtime.setup(settings.tiny())
+    setup()
 
 
 def test_a_folder_that_google_colab_takes_for_drive_is_found_out(drive, refused, capsys):
     (drive.point / "MyDrive").mkdir(parents=True)
-    assert "must be empty for that and holds MyDrive (1 in all)" in refused(settings.tiny())
+    assert "must be empty for that and holds MyDrive (1 in all)" in refused(*FIRST)
     (drive.point / "MyDrive").rename(drive.point / "My Drive")
     (drive.point / "My Drive" / "x").touch()
-    assert "Google Drive is not mounted: " in refused(settings.tiny())
+    assert "Google Drive is not mounted: " in refused(*FIRST)
     assert "Drive already mounted" in capsys.readouterr().out
     assert not (drive.point / "MyDrive").exists()
 
 
 def test_a_mount_that_did_nothing_is_an_error(drive, monkeypatch, refused):
     monkeypatch.setattr(drive, "mount", lambda *args, **kwargs: None)
-    assert f"not mounted at {drive.point}, and Colab gave no error: choose Runtime > Restart" in refused(
-        settings.tiny()
-    )
+    assert f"not mounted at {drive.point}, and Colab gave no error: choose Runtime > Restart" in refused(*FIRST)
     assert not drive.point.exists()
 
 
@@ -103,42 +107,42 @@ class MessageError(Exception):
 )
 def test_a_refusal_is_one_line_with_what_to_do(drive, refused, error, cause, advice):
     drive.fails = error
-    line = refused(settings.tiny())
+    line = refused(*FIRST)
     assert line.startswith(f"cannot mount Google Drive at {drive.point}: {cause}")
     assert advice in line
     assert len(line) < 600
     assert not drive.point.exists()
-    runtime.setup(settings.tiny())
+    setup()
 
 
 def test_a_mount_point_that_is_a_link_or_a_file_is_an_error(drive, refused, tmp_path):
     drive.point.symlink_to(tmp_path)
-    assert "must not be a symlink" in refused(settings.tiny())
+    assert "must not be a symlink" in refused(*FIRST)
     drive.point.unlink()
     drive.point.touch()
-    assert "must either be a directory or not exist" in refused(settings.tiny())
+    assert "must either be a directory or not exist" in refused(*FIRST)
 
 
 def test_a_mount_that_died_is_forced_once_and_then_an_error(drive, refused):
-    runtime.setup(settings.tiny())
+    setup()
     drive.die()
-    assert runtime.setup(settings.tiny()) == drive.point / "MyDrive" / "tc3"
+    assert setup() == drive.point / "MyDrive" / "tc3"
     assert drive.mounts == [False, True]
     assert not drive.stale
     drive.die()
     drive.stays_stale = True
-    assert f"Google Drive, mounted again at {drive.point}, does not answer: choose Runtime" in refused(settings.tiny())
+    assert f"Google Drive, mounted again at {drive.point}, does not answer: choose Runtime" in refused(*FIRST)
     assert drive.mounts == [False, True, True]
 
 
 def test_a_drive_without_mydrive_is_an_error(drive, refused):
     drive.empty = True
-    assert f"mounted at {drive.point} but there is no MyDrive in it: choose Runtime" in refused(settings.tiny())
+    assert f"mounted at {drive.point} but there is no MyDrive in it: choose Runtime" in refused(*FIRST)
     assert not (drive.point / "MyDrive").exists()
 
 
 def test_finishing_sends_everything_and_the_settings_cell_mounts_again(drive, capsys):
-    work = runtime.setup(settings.tiny())
+    work = setup()
     (work / "run.json").write_text("{}")
     capsys.readouterr()
     runtime.finish(work)
@@ -147,7 +151,7 @@ def test_finishing_sends_everything_and_the_settings_cell_mounts_again(drive, ca
 
     runtime.finish(work)
     assert "Drive is not mounted: there is nothing to send. The settings cell" in capsys.readouterr().out
-    assert (runtime.setup(settings.tiny()) / "run.json").read_text() == "{}"
+    assert (setup() / "run.json").read_text() == "{}"
 
 
 def test_finishing_outside_drive_leaves_drive_alone(drive, tmp_path, capsys):
@@ -157,19 +161,19 @@ def test_finishing_outside_drive_leaves_drive_alone(drive, tmp_path, capsys):
 
 
 def test_a_flush_that_fails_is_an_error_and_can_be_tried_again(drive, unfinished, capsys):
-    work = runtime.setup(settings.tiny())
+    work = setup()
     drive.fails = ValueError("flush_and_unmount failed")
     line = unfinished(work)
     assert line.startswith(f"Google Drive may lack some of what was written to {work} (ValueError: flush_and_unmount f")
     assert "do not disconnect" in line
     assert "then run the settings cell and this one again" in line
     capsys.readouterr()
-    runtime.finish(runtime.setup(settings.tiny()))
+    runtime.finish(setup())
     assert "Drive has everything" in capsys.readouterr().out
 
 
 def test_a_drive_that_died_before_the_end_is_an_error(drive, unfinished, capsys):
-    work = runtime.setup(settings.tiny())
+    work = setup()
     drive.die()
     assert "(Transport endpoint is not connected)" in unfinished(work)
     assert drive.flushes == 1
@@ -177,7 +181,7 @@ def test_a_drive_that_died_before_the_end_is_an_error(drive, unfinished, capsys)
 
 
 def test_files_that_were_written_while_drive_was_away_are_named_at_the_end(drive, unfinished, capsys):
-    work = runtime.setup(settings.tiny())
+    work = setup()
     drive.vanish()
     work.mkdir(parents=True)
     (work / "report.json").touch()
@@ -188,7 +192,7 @@ def test_files_that_were_written_while_drive_was_away_are_named_at_the_end(drive
 
 
 def test_a_drive_that_stays_mounted_after_the_flush_is_not_taken_for_files_left_behind(drive, monkeypatch, capsys):
-    work = runtime.setup(settings.tiny())
+    work = setup()
     (work / "run.json").touch()
     monkeypatch.setattr(drive, "flush_and_unmount", lambda: None)
     runtime.finish(work)

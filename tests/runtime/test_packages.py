@@ -23,7 +23,7 @@ from tc3lib.runtime import packages
 
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-SETUP = "from tc3lib import runtime, settings; runtime.setup(settings.tiny(), {stage!r})"
+SETUP = "from tc3lib import runtime, settings; runtime.setup({stage!r}, 'tiny')"
 
 
 def distribution(folder, name, version, size=0):

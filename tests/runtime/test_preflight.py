@@ -54,7 +54,8 @@ def no_smi(monkeypatch):
 
 
 def machine(config=None, gpu=True, in_colab=True):
-    rows = preflight.machine(config or settings.llama3_8b(), gpu=gpu, in_colab=in_colab)
+    rows = preflight.software(gpu=gpu, in_colab=in_colab)
+    rows += preflight.machine(config or settings.llama3_8b(), gpu=gpu, in_colab=in_colab)
     return {row.name: row for row in rows}
 
 
@@ -343,12 +344,13 @@ def test_the_token_is_found_shown_and_written_nowhere(secrets, monkeypatch, tmp_
         (tmp_path / "token").write_text(SECRET)
     else:
         monkeypatch.setenv("HF_TOKEN", SECRET)
+    gated = {"model_name": GATED.model.model_name}
     with pytest.raises(Tc3Error) as error:
-        runtime.setup(GATED, stage)
+        runtime.setup(stage, "llama3_8b", **gated)
         workspace.check_inputs(tmp_path, "04_posttest")  # 01 needs nothing: any error will do
     trace = "".join(traceback.TracebackException.from_exception(error.value, capture_locals=True).format())
     monkeypatch.setattr(workspace, "check_inputs", lambda work, stage: None)
-    work = runtime.setup(GATED, stage)
+    _, work = runtime.setup(stage, "llama3_8b", **gated)
     said = capfd.readouterr()
     assert ("token        found" in said.out) == (stage != "01_prepare")
     assert "is gated" not in said.out
@@ -359,12 +361,12 @@ def test_the_token_is_found_shown_and_written_nowhere(secrets, monkeypatch, tmp_
 def test_nothing_heavy_is_imported(tmp_path):
     code = """
 import sys
-from tc3lib import runtime, settings
-runtime.setup(settings.tiny(), "01_prepare")
+from tc3lib import runtime
+runtime.setup("01_prepare", "tiny")
 try:
-    runtime.setup(settings.llama3_8b(), "03_train")
+    runtime.setup("03_train")
 except RuntimeError as error:
-    assert "GPU" in str(error)
+    assert "03_train needs train.jsonl" in str(error)
 heavy = ["torch", "numpy", "pandas", "transformers", "unsloth", "matplotlib", "datasets", "pyarrow", "IPython"]
 print(*(name for name in heavy if name in sys.modules))
 """

@@ -187,8 +187,9 @@ def notebook(tmp_path_factory):
     rows = files.read_rows(make_rows(work))
     files.write_rows(work / "train.jsonl", rows[:40])
     files.write_rows(work / "eval.jsonl", rows[40:])
+    files.write_json(work / "settings.json", {"preset": "tiny"})
     text = (ROOT / "notebooks" / "03_train.py").read_text()
-    old = "# max_steps=120, learning_rate=1e-4, clean=False,"
+    old = "# max_steps=120, learning_rate=1e-4,"
     assert text.count(old) == 1
     script = tmp_path_factory.mktemp("script") / "03_train.py"
     changes = "max_steps=40, save_steps=20, eval_steps=20, warmup_steps=0, save_total_limit=None, dtype='float32',"

@@ -87,7 +87,8 @@ def test_every_length_from_the_prompt_on_keeps_the_prompt_and_a_label(tokenizer)
             assert sum(learned) == min(length, len(full)) - len(prompt) >= 1
             assert (tokenizer.eos_token_id in ids) == (length >= len(full))
         for length in (1, len(prompt) - 1, len(prompt)):
-            with pytest.raises(Tc3Error, match=f"has {len(prompt)} tokens, max_seq_length is {length}:"):
+            assert prompts.encode_rows(tokenizer, [record], length) == [None]
+            with pytest.raises(Tc3Error, match=f"fills max_seq_length={length}: raise max_seq_length"):
                 encode(tokenizer, record, length)
 
 
@@ -124,8 +125,9 @@ def check(tokenizer, rows, max_length, encoded=None):
 
 def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
     long = prompts.format_record("Mug", "very " * 500)
-    found = check(tokenizer, [*rows, long], 200)
-    assert found == (
+    too_long = prompts.format_record("very " * 500, "A mug.")
+    assert check(tokenizer, [*rows, long, too_long], 200) == 1
+    assert check_rows.found(tokenizer, 33, 1, 0, 200) == (
         "33 rows: each has one bos and the prompt that generation sends; 32 end in a learned eos, "
         "1 were cut at 200 tokens"
     )

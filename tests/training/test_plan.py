@@ -34,6 +34,18 @@ def test_epochs_decide_when_max_steps_is_off():
     assert str(found).endswith("num_train_epochs=4 decides; max_steps is off.")
 
 
+@pytest.mark.parametrize(("rows", "max_steps"), [(192, 60), (32 * 60, -1)])
+def test_ten_epochs_have_a_warning_in_one_line(rows, max_steps):
+    config = settings.llama3_8b().change(max_steps=max_steps, num_train_epochs=10).training
+    lines = str(plan.plan([10] * rows, config)).splitlines()
+    decides = "max_steps" if max_steps > 0 else "num_train_epochs"
+    assert lines[1:] == [
+        f"Warning: each row is seen 10 times, so the model will learn the rows by heart. Add rows, or lower {decides}."
+    ]
+    fewer = plan.plan([10] * (rows + 32), dataclasses.replace(config, num_train_epochs=9))
+    assert "Warning" not in str(fewer)
+
+
 @pytest.mark.parametrize(
     ("rows", "changes"),
     [(20, {"max_steps": 7}), (20, {"max_steps": -1}), (17, {"max_steps": -1, "num_train_epochs": 2.5})],

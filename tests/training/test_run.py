@@ -9,7 +9,9 @@ from runs import adapter, losses, prepared, run
 from transformers import TrainerCallback
 
 from tc3lib import models, training
+from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error
+from tc3lib.runtime import workspace
 from tc3lib.training.callbacks import read_losses
 
 
@@ -39,6 +41,7 @@ def test_a_run_writes_these_files_and_no_others(uninterrupted):
     }  # fmt: skip
     adapter_files = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
+        "run.json",
     }  # fmt: skip
     assert found == {
         "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json", "outputs/committed.jsonl",
@@ -194,21 +197,22 @@ def test_held_out_losses_are_not_claimed_where_none_was_measured(config, rows, t
 
 def test_rows_are_encoded_again_where_the_loaded_tokenizer_differs(config, rows, tmp_path, monkeypatch):
     """unsloth repairs some tokenizers as it loads a model; generation will use the repaired one."""
-    from tokenizers.normalizers import Lowercase
+    from tokenizers.normalizers import Replace
 
     load = models.load_base_model
 
     def load_repaired(config):
         model, tokenizer = load(config)
-        tokenizer.backend_tokenizer.normalizer = Lowercase()
+        tokenizer.backend_tokenizer.normalizer = Replace("MUG", "PAN")
         return model, tokenizer
 
     made = prepared(config, [{**row, "response": row["response"].upper()} for row in rows], tmp_path)
-    before = made.train_rows
     monkeypatch.setattr(models, "load_base_model", load_repaired)
-    with pytest.raises(Tc3Error, match="has a prompt that does not read back as it was written"):
-        training.build_trainer(made)
-    assert made.train_rows != before
+    learned = [made.train_rows[0]["input_ids"]]
+    training.build_trainer(made)
+    learned.append(made.train_rows[0]["input_ids"])
+    before, after = map(made.tokenizer.decode, learned)
+    assert before.replace("A MUG", "A PAN") == after != before
 
 
 @pytest.mark.parametrize("plan", ["auto", "recipe"])
@@ -240,7 +244,13 @@ def test_a_run_whose_loss_is_not_a_number_replaces_nothing(config, rows, tmp_pat
     with pytest.raises(Tc3Error, match=r"the loss is not a number since step 1: .* Lower learning_rate \(now 0\.003\)"):
         training.train(trainer, made)
     assert not list((tmp_path / "outputs").glob("checkpoint-*"))
+    with pytest.raises(
+        Tc3Error, match=r"needs lora_model/.*It ended without it: the loss is not a number since step 1"
+    ):
+        workspace.check_inputs(tmp_path, "04_posttest")
     shutil.move(tmp_path / "kept", tmp_path / "lora_model")
     with pytest.raises(Tc3Error, match=r"weights that are not numbers: .*lora_model stays as it was"):
         training.save_adapter(trainer, made)
     assert adapter(tmp_path) == before == adapter(tmp_path / "run-1")
+    with pytest.raises(Tc3Error, match=r"lora_model is not the result of the last run.*the loss is not a number"):
+        run_record.check_adapter(tmp_path)

@@ -13,6 +13,10 @@ from tc3lib.training import packed_attention, ways
 RECORDS = [format_record("Mug", "Steel. " * many) for many in (1, 2, 3, 9)]
 
 
+def choose(model, rows, share_prefix):
+    return ways.choose(model, rows, [len(row["input_ids"]) for row in rows], share_prefix)
+
+
 @pytest.fixture(scope="module")
 def load(tmp_path_factory):
     """Return a loader of base models in float32, each with rows of its tokens."""
@@ -40,34 +44,34 @@ def gemma2(load, monkeypatch):
 
 
 def test_a_line_that_does_not_mean_its_rows_is_found_by_its_logits(llama, monkeypatch):
-    assert ways.choose(*llama, share_prefix=True) == ways.choose(*llama, share_prefix=False) == "packed"
+    assert choose(*llama, share_prefix=True) == choose(*llama, share_prefix=False) == "packed"
     monkeypatch.setattr(ways, "shared_prefix", lambda *_: nullcontext())  # rows do not see the prefix
-    assert ways.choose(*llama, share_prefix=True) == "padded"
+    assert choose(*llama, share_prefix=True) == "padded"
 
 
 def test_a_window_is_tried_with_the_longest_row(load, monkeypatch):
     model, rows = load("mistral")
-    assert ways.choose(model, rows, share_prefix=True) == "packed"
+    assert choose(model, rows, share_prefix=True) == "packed"
     attend = packed_attention.attend
     monkeypatch.setattr(
         packed_attention, "attend", lambda *line, **named: attend(*line, **named | {"window_size": None})
     )
-    assert ways.choose(model, rows, share_prefix=True) == "padded"
+    assert choose(model, rows, share_prefix=True) == "padded"
     model.config.sliding_window = max(len(row["input_ids"]) for row in rows)
-    assert ways.choose(model, rows, share_prefix=True) == "packed"
+    assert choose(model, rows, share_prefix=True) == "packed"
 
 
 def test_a_soft_cap_is_computed_and_takes_trls_padding_free_way(gemma2):
     model, rows = gemma2
     assert model.config._attn_implementation == "eager"
-    assert ways.choose(model, rows, share_prefix=True) == "padding-free"
+    assert choose(model, rows, share_prefix=True) == "padding-free"
 
 
 def test_where_padding_free_is_not_right_either_rows_are_padded(gemma2, monkeypatch):
     model, rows = gemma2
     forward = model.forward
     monkeypatch.setattr(model, "forward", lambda position_ids=None, **inputs: forward(**inputs))
-    assert ways.choose(model, rows, share_prefix=True) == "padded"
+    assert choose(model, rows, share_prefix=True) == "padded"
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError(), TypeError("packed_seq_lengths"), AssertionError()])
@@ -77,25 +81,25 @@ def test_a_model_that_cannot_even_be_asked_is_no_error(gemma2, monkeypatch, erro
 
     model, rows = gemma2
     monkeypatch.setattr(model, "forward", forward)
-    assert ways.choose(model, rows, share_prefix=True) == "padded"
+    assert choose(model, rows, share_prefix=True) == "padded"
 
 
 def test_logits_that_are_not_numbers_and_dropout_in_the_attention_are_not_packed(llama):
     model, rows = llama
     model.config.attention_dropout = 0.1
-    assert ways.choose(model, rows, share_prefix=True) == "padded"
+    assert choose(model, rows, share_prefix=True) == "padded"
     model.config.attention_dropout = 0.0
-    assert ways.choose(model, rows, share_prefix=True) == "packed"
+    assert choose(model, rows, share_prefix=True) == "packed"
     model.lm_head.weight.data[0, 0] = torch.nan
-    assert ways.choose(model, rows, share_prefix=True) == "padded"
+    assert choose(model, rows, share_prefix=True) == "padded"
 
 
 def test_several_processes_take_the_way_that_is_right_in_all(llama, monkeypatch):
     monkeypatch.setattr(ways.processes, "gather", lambda found: [found, "padded"])
-    assert ways.choose(*llama, share_prefix=True) == "padded"
+    assert choose(*llama, share_prefix=True) == "padded"
 
 
 def test_asking_draws_no_random_number(llama):
     before = torch.get_rng_state()
-    ways.choose(*llama, share_prefix=True)
+    choose(*llama, share_prefix=True)
     assert torch.equal(torch.get_rng_state(), before)

@@ -84,7 +84,7 @@ def test_a_failure_is_one_line_without_a_stack(tmp_path):
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1] in (
-        "Tc3Error: there is no preset 'tinny' (TC3_PRESET). Did you mean 'tiny'?",
+        "Tc3Error: TC3_PRESET: there is no preset 'tinny'. Did you mean 'tiny'?",
         # in an environment without it
         "Tc3Error: the page needs gradio, which cannot be imported (No module named 'gradio'): pip install --no-deps "
         "-r requirements-demo.txt",

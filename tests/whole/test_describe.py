@@ -113,12 +113,12 @@ def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
     monkeypatch.delenv("LOCAL_RANK")
     run = {"run": "1", "data": {}, "settings": {"model": {"load_in_4bit": False, "dtype": "float32", "gone": 1}}}
     (tmp_path / "run.json").write_text(json.dumps(run))
-    monkeypatch.setenv("TC3_PRESET", "tiny")
+    monkeypatch.delenv("TC3_PRESET", raising=False)
     monkeypatch.setenv("TC3_HOME", "elsewhere")
-    monkeypatch.setattr(describe.settings, "get", lambda name: config.change(max_new_tokens=4))
+    (tmp_path / "settings.json").write_text('{"preset": "tiny", "title_column": "nome", "max_new_tokens": 4}')
     loaded = []
     monkeypatch.setattr(models, "load_adapter", lambda folder, settings: loaded.append(settings) or base)
-    describe.main([str(tmp_path), str(source), "--set", "title_column=nome"])
+    describe.main([str(tmp_path), str(source), "--set", "max_seq_length=512"])
     assert [(settings.load_in_4bit, settings.dtype) for settings in loaded] == [(False, "float32")]  # as it was trained
     written = (tmp_path / "new.2.described.jsonl").read_text()
     (row,) = map(json.loads, written.splitlines())
@@ -126,9 +126,10 @@ def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {
         "lora_model",
         "run.json",
+        "settings.json",
         source.name,
         "new.2.described.jsonl",
     }
     with pytest.raises(Tc3Error, match=r"new\.2\.described\.jsonl already exists: move or rename it"):
-        describe.main([str(tmp_path), str(source), "--set", "title_column=nome"])
+        describe.main([str(tmp_path), str(source)])
     assert (tmp_path / "new.2.described.jsonl").read_text() == written

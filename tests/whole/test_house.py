@@ -20,6 +20,7 @@ ALLOWED = {
     "catalogue": BASE,
     "checkpoints": {*BASE, "runtime"},
     "training": {*BASE, "runtime", "models", "plotting", "checkpoints"},
+    "export": {*BASE, "runtime", "checkpoints"},
     "evaluation": {*BASE, "runtime", "models", "plotting", "catalogue"},
 }
 """Those that are run, `describe`, `demo` and `__main__`, may import anything."""

@@ -14,6 +14,7 @@ import jupytext
 import pytest
 
 import tc3lib
+from tc3lib import settings
 from tc3lib.runtime import workspace as runtime
 
 ROOT = Path(__file__).parents[2]
@@ -62,13 +63,13 @@ def test_notebooks_hold_no_logic(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_heavy_is_imported_before_the_machine_is_looked_at(name):
     """Only the standard library and what is light of tc3lib: the rest may be what is missing or mismatched."""
-    before, setup, _ = "\n".join(code(name)).partition("work = runtime.setup(")
+    before, setup, _ = "\n".join(code(name)).partition("config, work = runtime.setup(")
     assert setup
     nodes = list(ast.walk(ast.parse(before)))
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
     ours = {f"{node.module}.{alias.name}" for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert names <= sys.stdlib_module_names
-    assert ours == {"tc3lib.runtime", "tc3lib.settings"}
+    assert ours == {"tc3lib.runtime"}
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -102,11 +103,21 @@ def test_the_set_up_cell_is_the_first_and_the_same_everywhere():
     assert firsts[0].source.startswith("!test -d /content && pip install ")
 
 
+def test_the_preset_is_a_form_field_of_01_alone_with_every_preset():
+    fields = {name: [cell for cell in cells(name) if "parameters" in cell.metadata.get("tags", [])] for name in NAMES}
+    (field,) = fields.pop("01_prepare")
+    found = re.fullmatch(r'preset = "llama3_8b"  # @param (\[.*\])', field.source)
+    assert json.loads(found[1]) == list(settings._PRESETS)
+    assert not any(fields.values())
+    assert not [name for name in fields if "@param" in "".join(code(name))]
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_the_parameters_cell_picks_the_preset_by_name_and_is_open_to_changes(name):
-    source = next(cell.source for cell in cells(name) if "parameters" in cell.metadata.get("tags", []))
-    assert 'settings.get(os.environ.get("TC3_PRESET", "llama3_8b")).change(' in source
-    assert f'runtime.setup(config, "{name}")' in source
+def test_the_settings_cell_is_open_to_changes_and_its_example_holds(name):
+    source = next(source for source in code(name) if "runtime.setup(" in source)
+    field = r"    preset,\n" if name == "01_prepare" else ""
+    example = re.fullmatch(rf'config, work = runtime\.setup\(\n    "{name}",\n{field}    # (.*),\n\)', source)[1]
+    exec(f"settings.llama3_8b().change({example})", {"settings": settings})
 
 
 def test_an_edit_made_in_colab_comes_back_and_nothing_else_does(tmp_path):

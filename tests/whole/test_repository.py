@@ -137,7 +137,7 @@ def test_the_five_lines_of_contributing_are_a_preset():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Add a preset")[2].partition("\n## ")[0]
     function, table = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     assert len((function + table).splitlines()) == 5
-    old = "_PRESETS = {function.__name__: function for function in (llama3_8b, tiny)}\n"
+    old = re.sub(r", short\)", ")", table)
     source = (ROOT / "tc3lib" / "settings.py").read_text(encoding="utf-8")
     assert source.count(old) == 1
     namespace = {"__file__": str(ROOT / "tc3lib" / "settings.py"), "__name__": "tc3lib.settings"}
@@ -162,7 +162,9 @@ def test_the_settings_on_trouble_and_data_are_settings():
     from tc3lib import settings
 
     for name in (*PAGES, "data/README.md"):
-        for block in re.findall(r"\.change\((.*?)^\)", (ROOT / name).read_text(encoding="utf-8"), re.M | re.S):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        start = r'(?:\.change\(|runtime\.setup\(\n    "\w+",\n(?:    preset,\n)?)'
+        for block in re.findall(rf"{start}(.*?)^\)", text, re.M | re.S):
             exec(f"settings.llama3_8b().change({block})", {"settings": settings})
 
 

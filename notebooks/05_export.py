@@ -1,0 +1,78 @@
+# ---
+# jupyter:
+#   accelerator: GPU
+#   colab:
+#     gpuType: L4
+#     provenance: []
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 5. Export (optional)
+#
+# [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tc3lib/tc3lib/blob/v0.1.0/notebooks/05_export.ipynb)
+#
+# Writes the fine-tuned model in the forms that other programs take, and asks each of them held-out questions.
+#
+# | Reads | Writes | Needs |
+# | --- | --- | --- |
+# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `settings.json` | `export/`, `export.json` | GPU (`tiny`: CPU) |
+
+# %% [markdown]
+# In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README
+# says how to install them.
+
+# %% tags=["setup"]
+# !test -d /content && pip install -q --no-deps -r https://raw.githubusercontent.com/tc3lib/tc3lib/v0.1.0/requirements-colab.txt
+
+# %% [markdown]
+# `runtime` looks at the machine before anything heavy is imported.
+
+# %%
+from tc3lib import runtime
+
+# %% [markdown]
+# The settings are those that `settings.json` in the work folder keeps. Choose the formats; "gguf" needs
+# `pip install llama-cpp-python` besides.
+
+# %%
+config, work = runtime.setup(
+    "05_export",
+    # export_to=("merged", "gguf", "ollama", "hub"), hub_repo="me/tc3-describe",
+)
+
+# %% [markdown]
+# Merge the adapter into the base model in 16 bit and make the other formats of that. Each is opened by the program that
+# will use it, in a process of its own; one that answers otherwise than its precision explains is set aside.
+
+# %%
+from tc3lib import export, plotting
+
+record = export.export(work, config)
+
+# %% [markdown]
+# The share of answers that begin as the adapter's, the loss of a token, the share of answers that ended by themselves.
+
+# %%
+plotting.table(export.rows(record), ["format", "program", "equal", "loss", "ended", "verdict"])
+
+# %% [markdown]
+# With this file Ollama asks as the training did: `ollama create describe -f export/Modelfile`, then `ollama run describe`.
+
+# %%
+print((work / "export" / "Modelfile").read_text())
+
+# %% [markdown]
+# Upload what was proved to the Hugging Face Hub, as a private repository, if "hub" is among the formats.
+
+# %%
+export.upload(work, config)
+
+# %% [markdown]
+# In Colab this waits until Drive has every file, and then unmounts it. Outside Colab it says where the results are.
+
+# %%
+runtime.finish(work)

@@ -1,0 +1,29 @@
+"""Run a Python program in a process of its own: a fresh one, without what this one has imported or patched."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tc3lib
+from tc3lib.errors import Tc3Error
+
+
+def run(arguments: Sequence[str | Path], what: str) -> None:
+    """Run `python ARGUMENTS`.
+
+    Raises:
+        Tc3Error: It failed; the last line that it wrote is the reason.
+    """
+    path = os.pathsep.join([str(Path(tc3lib.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    done = subprocess.run(
+        [sys.executable, *map(str, arguments)], capture_output=True, text=True, errors="replace",
+        env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+    )  # fmt: skip
+    if done.returncode:
+        lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+        reason = lines[-1].strip()[:300] if lines else ""
+        if done.returncode < 0:
+            reason = f"it was killed by signal {-done.returncode}; 9 is mostly because memory ran out"
+        raise Tc3Error(f"{what} failed: {reason or f'status {done.returncode}'}")

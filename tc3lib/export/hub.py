@@ -1,0 +1,60 @@
+"""Upload what was proved to the Hugging Face Hub: private unless said otherwise."""
+
+from pathlib import Path
+
+from huggingface_hub import HfApi, get_token
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+from huggingface_hub.utils import validate_repo_id
+
+from tc3lib.errors import Tc3Error
+from tc3lib.settings import Settings
+
+
+def check(config: Settings) -> None:
+    """Raise Tc3Error if `hub_repo` is no name of a repository, or if there is no token."""
+    try:
+        if "/" not in (config.exporting.hub_repo or ""):
+            raise HFValidationError("there is no owner in it")
+        validate_repo_id(config.exporting.hub_repo)
+    except HFValidationError as error:
+        raise Tc3Error(
+            f"hub_repo={config.exporting.hub_repo!r}: expected owner/name, such as 'me/tc3-describe' "
+            f"({str(error).splitlines()[0]})"
+        ) from None
+    if get_token() is None:
+        raise Tc3Error(
+            "no token for the Hub: put one that may write, named HF_TOKEN, into Colab's secrets (the key on the left), "
+            "or into the environment."
+        )
+
+
+def upload(work: Path, config: Settings) -> None:
+    """Upload merged weights, GGUF files, adapter and model card to `hub_repo`, if "hub" is in `export_to`.
+
+    Raises:
+        Tc3Error: As `check`; the repository is public and `hub_private` is set; the Hub refused; or no network.
+    """
+    if "hub" not in config.exporting.export_to:
+        print('not uploaded: "hub" is not in export_to')
+        return
+    check(config)
+    repo, private, folder = config.exporting.hub_repo, config.exporting.hub_private, work / "export"
+    api = HfApi()
+    try:
+        url = api.create_repo(repo, private=private, exist_ok=True)
+        if private and not api.repo_info(repo).private:
+            raise Tc3Error(
+                f"{repo} is public already: set hub_private=False if that is meant, or choose another hub_repo."
+            )
+        api.upload_folder(repo_id=repo, folder_path=work / "lora_model", path_in_repo="adapter")
+        if (folder / "gguf").is_dir():
+            api.upload_folder(repo_id=repo, folder_path=folder / "gguf", path_in_repo="gguf")
+        api.upload_folder(repo_id=repo, folder_path=folder / "merged")
+        api.upload_file(repo_id=repo, path_or_fileobj=folder / "README.md", path_in_repo="README.md")
+    except (HfHubHTTPError, OSError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise Tc3Error(
+            f"cannot upload to {repo}: {reason} Is the token (HF_TOKEN) one that may write there? What is in {folder} "
+            "stays; run it again."
+        ) from None
+    print(f"uploaded to {url}, which {'its owner alone sees' if private else 'everybody sees'}")

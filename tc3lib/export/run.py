@@ -1,0 +1,111 @@
+"""Make each format beside what was there, prove it, and only then put it in its place."""
+
+import hashlib
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tc3lib.checkpoints import run_record
+from tc3lib.errors import Tc3Error
+from tc3lib.export import base_model, card, gguf, hub, ollama, verify
+from tc3lib.export.merge import merge
+from tc3lib.files import alone, blaming, read_json, replacing_folder, write_json
+from tc3lib.settings import Settings
+
+
+def export(work: Path, config: Settings) -> dict[str, Any]:
+    """Write the formats of `export_to` into `export/`, and what their proof found into `export.json`.
+
+    A format that answers otherwise than its precision explains goes to `export/failed/`; what was there before stays.
+    Merged weights are written in any case: the others are made of them. The Hub has its own call, `hub.upload`.
+
+    Returns:
+        What `export.json` holds: `run`, `adapter_sha256`, `base`, the figures of the `adapter`, and `in_4bit` those of
+        the model as trained; by format in `formats` those of `verify.judge`.
+
+    Raises:
+        Tc3Error: Something is missing (reported before anything is written), or the merged weights failed.
+    """
+    config = run_record.as_trained(config, work)
+    wanted = config.exporting.export_to
+    if "hub" in wanted:
+        hub.check(config)
+    script = gguf.converter(config) if "gguf" in wanted else None
+    run_record.check_adapter(work)
+    asked = verify.questions(work, config)
+    base = base_model.fetch(base_model.name(config))
+    folder = work / "export"
+    with alone(work), blaming(folder):
+        folder.mkdir(exist_ok=True)
+        shutil.rmtree(folder / "failed", ignore_errors=True)
+        print(f"asking the adapter {len(asked['questions'])} held-out questions")
+        reference = verify.ask("adapter", base, asked, work / "lora_model")
+        record = {
+            "run": read_json(work / "run.json").get("run"),
+            "adapter_sha256": _sha256(work / "lora_model" / "adapter_model.safetensors"),
+            "base": base_model.name(config),
+            "adapter": verify.summary(reference, asked),
+            "in_4bit": verify.in_4bit(work, asked) if config.model.load_in_4bit else None,
+            "formats": {},
+        }
+        try:
+            with replacing_folder(folder / "merged") as new:
+                merge(work, config, new)
+                if _failed("merged", "merged", new, reference, asked, record, folder):
+                    raise Tc3Error(f"the merged weights failed, and nothing was made of them: {_reasons(record)}")
+            if script:
+                _write_gguf(script, config, folder, reference, asked, record)
+            if "ollama" in wanted:
+                ollama.write(work, config, base)
+        finally:
+            write_json(work / "export.json", record)
+            card.write(work, config, record)
+    if _reasons(record):
+        print(f"failed, and moved to {folder / 'failed'}: {_reasons(record)}")
+    return record
+
+
+def _write_gguf(
+    script: Path, config: Settings, folder: Path, reference: Mapping, asked: Mapping, record: dict[str, Any]
+) -> None:
+    kinds = config.exporting.gguf_types
+    size = base_model.weight_bytes(folder / "merged")
+    base_model.check_disk(folder, size * sum(gguf.SIZES[kind] for kind in {"f16", *kinds}), "gguf")
+    with replacing_folder(folder / "gguf") as new:
+        whole = new / "model-F16.gguf"
+        print("converting to GGUF")
+        gguf.convert(script, folder / "merged", whole)
+        for kind in kinds:
+            path = new / f"model-{kind.upper()}.gguf"
+            if kind != "f16":
+                gguf.quantise(whole, path, kind)
+            _failed(kind, "gguf", path, reference, asked, record, folder)
+        if "f16" not in kinds:
+            whole.unlink()
+
+
+def _failed(
+    name: str, kind: str, path: Path, reference: Mapping, asked: Mapping, record: dict[str, Any], folder: Path
+) -> bool:
+    """Ask an artefact, note what came of it, and move it aside if it failed."""
+    print(f"asking {name} the same")
+    try:
+        found = verify.judge(name, verify.ask(kind, path, asked), reference, asked)
+    except Tc3Error as error:
+        found = {"failed": [str(error)]}
+    record["formats"][name] = found
+    if found["failed"]:
+        (folder / "failed").mkdir(exist_ok=True)
+        path.rename(folder / "failed" / path.name.removeprefix(".").removesuffix(".new"))
+    return bool(found["failed"])
+
+
+def _reasons(record: Mapping[str, Any]) -> str:
+    failed = {name: found["failed"] for name, found in record["formats"].items() if found["failed"]}
+    return "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in failed.items())
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

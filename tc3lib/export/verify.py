@@ -1,0 +1,164 @@
+"""Prove an artefact: held-out questions, answered by the program that will use it, against the adapter's answers.
+
+The reference is the adapter on the base model in 16 bit, by transformers and PEFT. A format's bound says how far its
+precision may lead from that; further is another fault, such as a wrong stop, prompt, tokenizer or base model.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from tc3lib.errors import Tc3Error
+from tc3lib.export import child
+from tc3lib.files import read_rows
+from tc3lib.prompts import INSTRUCTION, PROMPT, encode_rows, load_tokenizer
+from tc3lib.settings import Settings
+
+QUESTIONS = 32
+"""Held-out titles that an artefact is asked."""
+FIRST = 16
+"""Tokens of an answer that are compared: later ones differ by one early tie."""
+
+
+@dataclass(frozen=True)
+class Bound:
+    """How far an artefact's answers may be from the adapter's."""
+
+    same: float
+    """Least share of answers whose first tokens are the same."""
+    loss: float
+    """Most that the mean loss of a token may differ, in nats."""
+    ended: float = 0.15
+    """Most by which the share of answers that ended by themselves may be lower."""
+
+
+BOUNDS = {
+    "merged": Bound(same=0.75, loss=0.02),
+    "f16": Bound(same=0.75, loss=0.02),
+    "q8_0": Bound(same=0.6, loss=0.05),
+    "q4_k_m": Bound(same=0.15, loss=0.3, ended=0.25),
+}
+
+
+def questions(work: Path, config: Settings) -> dict[str, Any]:
+    """Return what is asked: each prompt as text, and the ids of prompt and description as they were trained.
+
+    Raises:
+        Tc3Error: There are no questions, or none is held out.
+    """
+    rows = [row for row in read_rows(work / "questions.jsonl") if row["part"] == "eval"][:QUESTIONS]
+    if not rows:
+        raise Tc3Error(f"{work / 'questions.jsonl'} has no held-out row to prove an export with: run 01_prepare again.")
+    encoded = encode_rows(load_tokenizer(str(work / "lora_model")), rows, config.model.max_seq_length)
+    texts = [PROMPT.format(row.get("instruction", INSTRUCTION), row["input_text"]) for row in rows]
+    return {
+        "max_new_tokens": config.generation.max_new_tokens,
+        "titles": [row["input_text"] for row in rows],
+        "questions": [{"prompt": text, **row} for text, row in zip(texts, encoded, strict=True)],
+    }
+
+
+def ask(kind: str, model: Path, asked: Mapping[str, Any], adapter: Path | None = None) -> dict[str, Any]:
+    """Return an artefact's answers, given in a fresh process (see `ask.py`).
+
+    Raises:
+        Tc3Error: It cannot be opened, or cannot answer.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / name for name in ("questions.json", "answers.json")]
+        files[0].write_text(json.dumps(asked))
+        options = ["--adapter", adapter] if adapter else []
+        child.run(["-m", "tc3lib.export.ask", kind, model, *files, *options], f"opening {model}")
+        return json.loads(files[1].read_bytes())
+
+
+def judge(
+    name: str, found: Mapping[str, Any], reference: Mapping[str, Any], asked: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return an artefact's figures, its bound, and in `failed` what is out of it: empty where it is proved."""
+    bound, trained = BOUNDS[name], [prompt(row) for row in asked["questions"]]
+    figures, expected = summary(found, asked), summary(reference, asked)
+    both = list(zip(found["answers"], reference["answers"], strict=True))
+    prompts = [given["prompt"] == ids for given, ids in zip(found["answers"], trained, strict=True)]
+    same = [_beginning(given) == _beginning(ours) for given, ours in both]
+    figures |= {
+        "same_prompt": _mean(prompts),
+        "same_first_tokens": _mean(same),
+        "loss_difference": figures["loss"] - expected["loss"],
+        "bound": asdict(bound),
+    }
+    failed = []
+    if figures["same_prompt"] < 0.9:  # a title may hold the text of a special token, which others take for one
+        failed.append(f"it reads {1 - figures['same_prompt']:.0%} of the prompts as other tokens than were trained")
+    if figures["ended"] < expected["ended"] - bound.ended:
+        failed.append(
+            f"{figures['ended']:.0%} of its answers end by themselves, {expected['ended']:.0%} of the adapter's"
+        )
+    if not abs(figures["loss_difference"]) <= bound.loss:  # not a number neither
+        failed.append(f"its loss differs by {figures['loss_difference']:+.4f}, more than {bound.loss:g}")
+    if figures["same_first_tokens"] < bound.same:
+        failed.append(
+            f"{figures['same_first_tokens']:.0%} of its answers begin with the adapter's {FIRST} tokens, "
+            f"expected at least {bound.same:.0%}"
+        )
+    return figures | {"failed": failed}
+
+
+def summary(found: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the program, the number of questions, the mean loss of a token and the share of answers that ended."""
+    tokens = sum(sum(row["completion_mask"]) for row in asked["questions"])
+    return {
+        "program": found["program"],
+        "questions": len(found["answers"]),
+        "loss": sum(answer["loss_sum"] for answer in found["answers"]) / tokens,
+        "ended": _mean([answer["ended"] for answer in found["answers"]]),
+    }
+
+
+def rows(record: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Return what `export.json` holds as rows of a table, first the adapter's own."""
+    adapter, trained = record["adapter"], record["in_4bit"]
+    found = [("adapter, base in 16 bit", adapter, "the reference")]
+    found += [("adapter, base in 4 bit", trained, "as trained")] if trained else []
+    for name, one in record["formats"].items():
+        found.append((name, one, "failed, not offered" if one["failed"] else "proved"))
+    return [
+        {
+            "format": name,
+            "program": one.get("program", ""),
+            "equal": f"{one['same_first_tokens']:.2f}" if "same_first_tokens" in one else "",
+            "loss": f"{one['loss']:.4f}" if "loss" in one else "",
+            "ended": f"{one['ended']:.2f}" if "ended" in one else "",
+            "verdict": verdict,
+        }
+        for name, one, verdict in found
+    ]
+
+
+def in_4bit(work: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return loss and share of ended answers of the model as trained, which notebook 04 measured; None before it."""
+    path = work / "posttest.jsonl"
+    rows = {row["title"]: row for row in read_rows(path) if row["part"] == "eval"} if path.is_file() else {}
+    if not rows.keys() >= set(asked["titles"]):
+        return None
+    answered = [rows[title] for title in asked["titles"]]
+    return {
+        "loss": sum(row["loss_sum"] for row in answered) / sum(row["loss_tokens"] for row in answered),
+        "ended": _mean([row["eos"] for row in answered]),
+    }
+
+
+def prompt(row: Mapping[str, Sequence[int]]) -> list[int]:
+    """Return the ids of an encoded row's prompt."""
+    return row["input_ids"][: row["completion_mask"].index(1)]
+
+
+def _beginning(answer: Mapping[str, Any]) -> list[int]:
+    return answer["ids"][:FIRST]
+
+
+def _mean(values: Sequence[bool]) -> float:
+    return sum(values) / len(values)

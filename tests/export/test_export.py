@@ -1,0 +1,146 @@
+"""An export of the tiny model for real: merged weights and Modelfiles, proved in fresh processes, and what fails."""
+
+import json
+import shutil
+from importlib.metadata import version
+
+import pytest
+import torch
+from runs import adapter, run
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from tc3lib import export, prompts
+from tc3lib.errors import Tc3Error
+from tc3lib.export import merge, verify
+from tc3lib.files import write_rows
+
+
+@pytest.fixture(scope="module")
+def exported(config, rows, tmp_path_factory):
+    """A run that has learned to describe mugs and to stop, with its export."""
+    work = tmp_path_factory.mktemp("exported")
+    config = config.change(
+        max_steps=40, per_device_train_batch_size=8, gradient_accumulation_steps=1, save_strategy="no",
+        eval_strategy="no", eval_on_start=False,
+    )  # fmt: skip
+    run(config, rows, work)
+    write_rows(work / "questions.jsonl", [{**row, "part": "eval"} for row in rows[:6]])
+    write_rows(work / "posttest.jsonl", [posttest(row) for row in rows[:6]])
+    (work / "lora_model" / "README.md").write_text("# Card of notebook 04\n")
+    return work, config, export.export(work, config)
+
+
+def posttest(row):
+    return {"part": "eval", "title": row["input_text"], "loss_sum": 3.0, "loss_tokens": 10, "eos": True}
+
+
+def test_the_merged_weights_answer_as_the_adapter(exported):
+    work, _, record = exported
+    found = record["formats"]["merged"]
+    assert found["failed"] == []
+    assert (found["questions"], found["same_prompt"], found["ended"]) == (6, 1.0, 1.0)
+    assert found["same_first_tokens"] >= 0.8
+    assert abs(found["loss_difference"]) < 0.02
+    assert record["adapter"]["program"].startswith("PEFT ")
+    assert record["in_4bit"] == {"loss": pytest.approx(0.3), "ended": 1.0}
+    assert json.loads((work / "export.json").read_text()) == json.loads(json.dumps(record))
+
+
+def test_an_export_writes_these_files_and_no_others(exported):
+    work = exported[0]
+    found = {str(path.relative_to(work / "export")) for path in (work / "export").rglob("*") if path.is_file()}
+    assert found == {
+        "README.md", "Modelfile", "Modelfile.adapter",
+        *(f"merged/{name}" for name in (
+            "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+        )),
+    }  # fmt: skip
+
+
+def test_merged_is_base_plus_adapter_in_16_bit(exported):
+    work, config, _ = exported
+    merged = load_file(work / "export" / "merged" / "model.safetensors")
+    base = AutoModelForCausalLM.from_pretrained(config.model.model_name).state_dict()
+    lora = load_file(work / "lora_model" / "adapter_model.safetensors")
+    name = "model.layers.1.mlp.up_proj"
+    a, b = (lora[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")
+    expected = base[f"{name}.weight"].float() + b @ a  # lora_alpha / r is 1
+    assert merged[f"{name}.weight"].dtype == torch.bfloat16
+    torch.testing.assert_close(merged[f"{name}.weight"].float(), expected, atol=2e-3, rtol=1e-2)
+    assert not torch.equal(merged[f"{name}.weight"], base[f"{name}.weight"])
+
+
+def test_what_is_written_is_for_transformers_4_too(exported):
+    """Tried there by hand; the names are what it knows, and it would take 10,000 for a rotary base that it misses."""
+    work = exported[0]
+    for folder in (work / "lora_model", work / "export" / "merged"):
+        tokens = json.loads((folder / "tokenizer_config.json").read_text())
+        assert tokens["tokenizer_class"] == "PreTrainedTokenizerFast"
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        text = prompts.PROMPT.format(prompts.INSTRUCTION, "Steel Mug")
+        assert tokenizer(text).input_ids == prompts.encode_prompt(tokenizer, "Steel Mug")
+    shape = json.loads((work / "export" / "merged" / "config.json").read_text())
+    assert shape["rope_theta"] == shape["rope_parameters"]["rope_theta"] == 500000
+    assert AutoConfig.from_pretrained(work / "export" / "merged").rope_parameters["rope_theta"] == 500000
+
+
+def test_the_modelfiles_ask_and_stop_as_the_training_did(exported):
+    work, config, _ = exported
+    whole, on_base = ((work / "export" / name).read_text() for name in ("Modelfile", "Modelfile.adapter"))
+    assert whole.startswith("FROM ./merged\n")
+    assert on_base.startswith(f"FROM {config.model.model_name}\nADAPTER {work / 'lora_model'}\n")
+    for text in (whole, on_base):
+        template = text.split('"""')[1]
+        assert template.replace("{{ .Prompt }}", "Mug") == prompts.PROMPT.format(prompts.INSTRUCTION, "Mug")
+        parameters = [line.removeprefix("PARAMETER ") for line in text.splitlines() if line.startswith("PARAMETER")]
+        assert parameters == [
+            'stop "<|end_of_text|>"', "temperature 0", "repeat_penalty 1", "num_predict 24", "num_ctx 512",
+        ]  # fmt: skip
+
+
+def test_the_figures_stand_in_both_model_cards(exported):
+    work, config, record = exported
+    row = f"| merged | transformers {version('transformers')} | "
+    for path in (work / "export" / "README.md", work / "lora_model" / "README.md"):
+        text = path.read_text()
+        assert text.count("## Exported, and asked again") == 1
+        assert row in text
+        assert f"{record['adapter']['loss']:.4f}" in text
+        assert config.model.model_name not in text
+    assert (work / "lora_model" / "README.md").read_text().startswith("# Card of notebook 04\n\n## Exported")
+    card = (work / "export" / "README.md").read_text()
+    assert "library_name: transformers" in card
+    assert prompts.PROMPT.format(prompts.INSTRUCTION, "{title}") in card
+
+
+def test_a_wrong_stop_is_found_and_what_was_there_before_stays(exported, tmp_path, monkeypatch):
+    """What people report most: answers without end."""
+    work, config = shutil.copytree(exported[0], tmp_path / "work"), exported[1]
+    before = (work / "export" / "merged" / "generation_config.json").read_bytes()
+    right = merge._generation
+
+    def wrong(tokenizer):
+        decoding = right(tokenizer)
+        decoding.eos_token_id = tokenizer.pad_token_id
+        return decoding
+
+    monkeypatch.setattr(merge, "_generation", wrong)
+    with pytest.raises(Tc3Error, match=r"merged weights failed.* 0% of its answers end by themselves, 100% of the ada"):
+        export.export(work, config)
+    record = json.loads((work / "export.json").read_text())
+    assert record["formats"]["merged"]["ended"] == 0
+    assert "| failed, not offered |" in (work / "export" / "README.md").read_text()
+    assert (work / "export" / "merged" / "generation_config.json").read_bytes() == before
+    failed = json.loads((work / "export" / "failed" / "merged" / "generation_config.json").read_text())
+    assert failed["eos_token_id"] == 3755
+    assert adapter(work) == adapter(exported[0])
+
+
+def test_a_model_that_cannot_be_opened_says_why(exported, tmp_path):
+    work, config, _ = exported
+    asked = verify.questions(work, config)
+    broken = shutil.copytree(work / "export" / "merged", tmp_path / "broken")
+    (broken / "model.safetensors").write_bytes(b"nothing")
+    with pytest.raises(Tc3Error, match=r"opening .*broken failed: .*cannot load the model in .*broken: "):
+        verify.ask("merged", broken, asked)
