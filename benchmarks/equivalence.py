@@ -108,7 +108,7 @@ def main() -> None:
         config = base.change(use_gradient_checkpointing=checkpointing)
         model, tokenizer = models.load_base_model(config.model)
         start = time.monotonic()
-        way = ways.choose(model, rows, share_prefix=True)
+        way = ways.choose(model, rows, [len(row["input_ids"]) for row in rows], share_prefix=True)
         print(f"{arguments.family}: {way}, found out in {time.monotonic() - start:.1f} s")
         loaded = models.add_lora(model, config.lora), tokenizer
         suffix = f", checkpointing {checkpointing!r}" if checkpointing else ""
