@@ -18,28 +18,30 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-# What makes a target's notebooks a run: executed in TC3_HOME with TC3_PRESET, as pages too, and the scores printed.
+# What makes a target's notebooks a run: executed in FOLDER with TC3_PRESET, as pages too, and the scores printed.
 define run_notebooks
-	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir $(TC3_HOME) \
+	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir $(FOLDER) \
 	    --ExecutePreprocessor.timeout=$(CELL_SECONDS) notebooks/0[1-4]*.ipynb \
 	    2> >(grep -v 'running over TCP without encryption' >&2)  # true, but it never leaves this machine
-	$(BIN)/python tools/settle_progress_bars.py $(TC3_HOME)/0*.ipynb
-	$(BIN)/jupyter nbconvert --log-level WARN --coalesce-streams $(TC3_HOME)/0*.ipynb
-	$(BIN)/python -m tc3lib $(TC3_HOME)
+	$(BIN)/python tools/settle_progress_bars.py $(FOLDER)/0*.ipynb
+	$(BIN)/jupyter nbconvert --log-level WARN --coalesce-streams $(FOLDER)/0*.ipynb
+	$(BIN)/python -m tc3lib $(FOLDER)
 endef
 
-run: export TC3_HOME := $(abspath $(RUN))
+run: FOLDER := $(RUN)
+run: export TC3_HOME = $(abspath $(FOLDER))
 run: $(READY)  ## run the four notebooks on the embedded data, on a CPU: results in runs/tiny
-	mkdir -p $(TC3_HOME)
+	mkdir -p $(FOLDER)
 	$(run_notebooks)
 
 real: export TC3_PRESET := smollm2
-real: export TC3_HOME := $(abspath runs/real)
+real: FOLDER := runs/real
+real: export TC3_HOME = $(abspath $(FOLDER))
 real: $(READY) runs/smollm2-model  ## the same with a real small model, on what Debian's packages are (93 + 16 MB): results in runs/real
-	mkdir -p $(TC3_HOME)
-	test -e $(TC3_HOME)/trn.json || $(BIN)/python data/fetch_debian.py $(TC3_HOME)/trn.json || echo 'so the embedded catalogue is taken' >&2
+	mkdir -p $(FOLDER)
+	test -e $(FOLDER)/trn.json || $(BIN)/python data/fetch_debian.py $(FOLDER)/trn.json || echo 'so the embedded catalogue is taken' >&2
 	$(run_notebooks)
-	$(BIN)/python benchmarks/real.py answers $(TC3_HOME)
+	$(BIN)/python benchmarks/real.py answers $(FOLDER)
 
 runs/smollm2-model:
 	$(BIN)/python data/make_smollm2.py $@
