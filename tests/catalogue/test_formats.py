@@ -84,12 +84,6 @@ JSON = {
     "columns of pandas": lambda rows: json.dumps(
         {name: {str(n): row.get(name) for n, row in enumerate(rows)} for name in HEADER}
     ).encode(),
-    "columns that are lists": lambda rows: json.dumps(
-        {name: [row.get(name) for row in rows] for name in HEADER}
-    ).encode(),
-    "split, as pandas writes it": lambda rows: json.dumps(
-        {"columns": HEADER, "index": [*range(len(rows))], "data": [[row.get(name) for name in HEADER] for row in rows]}
-    ).encode(),
     "Python's notation, one a line": lambda rows: "".join(f"{row}\n" for row in rows).encode(),
     "Python's list": lambda rows: str(rows).encode(),
 }  # fmt: skip
@@ -113,13 +107,16 @@ def test_tables_give_the_rows_of_json(tmp_path):
         assert kept(path, clean=False) == TEXTS
     assert kept(in_excel(tmp_path / "b.xlsx", [HEADER, *VALUES[:8], VALUES[11]])) == READ[:7]
     for name, values in {"number": VALUES[:4], "truth": VALUES[4:5], "blank": VALUES[7:12]}.items():
-        columns = {name: pyarrow.array([row[n] for row in values]) for n, name in enumerate(HEADER) if name != "title"}
+        columns = {"uid": pyarrow.array([row[0] for row in values])}
         if name == "blank":
             titles = [row[1] for row in values]
             columns["title"] = pyarrow.array([None if title is NAN else title for title in titles])
             columns["content"] = pyarrow.array(["x"] * 5)
         else:
-            columns["title"] = pyarrow.array([row[1] for row in values])
+            columns |= {
+                "title": pyarrow.array([row[1] for row in values]),
+                "content": pyarrow.array(["x"] * len(values)),
+            }
         parquet.write_table(pyarrow.table(columns), tmp_path / "b.parquet")
         read = [(uid, title) for uid, title, _ in kept(tmp_path / "b.parquet")]
         expected = [("h", "Mug"), ("j", "Mug"), (None, "No uid")] if name == "blank" else None
@@ -169,7 +166,7 @@ def test_any_uid_comes_through(tmp_path):
     rows = [{"uid": uid, "title": f"Mug {n}", "content": "x"} for n, uid in enumerate(uids)]
     found = prepared(written(tmp_path, json_lines(rows))).uids
     assert found == prepared(written(tmp_path, json.dumps(rows).encode())).uids
-    assert found == ["", 5, str(2**70), *uids[3:]]
+    assert found == uids
     work = tmp_path
     numbered = [{"sku": uid, "title": f"Mug {n}", "content": f"A mug {n}."} for n, uid in enumerate(uids * 20)]
     config = configured(written(work, json_lines(numbered)), uid_column="sku", eval_rows=4)
@@ -190,7 +187,7 @@ def test_the_header_is_the_first_row_with_the_columns(tmp_path, kind):
     def file(header, rows, above=BANNER):
         if kind == "xlsx":
             return in_excel(tmp_path / "a.xlsx", [*above, header, *rows])
-        return written(tmp_path, in_html([header, *rows], above[0]) if kind == "xls" else
+        return written(tmp_path, in_html([*above[1:], header, *rows], above[0]) if kind == "xls" else
                        in_csv([*above[1:], header, *rows], header=above[0]), f"a.{kind}")  # fmt: skip
 
     assert kept(file(HEADER, TEXTS), clean=False) == TEXTS
@@ -206,7 +203,7 @@ def test_the_header_is_the_first_row_with_the_columns(tmp_path, kind):
     assert found.titles == [*(title for _, title, _ in TEXTS), "mug"]
     twice = file(HEADER, TEXTS, [HEADER, ("a", "Mug", "Old."), ("", "", "")])
     assert len(kept(twice)) == 31
-    assert kept(twice, clean=False, header_row=3 if kind == "xls" else 4) == TEXTS
+    assert kept(twice, clean=False, header_row=4) == TEXTS
     with pytest.raises(Tc3Error, match=r"has no column 'title'"):
         prepared(twice, header_row=2)
 

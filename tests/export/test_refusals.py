@@ -65,7 +65,7 @@ def test_a_wrong_format_or_precision_is_told_where_it_is_typed(config, tmp_path,
     (tmp_path / "lora_model").mkdir()
     monkeypatch.setenv("TC3_PRESET", "tiny")
     for given in (["--to", "merged,ggf"], ["--gguf", "q5"]):
-        with pytest.raises(Tc3Error, match=r"a setting does not fit: Invalid enum value '(ggf|q5)'"):
+        with pytest.raises(Tc3Error, match=r"a setting does not fit: (export_to has no 'ggf'|gguf_types has no 'q5')"):
             main([str(tmp_path), *given])
     with pytest.raises(Tc3Error, match=r"no lora_model in .*: run 03_train first"):
         main([str(tmp_path / "lora_model")])

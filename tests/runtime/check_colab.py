@@ -46,8 +46,8 @@ PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64
 
 # What tc3lib and the notebooks import of Colab's own; a test compares it with their import lines.
 USED = (
-    "gradio", "ipython", "ipywidgets", "jinja2", "matplotlib", "numpy", "pandas", "safetensors", "scipy", "torch",
-    "tqdm", "xxhash",
+    "gradio", "httpx", "ipython", "ipywidgets", "jinja2", "matplotlib", "numpy", "pandas", "safetensors", "scipy",
+    "torch", "tqdm", "xxhash",
     "huggingface-hub", "markupsafe", "openpyxl", "psutil", "pyyaml",
 )  # fmt: skip
 # What runs notebooks outside Colab, for --list: Colab's versions too.

@@ -8,7 +8,7 @@ import torch
 from runs import adapter, losses, prepared, run
 from transformers import TrainerCallback
 
-from tc3lib import models, training
+from tc3lib import models, prompts, training
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error
 from tc3lib.runtime import workspace
@@ -132,12 +132,11 @@ def test_an_old_adapter_stays_until_the_new_one_is_whole(trained, monkeypatch):
     training.save_adapter(trainer, made)
     before = adapter(made.work)
 
-    class Failing:
-        def save_pretrained(self, folder):
-            raise OSError("disk full")
+    def failing(*_, **__):
+        raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer, "processing_class", Failing())
+        patch.setattr(type(trainer.processing_class), "save_pretrained", failing)
         with pytest.raises(
             Tc3Error, match=r"cannot write .*/lora_model: disk full\. The adapter of the last saved step"
         ):
@@ -206,7 +205,8 @@ def test_rows_are_encoded_again_where_the_loaded_tokenizer_differs(config, rows,
         tokenizer.backend_tokenizer.normalizer = Replace("MUG", "PAN")
         return model, tokenizer
 
-    made = prepared(config, [{**row, "response": row["response"].upper()} for row in rows], tmp_path)
+    rows = [prompts.format_record(row["input_text"], prompts.description(row).upper()) for row in rows]
+    made = prepared(config, rows, tmp_path)
     monkeypatch.setattr(models, "load_base_model", load_repaired)
     learned = [made.train_rows[0]["input_ids"]]
     training.build_trainer(made)

@@ -35,9 +35,9 @@ def times(monkeypatch):
     """How often rows are tokenised."""
     calls, encode_rows = [], token_cache.encode_rows
 
-    def counted(tokenizer, some, max_length):
+    def counted(tokenizer, some, max_length, template):
         calls.append(len(some))
-        return encode_rows(tokenizer, some, max_length)
+        return encode_rows(tokenizer, some, max_length, template)
 
     monkeypatch.setattr(token_cache, "encode_rows", counted)
     return calls
@@ -136,7 +136,7 @@ def test_many_rows_are_read_in_parts_and_a_fault_is_named_by_its_row(tokenizer, 
     assert list(found.rows) == prompts.encode_rows(tokenizer, rows, 512)
     encode = token_cache.encode_rows
 
-    def spoilt(tokenizer, some, max_length):
+    def spoilt(tokenizer, some, max_length, template):
         return [row | {"completion_mask": [0] * 9} if row and len(some) < 10 else row
                 for row in encode(tokenizer, some, max_length)]  # fmt: skip
 

@@ -68,7 +68,7 @@ def test_the_model_is_loaded_as_it_was_trained(tiny, tmp_path, monkeypatch):
     run = {"run": "1", "data": {}, "settings": {"model": {"load_in_4bit": False}}}
     (tmp_path / "run.json").write_text(json.dumps(run))
     monkeypatch.setattr(demo, "_check", lambda config, work: None)
-    monkeypatch.setattr(demo, "Catalogue", lambda work: None)
+    monkeypatch.setattr(demo, "Catalogue", lambda work, template: None)
 
     def load(folder, settings):
         raise Tc3Error(f"{folder.name}, load_in_4bit={settings.load_in_4bit}")
