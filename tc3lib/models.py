@@ -20,6 +20,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
 )
 import unsloth  # noqa: F401, I001
 import torch
+from huggingface_hub import snapshot_download
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, PreTrainedTokenizerBase
@@ -152,15 +153,24 @@ def _naming_its_base(folder: Path, model_name: str) -> Iterator[Path]:
         yield Path(copy)
 
 
-def fingerprint(model: torch.nn.Module) -> str:
-    """Return a digest that tells a base model from others, of the first values of each of its weights.
+def fingerprint(model: PreTrainedModel | PeftModel) -> str:
+    """Return a digest that tells a base model from others: of its weight files' names, sizes, beginnings and ends.
 
-    It is the same wherever the model's folder is, and with an adapter, whose weights and biases do not count.
+    It is the same wherever the files are, on any hardware and in any dtype, with an adapter and without.
     """
-    known = hashlib.sha256()
-    for name, weight in model.named_parameters():
-        if "lora_" not in name and not name.endswith("bias"):
-            known.update(weight.detach().reshape(-1)[:1024].float().cpu().numpy().tobytes())
+    base = model.get_base_model() if isinstance(model, PeftModel) else model
+    name, known = base.config._name_or_path, hashlib.sha256()
+    try:
+        folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, local_files_only=True))
+    except (OSError, ValueError):  # not in the cache, such as with weights of another library's own
+        return hashlib.sha256(name.encode()).hexdigest()
+    for path in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
+        size = path.stat().st_size
+        known.update(f"{path.name} {size}".encode())
+        with open(path, "rb") as file:
+            known.update(file.read(1 << 20))
+            file.seek(max(0, size - (1 << 20)))
+            known.update(file.read())
     return known.hexdigest()
 
 
