@@ -80,9 +80,9 @@ def load(
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes of a run one tokenises
             found = read_json(note)
             if not found or found["digest"] != _digest(arrow):
-                with tempfile.TemporaryDirectory(dir=folder) as new:
-                    found = asdict(_write(tokenizer, path, Path(new) / arrow.name, max_length, template))
-                    os.replace(Path(new) / arrow.name, arrow)
+                new = arrow.with_suffix(".new")  # what a kill leaves there is written over
+                found = asdict(_write(tokenizer, path, new, max_length, template))
+                os.replace(new, arrow)
                 write_json(note, found)
     except OSError as error:
         raise Tc3Error(

@@ -41,9 +41,9 @@ WATCHED = {function.__code__ for function in (
     store.begin, store.seal, store.commit, store.restore, store.rotate, store.remove, store._copy, store._measure,
     store._write_manifest, store._note, Saver._newest, Saver._adopt, Saver._save_checkpoint, Saver.on_save,
     Saver._commit, Saver.report, LossLogger._append, files.replacing_all.__wrapped__, files._new_file.__wrapped__,
-    trained.train, trained.save_adapter, trained._save,
+    files.replacing_folder.__wrapped__, trained.train, trained.save_adapter, trained._save,
 )}  # fmt: skip
-STEPS, KEPT = 12, 2
+STEPS, KEPT, TOKENS = 12, 2, f"tc3-tokens-{os.getuid()}"
 CONFIG = settings.tiny().change(
     max_steps=STEPS, per_device_train_batch_size=4, gradient_accumulation_steps=1, save_steps=1, save_total_limit=KEPT,
     eval_steps=3, eval_rows=4, max_seq_length=256, lora_dropout=0.1,
@@ -170,7 +170,8 @@ def check_finished(work):
 
 def what_was_hit(work, finished):
     """Say, from what is there, what a kill interrupted."""
-    local, outputs = next(TEMPORARY.glob("tc3-*"), TEMPORARY / "none"), work / "outputs"
+    local = next((path for path in TEMPORARY.glob("tc3-*") if path.name != TOKENS), TEMPORARY / "none")
+    outputs = work / "outputs"
     if finished:
         return "a finished run called again"
     if any(work.glob(".lora_model.*")):
@@ -192,8 +193,8 @@ attempt(whole, line="")
 duration, lines = time.monotonic() - start, Counter(json.loads(LINES.read_text()))
 LOSSES, WHOLE = without_speed(read_losses(whole / "loss.jsonl")), tree(whole)
 ADAPTER = WHOLE["lora_model/adapter_model.safetensors"]
-LIBRARIES = set(TEMPORARY.rglob("*"))  # torch makes an empty folder there
-assert not any(path.name.startswith("tc3-") for path in LIBRARIES)
+LIBRARIES = set(TEMPORARY.rglob("*"))  # torch makes an empty folder there, and rows as tokens stay for the next run
+assert [path.name for path in TEMPORARY.glob("tc3-*")] == [TOKENS]
 attempts, work = 0, None
 while RESULT["kills"] < KILLS:
     attempts += 1
