@@ -81,8 +81,11 @@ def load(
             found = read_json(note)
             if not found or found["digest"] != _digest(arrow):
                 new = arrow.with_suffix(".new")  # what a kill leaves there is written over
-                found = asdict(_write(tokenizer, path, new, max_length, template))
-                os.replace(new, arrow)
+                try:
+                    found = asdict(_write(tokenizer, path, new, max_length, template))
+                    os.replace(new, arrow)
+                finally:
+                    new.unlink(missing_ok=True)
                 write_json(note, found)
     except OSError as error:
         raise Tc3Error(
