@@ -138,7 +138,7 @@ def test_many_rows_are_read_in_parts_and_a_fault_is_named_by_its_row(tokenizer, 
 
     def spoilt(tokenizer, some, max_length, template):
         return [row | {"completion_mask": [0] * 9} if row and len(some) < 10 else row
-                for row in encode(tokenizer, some, max_length)]  # fmt: skip
+                for row in encode(tokenizer, some, max_length, template)]  # fmt: skip
 
     monkeypatch.setattr(token_cache, "encode_rows", spoilt)
     with pytest.raises(Tc3Error, match=r"train\.jsonl, row 31 .* has no label"):
