@@ -22,6 +22,7 @@ from tc3lib.__main__ import summary
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import comparison, questions
 from tc3lib.files import read_rows, write_rows
+from tc3lib.prompts import description, format_record
 from tc3lib.runtime.workspace import STAGES
 from tc3lib.training.callbacks import read_losses
 
@@ -207,8 +208,8 @@ def test_a_run_with_another_models_tokenizer_is_not_compared(work, fewer, tmp_pa
 def test_a_run_on_shuffled_descriptions_is_not_better(work, fewer, shuffle):
     """It learns the manner, so that the loss falls, and nothing of what a title has to do with its description."""
     rows = read_rows(work / "train.jsonl")
-    others = shuffle(rows)
-    shuffled = [row | {"response": other["response"]} for row, other in zip(rows, others, strict=True)]
+    pairs = zip(rows, shuffle(rows), strict=True)
+    shuffled = [row | format_record(row["input_text"], description(other)) for row, other in pairs]
     config = CONFIG.change(max_steps=100, eval_strategy="no", save_strategy="no")
     write_rows(fewer / "train.jsonl", shuffled)
     trainer = training.build_trainer(training.Run(config.change(resume_from_checkpoint=False), fewer))
