@@ -26,6 +26,8 @@ _NO_NUMBER = re.compile(
 """Text (an open quote's goes on to the end), or what Python writes for numbers that JSON does not have."""
 _PYTHON = re.compile(rb"\s*\[?\s*\{\s*'")
 _SEPARATORS = re.compile(rb"[\s,]*")
+_SPLIT = re.compile(rb'\{\s*"columns"\s*:\s*\[')
+"""`DataFrame.to_json(orient="split")`."""
 _LIST_OF_OBJECTS = re.compile(rb'"\s*:\s*\[\s*\{')
 
 Value = bytes | msgspec.Raw
@@ -97,7 +99,7 @@ def is_one_object(head: bytes, columns: Columns) -> bool:
         at = _BYTE.search(str(error))
         if at is None and len(rows) == 1:  # the line goes on
             wrapped, title = _LIST_OF_OBJECTS.search(head), f'"{columns.title}"'.encode()
-            if re.search(re.escape(title) + rb"\s*:\s*\{", head):
+            if _SPLIT.match(head) or re.search(re.escape(title) + rb"\s*:\s*[\[{]", head):
                 return True
             return wrapped is not None and title not in head[: wrapped.start()]
         if at is None or len(rows) == 1:

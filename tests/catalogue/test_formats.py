@@ -84,6 +84,12 @@ JSON = {
     "columns of pandas": lambda rows: json.dumps(
         {name: {str(n): row.get(name) for n, row in enumerate(rows)} for name in HEADER}
     ).encode(),
+    "columns that are lists": lambda rows: json.dumps(
+        {name: [row.get(name) for row in rows] for name in HEADER}
+    ).encode(),
+    "split, as pandas writes it": lambda rows: json.dumps(
+        {"columns": HEADER, "index": [*range(len(rows))], "data": [[row.get(name) for name in HEADER] for row in rows]}
+    ).encode(),
     "Python's notation, one a line": lambda rows: "".join(f"{row}\n" for row in rows).encode(),
     "Python's list": lambda rows: str(rows).encode(),
 }  # fmt: skip
