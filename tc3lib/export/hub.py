@@ -35,8 +35,8 @@ def upload(work: Path, config: Settings) -> None:
     """Upload merged weights, GGUF files, adapter and model card to `hub_repo`, if "hub" is in `export_to`.
 
     Raises:
-        Tc3Error: As `check`; nothing is proved; the repository is public and `hub_private` is set; the Hub refused;
-            or there is no network.
+        Tc3Error: As `check`; nothing is proved, or another adapter was; the repository is public and `hub_private` is
+            set; the Hub refused; or there is no network.
     """
     if "hub" not in config.exporting.export_to:
         print('not uploaded: "hub" is not in export_to')
@@ -47,6 +47,11 @@ def upload(work: Path, config: Settings) -> None:
     if "merged" not in (proved := verify.proved(record)):
         raise Tc3Error(
             f"nothing to upload: {work / 'export.json'} has no merged weights that are proved. Export first."
+        )
+    if record.get("adapter_sha256") != verify.adapter_digest(work):
+        raise Tc3Error(
+            f"nothing is uploaded: {folder} was made of another adapter than is in {work / 'lora_model'} now. Export "
+            "again."
         )
     files = [gguf.file_name(kind) for kind in gguf.SIZES if kind in proved]
     api = HfApi()

@@ -1,6 +1,5 @@
 """Make each format beside what was there, prove it, and only then put it in its place."""
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +46,7 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
         reference = verify.ask("adapter", base, asked, work / "lora_model")
         record = {
             "run": read_json(work / "run.json").get("run"),
-            "adapter_sha256": _sha256(work / "lora_model" / "adapter_model.safetensors"),
+            "adapter_sha256": verify.adapter_digest(work),
             "base": name,
             "adapter": verify.summary(reference, asked),
             "in_4bit": verify.in_4bit(work, asked) if config.model.load_in_4bit else None,
@@ -115,8 +114,3 @@ def _failed(
 def _reasons(record: Mapping[str, Any]) -> str:
     failed = {name: found["failed"] for name, found in record["formats"].items() if found["failed"]}
     return "; ".join(f"{name}: {', '.join(reasons)}" for name, reasons in failed.items())
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -4,6 +4,7 @@ The reference is the adapter on the base model in 16 bit, by transformers and PE
 precision may lead from that; further is another fault, such as a wrong stop, prompt, tokenizer or base model.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -30,9 +31,9 @@ class Bound:
     same: float
     """Least share of answers whose first tokens are the same."""
     loss: float
-    """Most that the mean loss of a token may differ, in nats."""
+    """Largest difference of the mean loss of a token, in nats."""
     ended: float = 0.15
-    """Most by which the share of answers that ended by themselves may be lower."""
+    """How much lower the share of answers that ended by themselves may be."""
 
 
 BOUNDS = {
@@ -130,6 +131,12 @@ def doubts(record: Mapping[str, Any]) -> str:
     if trained and ours["ended"] < trained["ended"] - DEQUANTISED.ended:
         return f"{ours['ended']:.0%} of its answers end by themselves, it was {trained['ended']:.0%}"
     return ""
+
+
+def adapter_digest(work: Path) -> str:
+    """Return the hash by which `export.json` names the adapter that it is about."""
+    with open(work / "lora_model" / "adapter_model.safetensors", "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def proved(record: Mapping[str, Any]) -> list[str]:

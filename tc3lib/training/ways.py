@@ -44,7 +44,7 @@ def choose(
     known = not getattr(config, "attention_dropout", 0) and getattr(model, "accepts_loss_kwargs", True)
     if known and _is_right(model, few, collate(few, share_prefix), partial(shared_prefix, model)):
         found = "packed"
-    # Without a GPU unsloth pads whatever it is told.
+    # On a CPU unsloth always pads.
     elif torch.cuda.is_available() and _is_right(model, few, collate(few, False), lambda *_: nullcontext()):
         found = "padding-free"
     return max(processes.gather(found), key=get_args(Way).index)

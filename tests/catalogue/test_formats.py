@@ -32,7 +32,7 @@ READ = [
 
 
 def objects(rows, missing=True):
-    """Return rows as objects, with the key of what is None missing or null."""
+    """Return rows as objects. A value of None is a missing key, or null if `missing` is false."""
     return [{k: v for k, v in zip(HEADER, row, strict=True) if v is not None or not missing} for row in rows]
 
 

@@ -184,7 +184,10 @@ def fake(monkeypatch):
 
 
 def proved(work, failures):
-    write_json(work / "export.json", {"formats": {name: {"failed": failed} for name, failed in failures.items()}})
+    (work / "lora_model").mkdir(exist_ok=True)
+    (work / "lora_model" / "adapter_model.safetensors").write_bytes(b"an adapter")
+    formats = {name: {"failed": failed} for name, failed in failures.items()}
+    write_json(work / "export.json", {"adapter_sha256": verify.adapter_digest(work), "formats": formats})
 
 
 def test_the_hub_gets_what_was_proved_and_is_private(config, tmp_path, fake, capsys):
@@ -207,6 +210,13 @@ def test_the_hub_gets_what_was_proved_and_is_private(config, tmp_path, fake, cap
     assert TOKEN not in out
     hub.upload(tmp_path, config.change(hub_private=False))
     assert fake.private is False
+    calls = len(fake.calls)
+    (tmp_path / "lora_model" / "adapter_model.safetensors").write_bytes(b"a later one")
+    with pytest.raises(
+        Tc3Error, match=r"export was made of another adapter than is in .*lora_model now\."
+    ):
+        hub.upload(tmp_path, config)
+    assert len(fake.calls) == calls
 
 
 def test_what_the_hub_refuses_is_said_in_a_line_without_the_token(config, tmp_path, fake, monkeypatch):
