@@ -212,9 +212,7 @@ def test_the_hub_gets_what_was_proved_and_is_private(config, tmp_path, fake, cap
     assert fake.private is False
     calls = len(fake.calls)
     (tmp_path / "lora_model" / "adapter_model.safetensors").write_bytes(b"a later one")
-    with pytest.raises(
-        Tc3Error, match=r"export was made of another adapter than is in .*lora_model now\."
-    ):
+    with pytest.raises(Tc3Error, match=r"export was made of another adapter than is in .*lora_model now\."):
         hub.upload(tmp_path, config)
     assert len(fake.calls) == calls
 
