@@ -25,8 +25,8 @@ ROWS = [485_300, 2_248_619]
 def configured(work: Path):
     from tc3lib import settings
 
-    model = settings.tiny().model.model_name
-    return settings.llama3_8b().change(
+    model = settings.get("tiny").model.model_name
+    return settings.get("llama3_8b").change(
         source=str(work / "trn.json"), model_name=model, load_in_4bit=False, max_steps=-1, num_train_epochs=1
     )
 

@@ -99,7 +99,7 @@ def main() -> None:
     from tc3lib.training import ways
 
     rows = token_rows(ROWS * arguments.steps)
-    base = settings.llama3_8b().change(
+    base = settings.get("llama3_8b").change(
         model_name=str(arguments.folder), max_steps=arguments.steps, save_strategy="no", eval_strategy="no",
         eval_on_start=False, lr_scheduler_type="constant",
     )  # fmt: skip
@@ -147,7 +147,7 @@ def main() -> None:
             recipe(8, True if packed else None)
             recipe(8, None)
             recipe(8, False)
-        if torch.cuda.is_available() and packed:
+        if torch.cuda.is_available() and packed and not arguments.layers:  # of a few layers the longest row fills it
             weights = torch.cuda.memory_allocated() / GIB
             one_pass = results[first + suffix][3]
             short(weights + 0.6 * (one_pass - weights))

@@ -33,7 +33,7 @@ def main() -> None:
 
     from tc3lib.evaluation import generation
 
-    config = settings.llama3_8b().change(
+    config = settings.get("llama3_8b").change(
         model_name=str(arguments.folder), dtype=arguments.dtype, max_new_tokens=arguments.tokens
     )
     model, tokenizer = models.load_base_model(config.model)

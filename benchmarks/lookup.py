@@ -45,7 +45,7 @@ def main() -> None:
     with TemporaryDirectory() as name:
         work = Path(name)
         write_catalogue(work / "trn.json", rows)
-        config = settings.llama3_8b()
+        config = settings.get("llama3_8b")
         prepare(config, work)
         (work / "trn.json").unlink()
         select(config, work)

@@ -81,7 +81,7 @@ def ours(workers: int, clean: bool):
     def run(source: Path, target: Path) -> None:
         from tc3lib import catalogue, settings
 
-        config = settings.llama3_8b().change(source=str(source), clean=clean, workers=workers)
+        config = settings.get("llama3_8b").change(source=str(source), clean=clean, workers=workers)
         catalogue.prepare(config, target.parent)
 
     return run
@@ -91,7 +91,7 @@ def select(source: Path, target: Path) -> None:
     """Draw the default preset's rows from what a contender before has written."""
     from tc3lib import catalogue, settings
 
-    catalogue.select(settings.llama3_8b(), target.parent)
+    catalogue.select(settings.get("llama3_8b"), target.parent)
 
 
 RECIPE = {

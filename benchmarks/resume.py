@@ -39,7 +39,7 @@ def run(
     from tc3lib import files, settings, training
     from tc3lib.errors import Tc3Error
 
-    config = settings.llama3_8b().change(
+    config = settings.get("llama3_8b").change(
         model_name=str(folder), max_steps=steps, save_steps=100, lora_dropout=dropout, eval_steps=100,
     )  # fmt: skip
     work.mkdir(exist_ok=True)

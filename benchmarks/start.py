@@ -23,7 +23,7 @@ def main() -> None:
     arguments = parser.parse_args()
     from tc3lib import catalogue, settings, training
 
-    config = settings.llama3_8b().change(model_name=settings.tiny().model.model_name, load_in_4bit=False)
+    config = settings.get("llama3_8b").change(model_name=settings.get("tiny").model.model_name, load_in_4bit=False)
     lines = [
         "| lines | usable | rows trained on | read, tokenised, checked, s | model loaded, trainer built, s |",
         "| ---: " * 5 + "|",

@@ -195,7 +195,7 @@ def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, objec
     memory = RECIPES[recipe][1]
     hold_to(memory)
     rows = token_rows(rows)
-    config = settings.llama3_8b().change(
+    config = settings.get("llama3_8b").change(
         model_name=str(folder), max_steps=steps, save_strategy="no", eval_strategy="no", eval_on_start=False,
         plan="recipe" if recipe in "ab" else "auto", memory_gib=memory, padding_free=False,
     )  # fmt: skip

@@ -56,7 +56,7 @@ def convert(gguf: Path, target: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Make the folder of SmolLM2-135M-Instruct.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path(settings.smollm2().model.model_name))
+    parser.add_argument("folder", nargs="?", type=Path, default=Path(settings.get("smollm2").model.model_name))
     target = parser.parse_args().folder
     if target.exists():
         raise SystemExit(f"{target} is there already")

@@ -14,7 +14,7 @@ from tc3lib.prompts import format_record
 @pytest.fixture(scope="session")
 def config():
     """The tiny preset, cut down to seconds."""
-    return settings.tiny().change(
+    return settings.get("tiny").change(
         max_steps=4, per_device_train_batch_size=4, gradient_accumulation_steps=2, save_steps=2, eval_steps=2,
         eval_rows=6, max_new_tokens=24, max_seq_length=512,
     )  # fmt: skip

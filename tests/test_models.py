@@ -20,7 +20,7 @@ IN_A_FRESH_PROCESS = """
 import sys
 from tc3lib import models, settings
 from tc3lib.evaluation import generation
-config = settings.tiny().change(max_new_tokens=24)
+config = settings.get("tiny").change(max_new_tokens=24)
 model, tokenizer = models.load_adapter(sys.argv[1], config.model)
 for answer in generation.generate(model, tokenizer, sys.argv[2:], config):
     print("ANSWER", ascii(answer.text))
@@ -170,7 +170,7 @@ def test_only_the_report_of_an_absent_kernel_is_filtered():
 
 def family(name, folder, **changes):
     changes = {"load_in_4bit": False, "dtype": "float32"} | changes
-    return settings.tiny().change(model_name=str(make(name, folder / "base")), **changes)
+    return settings.get("tiny").change(model_name=str(make(name, folder / "base")), **changes)
 
 
 def test_layers_that_a_model_calls_otherwise_are_named_or_mapped(tmp_path, capsys):

@@ -8,7 +8,7 @@ from typing import get_args
 
 import pytest
 
-from tc3lib import settings
+from tc3lib import presets, settings
 from tc3lib.errors import Tc3Error
 from tc3lib.runtime import preflight
 from tc3lib.settings import Settings
@@ -50,20 +50,20 @@ RECIPE = {
 
 @pytest.mark.parametrize(("section", "name"), RECIPE)
 def test_llama3_8b_is_the_users_recipe(section, name):
-    assert getattr(getattr(settings.llama3_8b(), section), name) == RECIPE[section, name]
+    assert getattr(getattr(settings.get("llama3_8b"), section), name) == RECIPE[section, name]
 
 
 def test_the_recipes_warm_up_is_a_fifth_of_its_steps():
     from transformers import TrainingArguments
 
-    arguments = TrainingArguments(warmup_steps=settings.llama3_8b().training.warmup_steps, use_cpu=True)
+    arguments = TrainingArguments(warmup_steps=settings.get("llama3_8b").training.warmup_steps, use_cpu=True)
     assert arguments.get_warmup_steps(60) == 12
 
 
 def test_tiny_is_the_recipe_but_for_these_settings():
     changed = set()
     for section in ("model", "lora", "training", "data", "generation"):
-        one, other = getattr(settings.llama3_8b(), section), getattr(settings.tiny(), section)
+        one, other = getattr(settings.get("llama3_8b"), section), getattr(settings.get("tiny"), section)
         changed |= {f.name for f in dataclasses.fields(one) if getattr(one, f.name) != getattr(other, f.name)}
     assert changed == {
         "model_name", "use_gradient_checkpointing", "learning_rate", "gradient_accumulation_steps", "max_steps",
@@ -78,7 +78,7 @@ PRESETS = ["llama3_8b", "llama3_2_1b", "qwen3_4b", "smollm2", "tiny"]
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_come_by_name(name):
     preset = settings.get(name)
-    assert preset == getattr(settings, name)()
+    assert preset == getattr(presets, name)()
     assert preset.preset == name
     assert preset.changes() == {}
     assert preset.requires_gpu == (name not in ("smollm2", "tiny"))
@@ -100,7 +100,7 @@ def test_a_preset_for_a_free_t4_is_one_of_unsloths_own_4_bit_models_without_a_li
 
 
 def test_smollm2_is_the_folder_that_its_script_makes():
-    assert settings.smollm2().model.model_name == str(settings.runs() / "smollm2-model")
+    assert settings.get("smollm2").model.model_name == str(settings.runs() / "smollm2-model")
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -137,7 +137,7 @@ def test_lora_settings_fit_the_real_loraconfig(name):
 )
 def test_model_and_lora_settings_fit_unsloths_own_signatures(section, module, class_name, function):
     """The GPU class cannot be imported without a GPU, so its signature is read from its source."""
-    values = dataclasses.asdict(getattr(settings.llama3_8b(), section))
+    values = dataclasses.asdict(getattr(settings.get("llama3_8b"), section))
     assert values.keys() <= _named_parameters(module, class_name, function)
 
 
@@ -151,11 +151,11 @@ def _named_parameters(module, class_name, function):
 
 
 def test_change_reaches_every_section_and_leaves_the_original_alone():
-    old = settings.llama3_8b()
+    old = settings.get("llama3_8b")
     new = old.change(max_steps=5, lora_alpha=32, eval_rows=7, load_in_4bit=False, demo_titles=("a",))
     assert (new.training.max_steps, new.lora.lora_alpha, new.data.eval_rows) == (5, 32, 7)
     assert (new.model.load_in_4bit, new.generation.demo_titles) == (False, ("a",))
-    assert old == settings.llama3_8b()
+    assert old == settings.get("llama3_8b")
     assert dataclasses.replace(new.training, max_steps=60) == old.training
 
 
@@ -199,7 +199,7 @@ def test_setting_names_are_unique_over_all_sections():
 )
 def test_a_wrong_setting_is_named_with_what_was_expected(changes, message):
     with pytest.raises(Tc3Error, match=message):
-        settings.llama3_8b().change(**changes)
+        settings.get("llama3_8b").change(**changes)
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_a_wrong_setting_is_named_with_what_was_expected(changes, message):
 )  # fmt: skip
 def test_a_usual_name_leads_to_the_setting(usual, name):
     with pytest.raises(Tc3Error, match=rf"there is no setting '{usual}'\. It is '{name}' here\."):
-        settings.tiny().change(**{usual: 1})
+        settings.get("tiny").change(**{usual: 1})
 
 
 def test_every_usual_name_is_no_setting_itself_and_leads_to_one():
@@ -251,7 +251,7 @@ def test_what_a_scheduler_takes_is_what_the_pinned_transformers_gives_it():
 def test_trackers_and_what_a_scheduler_takes_reach_the_trainers_arguments(several, tmp_path):
     from trl import SFTConfig
 
-    config = settings.tiny().change(
+    config = settings.get("tiny").change(
         report_to=several, lr_scheduler_type="cosine_with_min_lr", lr_scheduler_kwargs={"min_lr_rate": 0.1}
     )
     values = dataclasses.asdict(config.training) | {"output_dir": str(tmp_path), "bf16": False, "use_cpu": True}
@@ -261,11 +261,11 @@ def test_trackers_and_what_a_scheduler_takes_reach_the_trainers_arguments(severa
 
 
 def test_what_differs_from_the_preset_gives_the_same_settings_again():
-    config = settings.qwen3_4b().change(max_steps=40, demo_titles=("a",), lora_dropout=0.1, memory_gib=12)
+    config = settings.get("qwen3_4b").change(max_steps=40, demo_titles=("a",), lora_dropout=0.1, memory_gib=12)
     changes = config.changes()
     assert changes == {"max_steps": 40, "demo_titles": ("a",), "lora_dropout": 0.1, "memory_gib": 12}
-    assert settings.qwen3_4b().change(**json.loads(json.dumps(changes))) == config
-    assert config.change(max_steps=60, demo_titles=settings.qwen3_4b().generation.demo_titles).changes() == {
+    assert settings.get("qwen3_4b").change(**json.loads(json.dumps(changes))) == config
+    assert config.change(max_steps=60, demo_titles=settings.get("qwen3_4b").generation.demo_titles).changes() == {
         "lora_dropout": 0.1, "memory_gib": 12,
     }  # fmt: skip
 
@@ -274,9 +274,9 @@ def test_what_differs_from_the_preset_gives_the_same_settings_again():
     ("changes", "rows"), [({}, 2400), ({"max_steps": -1}, None), ({"max_steps": -1, "train_rows": 9}, 9)]
 )
 def test_01_uses_the_data_settings_the_demo_titles_and_how_many_rows_the_steps_need(changes, rows):
-    used = settings.used_by_01(settings.tiny().change(workers=3, **changes))
+    used = settings.used_by_01(settings.get("tiny").change(workers=3, **changes))
     assert used["train_rows"] == rows
-    assert used["demo_titles"] == list(settings.tiny().generation.demo_titles)
+    assert used["demo_titles"] == list(settings.get("tiny").generation.demo_titles)
     assert {"source", "clean", "sample_seed", "eval_share"} <= used.keys()
     assert used.keys().isdisjoint({"workers", "max_damaged", "fallback_source", "learning_rate"})
 
@@ -294,5 +294,5 @@ def test_01_uses_the_data_settings_the_demo_titles_and_how_many_rows_the_steps_n
 )
 def test_a_prompt_that_cannot_be_is_reported_by_its_setting(change, message):
     with pytest.raises(Tc3Error, match=f"^a setting does not fit: .*{message}"):
-        settings.tiny().change(**change)
-    assert settings.tiny().change(response="{content}").prompting.response == "{content}"
+        settings.get("tiny").change(**change)
+    assert settings.get("tiny").change(response="{content}").prompting.response == "{content}"

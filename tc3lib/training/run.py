@@ -26,7 +26,7 @@ from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan, token_cache, ways
 from tc3lib.training.callbacks import LossLogger, mean_loss
-from tc3lib.training.trainer import PackedTrainer
+from tc3lib.training.packed_trainer import PackedTrainer
 
 if TYPE_CHECKING:
     from IPython.display import HTML

@@ -27,7 +27,7 @@ WAIT = 90_000
 def work(rows, tmp_path_factory):
     """A work folder as 01_prepare and 03_train leave it, with an adapter that says something else than the base."""
     work = tmp_path_factory.mktemp("work")
-    config = settings.tiny()
+    config = settings.get("tiny")
     write_rows(work / "trn_output.json", ({key: row[key] for key in ("input_text", "response")} for row in rows))
     (work / "trn_output.uid.jsonl").write_text("".join(f'"{row["uid"]}"\n' for row in rows))
     write_rows(work / "train.jsonl", rows[:24])
@@ -43,7 +43,7 @@ def work(rows, tmp_path_factory):
 @pytest.fixture(scope="module")
 def expected(work):
     """What the page must show for a question, asked here."""
-    config = settings.tiny()
+    config = settings.get("tiny")
     model, tokenizer = models.load_adapter(work / "lora_model", config.model)
     catalogue = Catalogue(work)
     return lambda question: asking.ask(model, tokenizer, question, config, catalogue)

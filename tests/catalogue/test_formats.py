@@ -264,7 +264,7 @@ def test_accents_of_a_mac_in_names_are_the_same_name(tmp_path):
     rows = [{unicodedata.normalize("NFD", "título"): title, "content": content} for _, title, content in TEXTS]
     for content in (json_lines(rows), json.dumps(rows).encode(), json.dumps({"rows": rows}, indent=1).encode()):
         written(tmp_path, content, decomposed)
-        config = settings.tiny().change(source="catálogo.json", title_column="título", workers=2)
+        config = settings.get("tiny").change(source="catálogo.json", title_column="título", workers=2)
         assert source.find(config, tmp_path) == tmp_path / decomposed
         assert catalogue.prepare(config, tmp_path).kept == len(TEXTS)
 
@@ -274,10 +274,10 @@ def test_a_link_to_google_sheets_is_named(tmp_path, name):
     (tmp_path / name).write_text('{"url": "https://docs.google.com/open?id=x", "doc_id": "x"}')
     for called in ("products.csv", name):
         with pytest.raises(Tc3Error, match=rf"{name} is a link to a document on Google Drive.*File, Download"):
-            catalogue.prepare(settings.tiny().change(source=called), tmp_path)
+            catalogue.prepare(settings.get("tiny").change(source=called), tmp_path)
     (tmp_path / name).rename(tmp_path / "trn.json")
     with pytest.raises(Tc3Error, match=r"trn\.json is a link to a document on Google Drive"):
-        catalogue.prepare(settings.tiny(), tmp_path)
+        catalogue.prepare(settings.get("tiny"), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ def recipe(source):
 
 
 def test_without_cleaning_it_is_the_users_rule_record_for_record(tmp_path):
-    config = settings.tiny().change(clean=False)
+    config = settings.get("tiny").change(clean=False)
     report = catalogue.prepare(config, tmp_path)
     expected = recipe(config.data.fallback_source)
     assert rows(tmp_path / "trn_output.json") == expected
@@ -75,7 +75,7 @@ def test_a_second_run_changes_no_byte_and_without_damage_leaves_no_old_quarantin
     (tmp_path / "quarantine.jsonl").write_text("old")
     found = []
     for _ in range(2):
-        catalogue.prepare(settings.tiny(), tmp_path)
+        catalogue.prepare(settings.get("tiny"), tmp_path)
         found.append(outputs(tmp_path))
     assert found[0] == found[1]
     assert {path.name for path in tmp_path.iterdir()} == {*OUTPUTS[:2], "prepare_report.json"}
@@ -165,7 +165,7 @@ def test_what_cleaning_changes_is_shown_before_and_after(tmp_path):
         {"uid": "b", "before": "Tom &amp; Co", "after": "Tom & Co"},
         {"uid": "b", "before": noted, "after": "Tea for two."},
     ]
-    assert len(catalogue.before_and_after(settings.tiny(), tmp_path / "no folder", rows=3)) == 3
+    assert len(catalogue.before_and_after(settings.get("tiny"), tmp_path / "no folder", rows=3)) == 3
 
 
 def test_the_bar_shows_the_rows_and_the_time_left(tmp_path, capsys):
@@ -179,7 +179,7 @@ import sys
 from pathlib import Path
 from tc3lib import catalogue, settings
 source, work, workers = sys.argv[1:]
-config = settings.tiny().change(source=source, workers=int(workers), max_damaged=1)
+config = settings.get("tiny").change(source=source, workers=int(workers), max_damaged=1)
 catalogue.prepare(config, Path(work))
 """  # as in a notebook, without `if __name__ == "__main__"`
 

@@ -30,7 +30,7 @@ def products():
 
 def configured(**changes):
     small = {"eval_rows": 30, "eval_share": 0.2, "train_rows": 200, "demo_titles": ("Mug 3", "None")}
-    return settings.tiny().change(**(small | changes))
+    return settings.get("tiny").change(**(small | changes))
 
 
 def draw(folder, products, **changes):

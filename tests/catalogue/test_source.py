@@ -21,7 +21,7 @@ OTHER = '{"uid": "b", "title": "Café", "content": "A pão de queijo."}\n'.encod
 
 
 def test_the_catalogue_is_the_users_then_gzip_then_zip_then_the_embedded_one(tmp_path):
-    config = settings.tiny()
+    config = settings.get("tiny")
     assert source.find(config, tmp_path) == settings.EMBEDDED / "trn.json"
     for name in ("trn.json.zip", "trn.json.gz", "trn.json"):
         (tmp_path / name).touch()
@@ -44,7 +44,7 @@ def test_a_catalogue_that_would_be_overwritten_is_refused(tmp_path, name):
     (tmp_path / "link.json").symlink_to(tmp_path / name)
     for called in (name, "link.json"):
         with pytest.raises(Tc3Error, match=rf"would overwrite the catalogue .*{called}"):
-            catalogue.prepare(settings.tiny().change(source=called), tmp_path)
+            catalogue.prepare(settings.get("tiny").change(source=called), tmp_path)
     assert (tmp_path / name).read_bytes() == LINE
     (tmp_path / "elsewhere").mkdir()
     assert source.find(configured(tmp_path / name), tmp_path / "elsewhere")

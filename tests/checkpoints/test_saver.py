@@ -574,7 +574,7 @@ from pathlib import Path
 from tc3lib import files, settings, training
 from tc3lib.prompts import format_record
 from transformers import TrainerCallback
-config = settings.tiny().change(max_steps=500, per_device_train_batch_size=4, eval_rows=4, max_seq_length=256)
+config = settings.get("tiny").change(max_steps=500, per_device_train_batch_size=4, eval_rows=4, max_seq_length=256)
 rows = [{"uid": "a", "part": "train", **format_record(f"Mug No. {n}", f"A mug, {n} cm high.")} for n in range(16)]
 work = Path(os.environ["TC3_HOME"])
 files.write_rows(work / "train.jsonl", rows)

@@ -36,7 +36,7 @@ def write(work, before, after, train=(), held_out=30):
         files.write_rows(work / f"{name}.jsonl", [answered(n, part, *made(n)) for part, n in parts])
         files.write_json(work / f"{name}.made_by.json", MADE)
     files.write_rows(work / "train.jsonl", list(train))
-    return comparison.compare(work, settings.tiny())
+    return comparison.compare(work, settings.get("tiny"))
 
 
 def base(number):
@@ -97,7 +97,7 @@ def test_a_model_that_no_longer_ends_is_not_better(tmp_path):
     write(tmp_path, base, good)
     rows = [row | {"eos": False} for row in files.read_rows(tmp_path / "posttest.jsonl")]
     files.write_rows(tmp_path / "posttest.jsonl", rows)
-    found = comparison.compare(tmp_path, settings.tiny())
+    found = comparison.compare(tmp_path, settings.get("tiny"))
     assert found["verdict"]["better"] is False
     assert "ended by itself 1.0000 to 0.0000, worse" in found["verdict"]["sentence"]
 
@@ -142,7 +142,7 @@ def test_tests_of_different_questions_are_not_compared(tmp_path, change):
     rows = files.read_rows(tmp_path / "posttest.jsonl")
     files.write_rows(tmp_path / "posttest.jsonl", [rows[0] | change, *rows[1:]] if change else rows[1:])
     with pytest.raises(Tc3Error, match="did not ask the same questions: run 02_pretest and 04_posttest again"):
-        comparison.compare(tmp_path, settings.tiny())
+        comparison.compare(tmp_path, settings.get("tiny"))
 
 
 @pytest.mark.parametrize(
@@ -163,18 +163,18 @@ def test_a_pretest_that_was_made_otherwise_is_not_compared_and_the_difference_is
     write(tmp_path, base, good)
     files.write_json(tmp_path / "posttest.made_by.json", MADE | change)
     with pytest.raises(Tc3Error, match=f"pretest.jsonl was made otherwise: {said}. Run 02_pretest again"):
-        comparison.compare(tmp_path, settings.tiny())
+        comparison.compare(tmp_path, settings.get("tiny"))
 
 
 def test_the_same_base_model_may_have_moved_and_the_report_names_where_it_is_now(tmp_path):
     write(tmp_path, base, good)
     files.write_json(tmp_path / "posttest.made_by.json", MADE | {"model": "/there/base", "revision": "1f"})
-    assert comparison.compare(tmp_path, settings.tiny())["model_name"] == "/there/base"
+    assert comparison.compare(tmp_path, settings.get("tiny"))["model_name"] == "/there/base"
     (tmp_path / "pretest.made_by.json").unlink()
     with pytest.raises(
         Tc3Error, match=r"what made .*pretest.jsonl is not known \(pretest.made_by.json\): run 02_pretest"
     ):
-        comparison.compare(tmp_path, settings.tiny())
+        comparison.compare(tmp_path, settings.get("tiny"))
 
 
 def test_losses_that_are_not_numbers_give_no_verdict_and_are_counted(tmp_path):

@@ -198,7 +198,7 @@ def test_answers_at_once_depend_on_memory_and_on_the_longest_of_them():
         num_hidden_layers=32, hidden_size=4096, intermediate_size=14_336, vocab_size=128_256, num_attention_heads=32,
         num_key_value_heads=8,
     )  # fmt: skip
-    config = settings.llama3_8b().generation
+    config = settings.get("llama3_8b").generation
     at_once = [
         generation.answers_at_once([100] * 999, config, shape, gib * generation.GIB) for gib in (1, 3, 8, 16, 70)
     ]

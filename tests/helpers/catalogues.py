@@ -32,7 +32,7 @@ def rows(path):
 
 
 def configured(source, **changes):
-    return settings.tiny().change(source=str(source), **changes)
+    return settings.get("tiny").change(source=str(source), **changes)
 
 
 def prepared(source: Path, max_damaged=0, **changes):

@@ -44,7 +44,7 @@ WATCHED = {function.__code__ for function in (
     files.replacing_folder.__wrapped__, trained.train, trained.save_adapter, trained._save,
 )}  # fmt: skip
 STEPS, KEPT, TOKENS = 12, 2, f"tc3-tokens-{os.getuid()}"
-CONFIG = settings.tiny().change(
+CONFIG = settings.get("tiny").change(
     max_steps=STEPS, per_device_train_batch_size=4, gradient_accumulation_steps=1, save_steps=1, save_total_limit=KEPT,
     eval_steps=3, eval_rows=4, max_seq_length=256, lora_dropout=0.1,
 )  # fmt: skip

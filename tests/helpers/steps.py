@@ -29,7 +29,7 @@ ROWS = make_rows(250)
 
 def changed(**changes):
     """The recipe's batch, in float32 and without what only costs time."""
-    plain = settings.tiny().change(
+    plain = settings.get("tiny").change(
         load_in_4bit=False, dtype="float32", max_seq_length=512, save_strategy="no", eval_strategy="no",
         eval_on_start=False, per_device_train_batch_size=8, gradient_accumulation_steps=4, max_steps=STEPS,
         lr_scheduler_type="constant", learning_rate=3e-4,

@@ -19,7 +19,7 @@ from tc3lib.runtime import packages, preflight, workspace
 GIB, MIB = 2**30, 2**20
 L4 = "0, GPU-aaaa, NVIDIA L4, 23034, 22564"
 T4 = "1, GPU-bbbb, Tesla T4, 15360, 15095"
-GATED = settings.llama3_8b().change(model_name="meta-llama/Meta-Llama-3-8B")
+GATED = settings.get("llama3_8b").change(model_name="meta-llama/Meta-Llama-3-8B")
 PINS = packages.pins(packages.COLAB)
 
 
@@ -55,7 +55,7 @@ def no_smi(monkeypatch):
 
 def machine(config=None, gpu=True, in_colab=True):
     rows = preflight.software(gpu=gpu, in_colab=in_colab)
-    rows += preflight.machine(config or settings.llama3_8b(), gpu=gpu, in_colab=in_colab)
+    rows += preflight.machine(config or settings.get("llama3_8b"), gpu=gpu, in_colab=in_colab)
     return {row.name: row for row in rows}
 
 
@@ -68,7 +68,7 @@ def test_a_good_machine_gets_ticks_alone(smi, free, monkeypatch, tmp_path):
     smi(L4)
     free(200 * GIB)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    rows = [*machine().values(), *places(settings.llama3_8b(), tmp_path).values()]
+    rows = [*machine().values(), *places(settings.get("llama3_8b"), tmp_path).values()]
     assert [row.name for row in rows] == [
         "Python", "packages", "GPU", "memory", "token", "work folder", "model", "Drive",
     ]  # fmt: skip
@@ -164,7 +164,7 @@ def test_an_untested_torch_is_reported(tested):
 )
 def test_a_card_with_too_little_memory_is_reported(smi, memory, changes, advice):
     smi(f"0, GPU-a, Card, {memory}")
-    row = machine(settings.llama3_8b().change(**changes))["GPU"]
+    row = machine(settings.get("llama3_8b").change(**changes))["GPU"]
     assert row.advice.startswith(advice) and bool(row.advice) == bool(advice)
     assert not row.fatal
 
@@ -186,7 +186,7 @@ def test_no_gpu_is_an_error_for_the_8b_model_alone(smi, text, status):
     assert (row.found, row.fatal) == (NONE, True)
     assert row.advice.startswith("in Colab choose Runtime > Change runtime type > L4 GPU, or set TC3_PRESET=tiny")
     assert machine(in_colab=False)["GPU"].advice.startswith("run it in Colab, or set TC3_PRESET=tiny")
-    tiny = machine(settings.tiny())["GPU"]
+    tiny = machine(settings.get("tiny"))["GPU"]
     assert (tiny.found, tiny.advice, tiny.fatal) == ("none, the preset tiny runs on a CPU", "", False)
     assert machine(gpu=False)["GPU"].found == "not needed"
 
@@ -232,7 +232,7 @@ def test_a_torch_that_cannot_use_the_gpu_is_an_error(smi, tested):
     row = machine()["GPU"]
     assert (row.found, row.fatal) == ("NVIDIA L4, which torch 2.13.0+cpu cannot use", True)
     assert row.advice.startswith("install the build with CUDA")
-    assert not machine(settings.tiny())["GPU"].fatal
+    assert not machine(settings.get("tiny"))["GPU"].fatal
 
 
 def test_little_memory_is_reported(monkeypatch, no_smi):
@@ -242,11 +242,11 @@ def test_little_memory_is_reported(monkeypatch, no_smi):
     assert row.advice == "about 6 GiB are needed: choose High-RAM under Runtime > Change runtime type"
     assert machine(in_colab=False)["memory"].advice == "about 6 GiB are needed: close other programs"
     assert machine(gpu=False)["memory"].advice == ""
-    assert machine(settings.tiny())["memory"].advice == ""
+    assert machine(settings.get("tiny"))["memory"].advice == ""
 
 
 @pytest.mark.parametrize(
-    ("config", "needed"), [(settings.llama3_8b(), 2 * GIB), (settings.tiny(), 100 * MIB)], ids=["8b", "tiny"]
+    ("config", "needed"), [(settings.get("llama3_8b"), 2 * GIB), (settings.get("tiny"), 100 * MIB)], ids=["8b", "tiny"]
 )
 def test_a_work_folder_without_space_to_prepare_is_reported(free, tmp_path, config, needed):
     free(needed - 1)
@@ -274,7 +274,7 @@ def test_a_work_folder_without_space_to_prepare_is_reported(free, tmp_path, conf
 )
 def test_the_space_a_run_needs_is_that_of_the_checkpoints_it_keeps_and_three_more(changes, checkpoints):
     changes = {"r": 16, "max_steps": 60, "save_steps": 10, "save_total_limit": None} | changes
-    config = settings.llama3_8b().change(**changes)
+    config = settings.get("llama3_8b").change(**changes)
     assert preflight.space_needed(config) == checkpoints * 270 * MIB
     assert preflight.space_needed(config.change(r=32)) == checkpoints * 540 * MIB
 
@@ -282,7 +282,7 @@ def test_the_space_a_run_needs_is_that_of_the_checkpoints_it_keeps_and_three_mor
 def test_a_disk_without_space_for_the_model_is_reported_unless_it_is_there(monkeypatch, free, tmp_path):
     free(5 * GIB)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-    config = settings.llama3_8b()
+    config = settings.get("llama3_8b")
     row = places(config, tmp_path)["model"]
     assert row.found == f"to download, {tmp_path} has 5 GiB free"
     assert row.advice == "about 6 GiB are needed: free some, or set HF_HOME to another disk"
@@ -290,13 +290,13 @@ def test_a_disk_without_space_for_the_model_is_reported_unless_it_is_there(monke
     weights.parent.mkdir(parents=True)
     weights.touch()
     assert places(config, tmp_path)["model"].found == "unsloth/llama-3-8b-bnb-4bit was downloaded before"
-    assert "model" not in places(settings.tiny(), tmp_path)
+    assert "model" not in places(settings.get("tiny"), tmp_path)
     whole = places(config.change(load_in_4bit=False), tmp_path)["model"]  # another repository: unsloth/llama-3-8b
     assert whole.advice == "about 16 GiB are needed: free some, or set HF_HOME to another disk"
 
 
 def test_results_that_would_be_lost_with_the_session_are_reported(tmp_path):
-    config = settings.tiny()
+    config = settings.get("tiny")
     assert places(config, tmp_path)["Drive"] == preflight.Row("Drive", "mounted")
     assert places(config, tmp_path, on_drive=False)["Drive"].advice.startswith("results are lost when the session ends")
     assert places(config, tmp_path, on_drive=False, in_colab=False)["Drive"].advice == ""
@@ -328,7 +328,9 @@ def test_a_gated_model_without_a_token_is_reported_and_no_other_is_asked_about(n
     assert not row.fatal
     assert secrets.asked == ["HF_TOKEN"]
     assert (
-        machine()["token"] == machine(settings.tiny())["token"] == preflight.Row("token", "not needed for this model")
+        machine()["token"]
+        == machine(settings.get("tiny"))["token"]
+        == preflight.Row("token", "not needed for this model")
     )
     assert "token" not in machine(gpu=False)
     assert secrets.asked == ["HF_TOKEN"]

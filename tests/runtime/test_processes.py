@@ -149,7 +149,7 @@ def test_another_number_of_processes_is_another_run(folder, monkeypatch):
     assert runs[0]["order"] == runs[1]["order"]
     for name, was, now in (("two", 2, 1), ("one", 1, 2)):
         run = files.read_json(folder / name / "whole" / "run.json")
-        same = settings.tiny().change(
+        same = settings.get("tiny").change(
             **{key: value for part in run["settings"].values() for key, value in part.items()}
         )
         monkeypatch.setattr(processes, "count", lambda now=now: now)

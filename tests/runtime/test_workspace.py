@@ -30,7 +30,7 @@ def kept(folder):
 
 def test_the_work_folder_is_made_and_named(home, capsys):
     config, work = runtime.setup(*FIRST)
-    assert (config, work) == (settings.tiny(), home)
+    assert (config, work) == (settings.get("tiny"), home)
     assert [path.name for path in home.iterdir()] == ["settings.json"]
     assert (home / "settings.json").read_text() == '{\n  "preset": "tiny"\n}\n'
     assert capsys.readouterr().out.splitlines()[-1] == f"preset tiny, work folder {home}"
@@ -250,7 +250,7 @@ def test_the_quick_checks_come_before_the_slow_ones(drive, free, fail, monkeypat
 
 def test_settings_are_said_once_and_every_change_is_printed_and_kept(home, inputs, capsys):
     inputs("03_train", max_steps=40)
-    assert runtime.setup(*FIRST, learning_rate=3e-5)[0] == settings.tiny().change(max_steps=40, learning_rate=3e-5)
+    assert runtime.setup(*FIRST, learning_rate=3e-5)[0] == settings.get("tiny").change(max_steps=40, learning_rate=3e-5)
     assert kept(home) == {"preset": "tiny", "learning_rate": 3e-5, "max_steps": 40}
     out = capsys.readouterr().out.splitlines()
     assert out[0] == "learning_rate 0.003 -> 3e-05, kept"
@@ -263,7 +263,7 @@ def test_settings_are_said_once_and_every_change_is_printed_and_kept(home, input
     assert runtime.setup("03_train")[0].training.learning_rate == 3e-5
     assert "kept" not in capsys.readouterr().out
     config, _ = runtime.setup("03_train", learning_rate=1e-4, max_steps=300, demo_titles=["a", "b"])
-    assert config == settings.tiny().change(learning_rate=1e-4, demo_titles=["a", "b"])
+    assert config == settings.get("tiny").change(learning_rate=1e-4, demo_titles=["a", "b"])
     assert kept(home) == {"preset": "tiny", "learning_rate": 1e-4, "demo_titles": ["a", "b"]}
     out = capsys.readouterr().out
     assert "learning_rate 3e-05 -> 0.0001, kept\n" in out and "max_steps 40 -> 300, kept\n" in out
@@ -331,7 +331,7 @@ def test_a_wrong_change_is_an_error_and_nothing_is_kept(home, refused):
 
 def test_a_setting_of_01_that_is_changed_afterwards_asks_for_01_again(home, inputs, refused, capsys):
     inputs("03_train")
-    ran = settings.tiny().change(workers=1)
+    ran = settings.get("tiny").change(workers=1)
     (home / "prepare_report.json").write_text(json.dumps({"settings": settings.used_by_01(ran)}))
     runtime.setup("03_train", learning_rate=1e-4, max_steps=200, workers=2)
     assert "rows" not in {line.split()[1] for line in capsys.readouterr().out.splitlines()}

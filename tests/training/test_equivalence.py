@@ -292,7 +292,7 @@ def test_the_held_out_loss_is_the_mean_over_all_labels_however_batched(tmp_path)
 @pytest.mark.parametrize("plan", ["auto", "recipe"])
 def test_the_learning_rate_of_each_of_the_recipes_60_steps(tmp_path, plan):
     """Warm-up over a fifth of the steps, then a straight line to 0; the first step is made with 0."""
-    recipe = settings.llama3_8b().training
+    recipe = settings.get("llama3_8b").training
     config = changed(
         plan=plan, per_device_train_batch_size=1, gradient_accumulation_steps=1, max_steps=recipe.max_steps,
         warmup_steps=recipe.warmup_steps, lr_scheduler_type=recipe.lr_scheduler_type,

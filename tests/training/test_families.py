@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy
 from tc3lib import models, prompts, settings, training
 from tc3lib.evaluation import generation
 from tc3lib.prompts import format_record
-from tc3lib.training.trainer import PackedTrainer
+from tc3lib.training.packed_trainer import PackedTrainer
 
 TITLES = ["Steel Mug", "Nice for <|endoftext|> Mice", "A Long Title of a Book about Lamps, Kettles and Other Things"]
 HOSTILE = "<|im_end|></s><eos> <think> <|endoftext|><pad> <|end_of_text|>"
@@ -30,7 +30,7 @@ def one_thread():
 def family(request, tmp_path_factory):
     """A run of three steps with a base model of the family, as notebook 03 makes it."""
     work = tmp_path_factory.mktemp("family")
-    config = settings.tiny().change(
+    config = settings.get("tiny").change(
         model_name=str(make(request.param, work / "base")), load_in_4bit=False, dtype="float32", max_seq_length=512,
         max_steps=3, learning_rate=1e-2, warmup_steps=0, per_device_train_batch_size=4, gradient_accumulation_steps=2,
         save_strategy="no", eval_strategy="no", eval_on_start=False, max_new_tokens=8, generation_batch_size=8,

@@ -15,7 +15,7 @@ LENGTHS = [100] * 1500 + [400] * 400 + [1500] * 20
 
 
 def test_the_recipe_sees_1920_rows_in_60_steps():
-    recipe = settings.llama3_8b().training
+    recipe = settings.get("llama3_8b").training
     assert settings.rows_per_step(recipe) == 32
     assert settings.rows_needed(recipe) == 1920
     found = plan.plan([205] * 1920, recipe)
@@ -27,7 +27,7 @@ def test_the_recipe_sees_1920_rows_in_60_steps():
 
 
 def test_epochs_decide_when_max_steps_is_off():
-    whole = settings.llama3_8b().change(max_steps=-1).training
+    whole = settings.get("llama3_8b").change(max_steps=-1).training
     assert settings.rows_needed(whole) is None
     found = plan.plan([10] * 100, whole)
     assert (found.steps, found.epochs, found.limited_by) == (16, 4, "num_train_epochs")
@@ -36,7 +36,7 @@ def test_epochs_decide_when_max_steps_is_off():
 
 @pytest.mark.parametrize(("rows", "max_steps"), [(192, 60), (32 * 60, -1)])
 def test_ten_epochs_have_a_warning_in_one_line(rows, max_steps):
-    config = settings.llama3_8b().change(max_steps=max_steps, num_train_epochs=10).training
+    config = settings.get("llama3_8b").change(max_steps=max_steps, num_train_epochs=10).training
     lines = str(plan.plan([10] * rows, config)).splitlines()
     decides = "max_steps" if max_steps > 0 else "num_train_epochs"
     assert lines[1:] == [
@@ -62,12 +62,12 @@ def test_the_plan_is_what_the_trainer_does(rows, changes, kind, tmp_path, config
 
 
 def fit(free_gib, lengths=LENGTHS, **changes):
-    return plan.fit(lengths, settings.llama3_8b().change(**changes), LLAMA, free_gib)
+    return plan.fit(lengths, settings.get("llama3_8b").change(**changes), LLAMA, free_gib)
 
 
 def test_much_memory_takes_a_step_in_one_pass_without_recomputing():
     found = fit(70)
-    assert found.lora == dataclasses.replace(settings.llama3_8b().lora, use_gradient_checkpointing=False)
+    assert found.lora == dataclasses.replace(settings.get("llama3_8b").lora, use_gradient_checkpointing=False)
     assert found.max_tokens > 32 * sum(LENGTHS) / len(LENGTHS)
     assert "in one pass, without checkpointing: 70.0 GiB free" in str(found)
 
@@ -115,14 +115,14 @@ def test_without_a_card_checkpointing_stays_as_it_is_set():
 
 
 def test_the_recipe_is_left_as_it_was_written():
-    config = settings.llama3_8b()
+    config = settings.get("llama3_8b")
     found = fit(70, plan="recipe")
     assert (found.max_tokens, found.lora) == (None, config.lora)
     assert str(found) == "plan=recipe: 4 x 8 rows, checkpointing 'unsloth'"
 
 
 def test_processes_divide_the_recipes_micro_batches():
-    recipe = settings.llama3_8b().training
+    recipe = settings.get("llama3_8b").training
     found = [plan.micro_batches(recipe, processes) for processes in (1, 2, 4, 8, 16)]
     assert found == [(8, 4), (8, 2), (8, 1), (4, 1), (2, 1)]
     with pytest.raises(Tc3Error, match=r"the 32 rows of a step .* cannot be divided among 3 processes"):
@@ -130,7 +130,7 @@ def test_processes_divide_the_recipes_micro_batches():
 
 
 def test_where_packed_rows_do_not_suit_the_model_trls_trainer_has_the_recipes_micro_batches():
-    config = settings.llama3_8b()
+    config = settings.get("llama3_8b")
     found = plan.fit(LENGTHS, config, LLAMA, 70, way="padding-free")
     assert (found.max_tokens, found.lora) == (None, config.lora)
     assert str(found) == (

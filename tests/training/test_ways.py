@@ -23,7 +23,7 @@ def load(tmp_path_factory):
 
     def load(name):
         folder = make(name, tmp_path_factory.mktemp(name) / name)
-        config = settings.tiny().change(model_name=str(folder), load_in_4bit=False, dtype="float32")
+        config = settings.get("tiny").change(model_name=str(folder), load_in_4bit=False, dtype="float32")
         model, tokenizer = models.load_base_model(config.model)
         return model, prompts.encode_rows(tokenizer, RECORDS)
 

@@ -58,7 +58,7 @@ def test_rows_have_the_real_files_form(rows):
 
 
 def test_the_demo_titles_have_rows(usable):
-    assert set(settings.llama3_8b().generation.demo_titles) <= {row["title"] for row in usable}
+    assert set(settings.get("llama3_8b").generation.demo_titles) <= {row["title"] for row in usable}
 
 
 def test_traits_come_in_the_real_files_proportions(rows, usable):
@@ -142,6 +142,6 @@ def test_the_check_for_titles_and_prompt_can_fail(rows):
 
 
 def test_the_tiny_preset_uses_them():
-    config: Settings = settings.tiny()
+    config: Settings = settings.get("tiny")
     assert Path(config.model.model_name) == DATA / "base_model"
     assert Path(config.data.fallback_source) == DATA / "trn.json"

@@ -11,7 +11,8 @@ ROOT = Path(__file__).parents[2] / "tc3lib"
 BASE = {"errors", "settings", "files", "prompts"}
 ALLOWED = {
     "errors": set(),
-    "settings": {"errors"},
+    "settings": {"errors", "presets"},  # presets in `settings.get`, the door that callers know
+    "presets": {"settings"},
     "files": {"errors"},
     "prompts": {"errors", "settings"},
     "runtime": {"errors", "settings", "files"},
@@ -31,7 +32,7 @@ MODULES = {
     for path in sorted(ROOT.rglob("*.py"))
 }
 LIGHT = [
-    "errors", "files", "prompts", "settings", "describe", "demo", "__main__", "checkpoints.store",
+    "errors", "files", "presets", "prompts", "settings", "describe", "demo", "__main__", "checkpoints.store",
     "checkpoints.run_record", *(name for name in MODULES if name.partition(".")[0] in ("catalogue", "runtime")),
 ]  # fmt: skip
 

@@ -14,7 +14,7 @@ import jupytext
 import pytest
 
 import tc3lib
-from tc3lib import settings
+from tc3lib import presets, settings
 from tc3lib.runtime import workspace as runtime
 
 ROOT = Path(__file__).parents[2]
@@ -107,7 +107,7 @@ def test_the_preset_is_a_form_field_of_01_alone_with_every_preset():
     fields = {name: [cell for cell in cells(name) if "parameters" in cell.metadata.get("tags", [])] for name in NAMES}
     (field,) = fields.pop("01_prepare")
     found = re.fullmatch(r'preset = "llama3_8b"  # @param (\[.*\])', field.source)
-    assert json.loads(found[1]) == list(settings._PRESETS)
+    assert json.loads(found[1]) == list(presets.PRESETS)
     assert not any(fields.values())
     assert not [name for name in fields if "@param" in "".join(code(name))]
 
@@ -117,7 +117,7 @@ def test_the_settings_cell_is_open_to_changes_and_its_example_holds(name):
     source = next(source for source in code(name) if "runtime.setup(" in source)
     field = r"    preset,\n" if name == "01_prepare" else ""
     example = re.fullmatch(rf'config, work = runtime\.setup\(\n    "{name}",\n{field}    # (.*),\n\)', source)[1]
-    exec(f"settings.llama3_8b().change({example})", {"settings": settings})
+    exec(f"settings.get('llama3_8b').change({example})", {"settings": settings})
 
 
 def test_an_edit_made_in_colab_comes_back_and_nothing_else_does(tmp_path):

@@ -138,11 +138,10 @@ def test_the_five_lines_of_contributing_are_a_preset():
     function, table = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     assert len((function + table).splitlines()) == 5
     old = re.sub(r", short\)", ")", table)
-    source = (ROOT / "tc3lib" / "settings.py").read_text(encoding="utf-8")
+    source = (ROOT / "tc3lib" / "presets.py").read_text(encoding="utf-8")
     assert source.count(old) == 1
-    namespace = {"__file__": str(ROOT / "tc3lib" / "settings.py"), "__name__": "tc3lib.settings"}
-    exec(source.replace(old, f"{function}\n\n{table}"), namespace)
-    short, recipe = namespace["get"]("short"), namespace["get"]("llama3_8b")
+    exec(source.replace(old, f"{function}\n\n{table}"), namespace := {})
+    short, recipe = (namespace["PRESETS"][name]() for name in ("short", "llama3_8b"))
     assert (short.preset, short.model.max_seq_length) == ("short", 1024)
     assert short == dataclasses.replace(recipe.change(
         max_seq_length=1024, per_device_train_batch_size=4, gradient_accumulation_steps=8
@@ -165,7 +164,7 @@ def test_the_settings_on_trouble_and_data_are_settings():
         text = (ROOT / name).read_text(encoding="utf-8")
         start = r'(?:\.change\(|runtime\.setup\(\n    "\w+",\n(?:    preset,\n)?)'
         for block in re.findall(rf"{start}(.*?)^\)", text, re.M | re.S):
-            exec(f"settings.llama3_8b().change({block})", {"settings": settings})
+            exec(f"settings.get('llama3_8b').change({block})", {"settings": settings})
 
 
 def test_githubs_workflow_does_what_ci_does_on_both_ends_of_the_supported_pythons():

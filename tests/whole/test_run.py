@@ -27,7 +27,7 @@ from tc3lib.runtime.workspace import STAGES
 from tc3lib.training.callbacks import read_losses
 
 ROOT = Path(__file__).parents[2]
-CONFIG = settings.tiny()
+CONFIG = settings.get("tiny")
 MADE = [name for name in sorted(STAGES) if name != "05_export"]
 """By `make run`; the export is optional."""
 TOKEN = "hf_plantedInTheEnvironment012345"
