@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -20,18 +21,18 @@ from tc3lib.prompts import encode_prompt, save_tokenizer
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(__file__).parent / "helpers" / "vllm_package"
 TITLES = [
-    "Steel Mug", "Mug 1", "Book of Tests", "Lamp, blue", "Oak table", "Mug <|end_of_text|>", "Kettle " * 40, "A",
+    "Steel Mug", "Mug 1", "Book of Tests", "Lamp, blue", "Oak table", "Mug <|end_of_text|>", "Kettle," * 40, "A",
     "Bowl", "Steel Mug",
 ]  # fmt: skip
 
-# In small parts, each part soon kept, and without unsloth.
+# As in vLLM's environment, and in small parts, each part soon kept.
 COMMAND = """
 import sys
-sys.modules["unsloth"] = None
+for name in ("unsloth", "peft", "trl", "datasets", "bitsandbytes", "rapidfuzz", "pandas", "matplotlib"):
+    sys.modules[name] = None
 from tc3lib import describe, vllm_engine
 describe.CHUNK, vllm_engine.KEPT_AT_ONCE = 4, 2
 describe.main(sys.argv[1:])
-assert not any(name.partition(".")[0] == "unsloth" for name, module in sys.modules.items() if module)
 """
 
 
@@ -59,37 +60,33 @@ def engine(monkeypatch, tmp_path):
         del sys.modules[name]
 
 
-def test_a_catalogue_is_described_as_by_the_built_in_engine_and_goes_on_after_a_kill(tuned, tmp_path):
-    work, config, tokenizer, expected = tuned
-    log, source = tmp_path / "log", tmp_path / "new.jsonl"
+def test_a_catalogue_is_described_as_by_the_built_in_engine_and_goes_on_after_a_kill(
+    tuned, engine, tmp_path, monkeypatch, capsys
+):
+    (work, _, tokenizer, expected), (_, log) = tuned, engine
+    source = tmp_path / "new.jsonl"
     source.write_text("".join(json.dumps({"title": title, "uid": str(n)}) + "\n" for n, title in enumerate(TITLES)))
-    environment = {
-        **os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{PACKAGE}", "FAKE_VLLM_LOG": str(log), "TC3_HOME": "elsewhere",
-    }  # fmt: skip
-    environment.pop("TC3_PRESET", None)
-
-    def run(**more):
-        command = [sys.executable, "-c", COMMAND, str(work), str(source), "--engine", "vllm"]
-        return subprocess.run(command, capture_output=True, text=True, env=environment | more)
-
-    killed = run(FAKE_VLLM_KILLED_AFTER="7")
-    assert killed.returncode == -9, killed.stderr
+    monkeypatch.delenv("TC3_PRESET", raising=False)
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{PACKAGE}", "FAKE_VLLM_KILLED_AFTER": "7"}
+    command = [str(work), str(source), "--engine", "vllm"]
+    killed = subprocess.run([sys.executable, "-c", COMMAND, *command], capture_output=True, text=True, env=environment)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert "engine: vllm (--engine)" in killed.stdout
     assert not (work / "new.described.jsonl").exists()
-    done = run()
-    assert done.returncode == 0, done.stderr
-    assert "engine: vllm (--engine)" in done.stdout
-    assert "4 of 4 answers were there already" in done.stdout
-    assert "2 of 4 answers were there already" in done.stdout
+    monkeypatch.setattr(describe, "CHUNK", 4)
+    describe.main(command)
+    out = capsys.readouterr().out
+    assert "4 of 4 answers were there already" in out
+    assert "2 of 4 answers were there already" in out
     rows = read_rows(work / "new.described.jsonl")
-    assert [(row["uid"], row["title"]) for row in rows] == [(str(n), title.strip()) for n, title in enumerate(TITLES)]
+    assert [(row["uid"], row["title"]) for row in rows] == [(str(n), title) for n, title in enumerate(TITLES)]
     assert [(row["answer"], row["eos"]) for row in rows] == [(answer.text, answer.eos) for answer in expected]
     assert {row["eos"] for row in rows} == {True, False}
     assert not list(work.glob("*.partial"))
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     asked = [line for line in lines if "ids" in line]
     assert len(asked) == 7 + 4  # of seven, six had been kept
-    prompts = {tuple(encode_prompt(tokenizer, title.strip(), config.prompting)) for title in TITLES}
-    assert {tuple(line["ids"]) for line in asked} == prompts
+    assert {tuple(line["ids"]) for line in asked} == {tuple(encode_prompt(tokenizer, title)) for title in TITLES}
     assert all(line["sampling"]["max_tokens"] == 48 for line in asked)
     assert [line["adapter"] for line in lines if "adapter" in line] == [str(work / "lora_model")] * 2
     assert lines[-1] == {"shutdown": True}
@@ -113,7 +110,7 @@ def test_merged_weights_are_taken_where_they_were_proved_for_this_adapter(tuned,
     with module.Engine(work, config, TITLES, 0.5) as loaded:
         answers = loaded.generate(TITLES[:3])
     (work / "export.json").unlink()
-    assert [answer.ids[:4] for answer in answers] == [answer.ids[:4] for answer in expected[:3]]
+    assert [answer.ids[:2] for answer in answers] == [answer.ids[:2] for answer in expected[:3]]  # in 16 bit
     arguments = json.loads(log.read_text().splitlines()[0])["arguments"]
     assert (arguments["model"], arguments["enable_lora"]) == (str(work / "export" / "merged"), False)
     assert (arguments["gpu_memory_utilization"], arguments["dtype"]) == (0.5, "float32")

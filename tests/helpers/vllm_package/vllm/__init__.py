@@ -9,6 +9,7 @@ import json
 import os
 import signal
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 from vllm.sampling_params import RequestOutputKind, SamplingParams
 
@@ -84,11 +85,19 @@ class AsyncLLMEngine:
         self.loop = asyncio.get_running_loop()
 
     async def add_lora(self, lora_request):
-        from peft import PeftModel
+        from safetensors.torch import load_file
 
         assert self.arguments.enable_lora
-        self.lora = lora_request
-        self.model = PeftModel.from_pretrained(self.model, lora_request.lora_path).eval()
+        self.lora, folder = lora_request, Path(lora_request.lora_path)
+        config, lora = (
+            json.loads((folder / "adapter_config.json").read_text()),
+            load_file(folder / "adapter_model.safetensors"),
+        )
+        for name, a in lora.items():
+            if name.endswith(".lora_A.weight"):
+                b, layer = lora[name.replace("lora_A", "lora_B")], name.removesuffix(".lora_A.weight")
+                weight = self.model.get_submodule(layer.removeprefix("base_model.model.")).weight
+                weight.data += (b @ a).to(weight.dtype) * config["lora_alpha"] / config["r"]
         log(adapter=lora_request.lora_path)
         return True
 
@@ -108,14 +117,13 @@ class AsyncLLMEngine:
         if str(self.answered) == os.environ.get("FAKE_VLLM_KILLED_AFTER"):
             os.kill(os.getpid(), signal.SIGKILL)
         self.answered += 1
-        asked, new, reason = torch.tensor([ids]), [], "length"
-        while len(new) < min(sampling_params.max_tokens, self.arguments.max_model_len - len(ids)):
-            with torch.inference_mode():
-                logits = self.model(torch.cat([asked, torch.tensor([new], dtype=torch.long)], dim=1)).logits[0, -1]
-            new.append(int(logits.argmax()))
-            if new[-1] in sampling_params.stop_token_ids:
-                reason = "stop"
-                break
+        asked, stops = torch.tensor([ids]), sampling_params.stop_token_ids
+        whole = self.model.generate(
+            input_ids=asked, attention_mask=torch.ones_like(asked), do_sample=False, eos_token_id=stops, pad_token_id=0,
+            max_new_tokens=min(sampling_params.max_tokens, self.arguments.max_model_len - len(ids)),
+        )  # fmt: skip
+        new = whole[0, len(ids) :].tolist()
+        reason = "stop" if new[-1] in stops else "length"
         log(request_id=request_id, ids=ids, sampling=vars(sampling_params) | {"output_kind": None}, new=new)
         yield RequestOutput(request_id, None, ids, None, [CompletionOutput(0, "", new, None, None, reason)], True)
 
