@@ -1,12 +1,16 @@
 """Train Llama-3-8B's shape in NF4 by several recipes on one GPU: tokens a second, memory, and the whole of 03_train.
 
     python benchmarks/train.py FOLDER [--recipes abcdef] [--steps 30] [--whole 60] [--output results.json]
+    python benchmarks/train.py FOLDER --family qwen3 --recipes "" --preset qwen3_4b --gib 14.6 --dtype float16
 
 FOLDER is a base model; where there is none it is made (`model.py`). Every recipe runs in a process of its own, one
 after another. The rows are token ids with the lengths of
 the real catalogue: 205 a row on average, of which the first 40 are the same in every row, as many as Llama-3's
 tokenizer makes of the template up to the title. A second is counted between CUDA events at the ends of two steps; the
 tables hold medians after the warm-up. Tokens are those of the rows: no padding, a shared prefix once for each row.
+
+The whole of 03_train can be that of another preset, on a card held to fewer GiB, in another precision: the second line
+is what a T4 has to hold, whose own speed it does not show.
 """
 
 import argparse
@@ -170,6 +174,15 @@ def token_run(config: object, rows: list, work: Path) -> object:
         return training.Run(config, work)
 
 
+def hold_to(gib: float | None) -> None:
+    """Let this process use no more than a smaller card has, the driver's own share of it taken off."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    if gib:
+        torch.cuda.set_per_process_memory_fraction((gib * GIB - (total - free)) / total)
+
+
 def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, object]:
     """Run one recipe in this process."""
     if recipe != "a":
@@ -180,9 +193,7 @@ def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, objec
 
     start = time.monotonic()
     memory = RECIPES[recipe][1]
-    free, total = torch.cuda.mem_get_info()
-    if memory:  # a smaller card's memory, the driver's own share of it taken off
-        torch.cuda.set_per_process_memory_fraction((memory * GIB - (total - free)) / total)
+    hold_to(memory)
     rows = token_rows(rows)
     config = settings.llama3_8b().change(
         model_name=str(folder), max_steps=steps, save_strategy="no", eval_strategy="no", eval_on_start=False,
@@ -206,7 +217,7 @@ def measure(recipe: str, folder: Path, steps: int, rows: int) -> dict[str, objec
     }
 
 
-def whole(folder: Path, steps: int) -> dict[str, object]:
+def whole(folder: Path, steps: int, preset: str, gib: float | None, dtype: str | None) -> dict[str, object]:
     """Do what 03_train does from rows on the disk to a saved adapter, and time its parts."""
     begin = time.monotonic()
     from tc3lib import files, settings, training
@@ -216,7 +227,8 @@ def whole(folder: Path, steps: int) -> dict[str, object]:
     from transformers import TrainerCallback
 
     marks = {"import": imported - begin}
-    config = settings.llama3_8b().change(model_name=str(folder), max_steps=steps)
+    hold_to(gib)
+    config = settings.get(preset).change(model_name=str(folder), max_steps=steps, memory_gib=gib, dtype=dtype)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
         made = text_rows(ROWS * steps + 128)
@@ -249,7 +261,7 @@ def whole(folder: Path, steps: int) -> dict[str, object]:
         mark(f"steps 2 to {steps}, with evaluations and checkpoints")
         training.save_adapter(trainer, run)
         mark("adapter saved")
-    return {"marks": marks}
+    return {"marks": marks, "whole_gib": torch.cuda.max_memory_reserved() / GIB}
 
 
 def report(results: dict[str, dict], steps: int) -> str:
@@ -286,6 +298,7 @@ def report(results: dict[str, dict], steps: int) -> str:
         lines += ["", f"| the whole of 03_train, {steps} steps | s |", "| --- | ---: |"]
         lines += [f"| {part} | {seconds:.1f} |" for part, seconds in found["marks"].items()]
         lines += [f"| all | {sum(found['marks'].values()):.1f} |"]
+        lines += [f"Peak: {found['whole_gib']:.1f} GiB"]
     lines += [f"({name}) failed: {found['error']}" for name, found in results.items() if "error" in found]
     return "\n".join(lines)
 
@@ -296,13 +309,17 @@ def main() -> None:
     parser.add_argument("--recipes", default="".join(RECIPES))
     parser.add_argument("--steps", type=int, default=30)
     parser.add_argument("--whole", type=int, default=60, help="steps of the whole run; 0: none")
+    parser.add_argument("--family", default="llama", help="the shape that is made where FOLDER has no model (model.py)")
+    parser.add_argument("--preset", default="llama3_8b", help="of the whole run")
+    parser.add_argument("--gib", type=float, help="memory that the whole run is held to")
+    parser.add_argument("--dtype", help="of the whole run")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
         name = arguments.only
         found = (
-            whole(arguments.folder, arguments.whole)
+            whole(arguments.folder, arguments.whole, arguments.preset, arguments.gib, arguments.dtype)
             if name == "whole"
             else measure(
                 name, arguments.folder, min(arguments.steps, STEPS.get(name, arguments.steps)), ROWS * arguments.steps
@@ -310,13 +327,12 @@ def main() -> None:
         )
         print("RESULT " + json.dumps(found), flush=True)
         return
-    ensure_model(arguments.folder)
+    ensure_model(arguments.folder, "--family", arguments.family)
     names = [*arguments.recipes, *(["whole"] if arguments.whole else [])]
 
     results = {}
     for name in names:
-        command = [sys.executable, __file__, str(arguments.folder), "--only", name, "--whole", str(arguments.whole)]
-        command += ["--steps", str(arguments.steps)]
+        command = [sys.executable, __file__, *sys.argv[1:], "--only", name]
         done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
         output = done.stdout.splitlines()
         last = [line for line in output if line.startswith("RESULT ")]
