@@ -4,11 +4,7 @@ It trains at the speed, and with the memory, of the real one, so that speed can 
 downloaded. What it learns means nothing.
 
     python benchmarks/model.py FOLDER [--layers 32] [--bf16] [--small]
-<<<<<<< HEAD
-        [--family llama|smollm2|mistral|qwen3|gemma2|gemma3]
-=======
-                                      [--family llama|llama1b|mistral|qwen3|gemma2|gemma3]
->>>>>>> main
+        [--family llama|llama1b|smollm2|mistral|qwen3|gemma2|gemma3]
 
 `--bf16` leaves it as it was before it was quantised: 16 GB. Another `--family` has the shape of one of its models;
 `--small` makes it narrow enough for a CPU.
@@ -33,17 +29,15 @@ def shape(family: str, **changes: object) -> object:
             "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192,
             "rope_theta": 500_000.0, "rms_norm_eps": 1e-5,
         }),
-<<<<<<< HEAD
         "smollm2": ("LlamaConfig", {
             "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
             "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192,
             "rope_theta": 100_000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
-=======
+        }),
         "llama1b": ("LlamaConfig", {
             "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
             "num_attention_heads": 32, "num_key_value_heads": 8, "head_dim": 64, "max_position_embeddings": 131_072,
             "rope_theta": 500_000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
->>>>>>> main
         }),
         "mistral": ("MistralConfig", {
             "vocab_size": 32_000, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
@@ -125,11 +119,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument(
-<<<<<<< HEAD
-        "--family", default="llama", choices=["llama", "smollm2", "mistral", "qwen3", "gemma2", "gemma3"]
-=======
-        "--family", default="llama", choices=["llama", "llama1b", "mistral", "qwen3", "gemma2", "gemma3"]
->>>>>>> main
+        "--family", default="llama", choices=["llama", "llama1b", "smollm2", "mistral", "qwen3", "gemma2", "gemma3"]
     )
     parser.add_argument("--layers", type=int)
     parser.add_argument("--bf16", action="store_true", help="do not quantise it")
