@@ -28,7 +28,7 @@ WARM_UP = 64
 
 def make(folder: Path, family: str) -> None:
     """Write `base`, and the work folders `adapter` and `merged`."""
-    folder = folder.absolute()
+    folder = folder.resolve()
     base, adapter, merged = folder / "base", folder / "adapter", folder / "merged"
     folder.mkdir(parents=True, exist_ok=True)
     ensure_model(base, "--bf16", "--family", family)
@@ -98,7 +98,7 @@ def name(arguments: argparse.Namespace) -> str:
         cards = []
     card = f"{len(cards)} x {cards[0]}" if cards else "CPU"
     bits = ", 4 bit" if arguments.in_4bit else ""
-    return f"{arguments.engine}, {arguments.work.absolute().parent.name}/{arguments.work.name}{bits}, {card}"
+    return f"{arguments.engine}, {arguments.work.resolve().parent.name}/{arguments.work.name}{bits}, {card}"
 
 
 def compare(paths: list[Path]) -> None:
