@@ -4,7 +4,7 @@ It trains at the speed, and with the memory, of the real one, so that speed can 
 downloaded. What it learns means nothing.
 
     python benchmarks/model.py FOLDER [--layers 32] [--bf16] [--small]
-                                      [--family llama|llama1b|mistral|qwen3|gemma2|gemma3]
+        [--family llama|llama1b|smollm2|mistral|qwen3|gemma2|gemma3]
 
 `--bf16` leaves it as it was before it was quantised: 16 GB. Another `--family` has the shape of one of its models;
 `--small` makes it narrow enough for a CPU.
@@ -20,7 +20,7 @@ from tc3lib.settings import EMBEDDED
 
 
 def shape(family: str, **changes: object) -> object:
-    """Return the configuration of a family's 1B to 8B model; sliding windows are short enough to matter to the rows."""
+    """Return the configuration of a family's model, 135M to 8B; sliding windows are short enough to matter."""
     import transformers
 
     kind, sizes = {
@@ -28,6 +28,11 @@ def shape(family: str, **changes: object) -> object:
             "vocab_size": 128_256, "hidden_size": 4096, "intermediate_size": 14_336, "num_hidden_layers": 32,
             "num_attention_heads": 32, "num_key_value_heads": 8, "max_position_embeddings": 8192,
             "rope_theta": 500_000.0, "rms_norm_eps": 1e-5,
+        }),
+        "smollm2": ("LlamaConfig", {
+            "vocab_size": 49_152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+            "num_attention_heads": 9, "num_key_value_heads": 3, "max_position_embeddings": 8192,
+            "rope_theta": 100_000.0, "rms_norm_eps": 1e-5, "tie_word_embeddings": True,
         }),
         "llama1b": ("LlamaConfig", {
             "vocab_size": 128_256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
@@ -114,7 +119,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument(
-        "--family", default="llama", choices=["llama", "llama1b", "mistral", "qwen3", "gemma2", "gemma3"]
+        "--family", default="llama", choices=["llama", "llama1b", "smollm2", "mistral", "qwen3", "gemma2", "gemma3"]
     )
     parser.add_argument("--layers", type=int)
     parser.add_argument("--bf16", action="store_true", help="do not quantise it")

@@ -1,15 +1,15 @@
-"""Measure training and answering in one process and in several, and compare the adapters that they end with.
+"""Measure training in one process and in several, and compare the adapters that they end with.
 
     python benchmarks/model.py FOLDER
     python benchmarks/several.py FOLDER --keep ONE
     accelerate launch --multi_gpu --num_processes 2 benchmarks/several.py FOLDER --against ONE
 
 FOLDER holds a model of Llama-3-8B's shape (`model.py`). Prints a line of a table: seconds a step (median and mean of
-the steps after the first third, and the mean of all but the first two, in which kernels are compiled), the tokens/s
-that the first mean makes, padding not counted, and answers/s, each of as many tokens as are asked for. `--keep` leaves
-the losses, gradient norms, the adapter and the answers in a folder; `--against` compares with them, and ends with 1
-where they differ by more than is allowed. `--share-gpu` lets all processes use the first GPU and talk through gloo: a
-way to compare on a machine with one GPU, where the speed means nothing.
+the steps after the first third, and the mean of all but the first two, in which kernels are compiled), and the tokens/s
+that the first mean makes, padding not counted. `--keep` leaves the losses, gradient norms and the adapter in a folder;
+`--against` compares with them, and ends with 1 where they differ by more than is allowed. `--share-gpu` lets all
+processes use the first GPU and talk through gloo: a way to compare on a machine with one GPU, where the speed means
+nothing.
 """
 
 import argparse
@@ -41,11 +41,11 @@ def step_seconds(trainer: object) -> list[float]:
     return seconds
 
 
-def kept(trainer: object, history: list, answers: list) -> dict:
-    """Return what a run is compared by, on the CPU: losses, gradient norms, adapter and the answers' ids."""
+def kept(trainer: object, history: list) -> dict:
+    """Return what a run is compared by, on the CPU: losses, gradient norms and adapter."""
     adapter = {name: weight.detach().cpu() for name, weight in trainer.model.named_parameters() if weight.requires_grad}
     told = {name: [row[name] for row in history if "loss" in row] for name in TOLERANCE}
-    return told | {"adapter": adapter, "answers": [answer.ids for answer in answers]}
+    return told | {"adapter": adapter}
 
 
 def compare(found: dict, other: dict) -> bool:
@@ -67,9 +67,6 @@ def compare(found: dict, other: dict) -> bool:
     print(f"adapter: norm of the difference {difference:.1e} of its own, {allowed:.0e} allowed")
     held &= difference <= allowed
     print(f"lora_B: cosine {cosine:.5f}, length of the difference {(one - two).norm() / two.norm():.1%}")
-    pairs = list(zip(found["answers"], other["answers"], strict=False))  # one may have been asked fewer titles
-    same = sum(a[:16] == b[:16] for a, b in pairs)
-    print(f"answers with the same first 16 tokens: {same} of {len(pairs)}")
     return held
 
 
@@ -77,8 +74,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--titles", type=int, default=1024, help="0: none")
-    parser.add_argument("--tokens", type=int, default=128, help="new tokens of each answer")
     parser.add_argument("--plan", default="auto", choices=("auto", "recipe"))
     parser.add_argument("--padded", action="store_true", help="with --plan recipe: pad, as the recipe did")
     parser.add_argument("--preset", default="llama3_8b", help="whose settings to take, but for the model")
@@ -96,7 +91,6 @@ def main() -> None:
     from train import GIB, text_rows
 
     from tc3lib import files, settings, training
-    from tc3lib.evaluation import generation
 
     if arguments.share_gpu and processes.count() > 1:
         from accelerate import PartialState
@@ -104,7 +98,7 @@ def main() -> None:
         os.environ["LOCAL_RANK"] = "0"
         PartialState(backend="gloo")
     config = settings.get(arguments.preset).change(
-        model_name=str(arguments.folder), max_new_tokens=arguments.tokens, max_steps=arguments.steps,
+        model_name=str(arguments.folder), max_steps=arguments.steps,
         save_strategy="no", eval_strategy="no", eval_on_start=False, memory_gib=arguments.memory_gib,
         plan=arguments.plan, padding_free=False if arguments.padded else None,
     )  # fmt: skip
@@ -124,18 +118,11 @@ def main() -> None:
     times = statistics.median(late), statistics.fmean(late), statistics.fmean(seconds[1:])
     trained = batch * run.plan.tokens_per_row / times[1]
     peak = torch.cuda.max_memory_reserved() / GIB if torch.cuda.is_available() else float("nan")
-    answers, answered = [], float("nan")
-    if arguments.titles:
-        titles = [row["input_text"] for row in text_rows(arguments.titles)]
-        generation.generate(trainer.model, run.tokenizer, titles[:8], config)  # kernels are compiled
-        start = time.monotonic()
-        answers = generation.generate(trainer.model, run.tokenizer, titles, config)
-        answered = len(titles) / (time.monotonic() - start)
-    print("| processes | s a step: median | mean | mean of all | training, tokens/s | answers/s | GiB |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| processes | s a step: median | mean | mean of all | training, tokens/s | GiB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     steps = " | ".join(f"{value:.3f}" for value in times)
-    print(f"| {processes.count()} | {steps} | {trained:,.0f} | {answered:.1f} | {peak:.1f} |")
-    found, held = kept(trainer, trainer.state.log_history, answers), True
+    print(f"| {processes.count()} | {steps} | {trained:,.0f} | {peak:.1f} |")
+    found, held = kept(trainer, trainer.state.log_history), True
     if arguments.keep and processes.is_main():
         arguments.keep.mkdir(parents=True, exist_ok=True)
         torch.save(found, arguments.keep / "run.pt")

@@ -1,14 +1,15 @@
 """`python -m tc3lib.describe WORK FILE`: let the tuned model of a work folder describe every title of a catalogue.
 
-Started by `accelerate launch -m tc3lib.describe WORK FILE`, several processes share the titles, each on its own GPU.
+vLLM answers where it is installed (`vllm_engine`), on every GPU; else `evaluation.generation`, on one.
 """
 
 import argparse
 import glob
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -20,6 +21,9 @@ from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.files import write_rows
 from tc3lib.runtime import processes, workspace
 from tc3lib.settings import DataSettings, Settings, setting_names
+
+if TYPE_CHECKING:
+    from tc3lib.evaluation.answers import Answer
 
 CHUNK = 10_000
 """Titles that are tokenised together; their answers are kept in one file until all titles are described."""
@@ -69,20 +73,21 @@ def _read_titles(path: Path, columns: Columns, config: DataSettings) -> list[dic
 
 
 def describe(
-    model: Any, tokenizer: Any, rows: Sequence[Mapping[str, Any]], config: Settings, target: Path
+    generate: "Callable[[list[str], Path], list[Answer]]", rows: Sequence[Mapping[str, Any]], target: Path
 ) -> Iterator[dict[str, Any]]:
     """Yield `uid`, `title`, `answer` and `eos` (ended by the model itself) of each row, in order.
 
     After an interruption, call it again: finished answers are kept beside `target` until `forget` is called.
-    """
-    from tc3lib.evaluation import generation
 
+    Args:
+        generate: Returns the answers to titles; a file keeps those that are finished.
+    """
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
         kept = target.with_name(f"{target.name}.{start}.partial")
         if len(rows) > CHUNK:
             print(f"titles {start + 1:,} to {start + len(chunk):,} of {len(rows):,}")
-        answers = generation.generate(model, tokenizer, [row["title"] for row in chunk], config, kept)
+        answers = generate([row["title"] for row in chunk], kept)
         for row, given in zip(chunk, answers, strict=True):
             yield {**row, "answer": given.text, "eos": given.eos}
 
@@ -116,6 +121,53 @@ def change(config: Settings, settings: Sequence[str]) -> Settings:
     return config
 
 
+def choose_engine(wanted: str) -> str:
+    """Return vllm or builtin; for auto vLLM where it is installed and there is a GPU. Prints which, and why.
+
+    Raises:
+        Tc3Error: It is not installed here.
+    """
+    installed = {name: find_spec(name) is not None for name in ("vllm", "unsloth")}
+    engine, why = wanted, "--engine"
+    if wanted == "auto" and not installed["vllm"]:
+        engine, why = "builtin", "vLLM, which is faster, is not installed here"
+    elif wanted == "auto":
+        import torch
+
+        gpu = torch.cuda.device_count() > 0
+        engine, why = ("vllm", "vLLM is installed") if gpu else ("builtin", "vLLM needs a GPU, and there is none")
+    if engine == "vllm" and not installed["vllm"]:
+        raise Tc3Error(
+            "--engine vllm: vLLM is not installed here. It needs an environment of its own, in which this command then "
+            "runs: `pip install vllm==0.25.1 xxhash selectolax`."
+        )
+    if engine == "builtin" and not installed["unsloth"]:
+        raise Tc3Error(
+            f"the built-in engine ({why}) needs unsloth, which is not installed here: run this command in the "
+            "environment of the notebooks."
+        )
+    print(f"engine: {engine} ({why})")
+    return engine
+
+
+@contextmanager
+def opened_engine(
+    engine: str, work: Path, config: Settings, titles: list[str], gpu_memory: float | None
+) -> "Iterator[Callable[[list[str], Path], list[Answer]]]":
+    """Load the model of a work folder, and give what answers titles with it."""
+    if engine == "vllm":
+        from tc3lib.vllm_engine import Engine
+
+        with Engine(work, config, titles, gpu_memory) as loaded:
+            yield loaded.generate
+    else:
+        from tc3lib import models  # only now: importing unsloth takes half a minute
+        from tc3lib.evaluation import generation
+
+        model, tokenizer = models.load_adapter(work / "lora_model", config.model)
+        yield lambda titles, kept: generation.generate(model, tokenizer, titles, config, kept)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Describe the titles of a file: once all are done, `<file>.described.jsonl` in the work folder has the answers.
 
@@ -128,10 +180,24 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--set", dest="settings", metavar="NAME=VALUE", action="append", default=[],
         help="a setting, such as title_column=nome or max_new_tokens=200; may be given several times",
     )  # fmt: skip
+    parser.add_argument(
+        "--engine", choices=["auto", "vllm", "builtin"], default="auto",
+        help="auto: vLLM where it is installed and there is a GPU, else the built-in one of the notebooks",
+    )  # fmt: skip
+    parser.add_argument(
+        "--gpu-memory", metavar="SHARE", type=float,
+        help="share of each GPU's memory that vLLM may take, such as 0.5; left out, 0.92",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     show_alone()
-    if not (options.folder / "lora_model").is_dir():
+    if processes.count() > 1:
+        raise Tc3Error(
+            "accelerate launch: tc3lib.describe runs in one process. Start it by `python -m tc3lib.describe`; for "
+            "several GPUs install vLLM, which uses them all."
+        )
+    if not (options.folder / "lora_model" / "adapter_model.safetensors").is_file():
         raise Tc3Error(f"no lora_model in {options.folder}: run 03_train first, or give the work folder that has it.")
+    engine = choose_engine(options.engine)
     config, work = workspace.reopen(options.folder)
     config = change(run_record.as_trained(config, work), options.settings)
     name = Path(options.file.name.removesuffix(".gz").removesuffix(".zip")).stem
@@ -139,17 +205,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if target.exists():
         raise Tc3Error(f"{target} already exists: move or rename it, and run this again.")
     rows = read_titles(options.file, config.data)
-    from tc3lib import models  # only now: importing unsloth takes half a minute
-
-    model, tokenizer = models.load_adapter(work / "lora_model", config.model)
-    answered = describe(model, tokenizer, rows, config, target)
-    if processes.is_main():
-        write_rows(target, answered)
-        forget(target)
-        print(f"{len(rows):,} answers are in {target}")
-    else:
-        list(answered)
-    processes.wait()
+    titles = [row["title"] for row in rows]
+    with opened_engine(engine, work, config, titles, options.gpu_memory) as generate:
+        write_rows(target, describe(generate, rows, target))
+    forget(target)
+    print(f"{len(rows):,} answers are in {target}")
 
 
 if __name__ == "__main__":

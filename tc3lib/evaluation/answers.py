@@ -1,17 +1,23 @@
-"""An answer, the rows of `pretest.jsonl` and `posttest.jsonl` that are scored, and whether the two can be compared.
+"""An answer, the file that keeps answers until all are there, the rows of `pretest.jsonl` and `posttest.jsonl`.
 
 Needs neither torch nor unsloth.
 """
 
+import json
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tc3lib.errors import Tc3Error
-from tc3lib.files import read_json, read_rows
-from tc3lib.prompts import RECIPE, description
+from tc3lib.files import blaming, read_json, read_rows, write_rows
+from tc3lib.prompts import RECIPE, description, end_id
 from tc3lib.settings import PromptSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 PARTS = {"eval": "held out", "train": "trained on"}
 """The parts that are scored."""
@@ -35,6 +41,53 @@ class Answer:
     def tokens(self) -> int:
         """The number of new tokens."""
         return len(self.ids)
+
+
+def end_ids(
+    tokenizer: "PreTrainedTokenizerBase", named: int | Sequence[int] | None, template: PromptSettings = RECIPE
+) -> list[int]:
+    """Return the ids that end an answer: what is learned, eos, and what else the model's generation config names.
+
+    Args:
+        named: The `eos_token_id` of that config. Only special or added tokens count: where it is missing, it has the
+            default of the model's class.
+    """
+    also = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
+    added = [number for number in also if number in tokenizer.added_tokens_decoder]
+    return list(dict.fromkeys([end_id(tokenizer, template), *added]))
+
+
+def read_answer(
+    tokenizer: "PreTrainedTokenizerBase", title: str, new: list[int], ends: Sequence[int], seconds: float = 0.0
+) -> Answer:
+    """Return the answer up to what ends it, without the padding that an engine may put after it."""
+    end = next((at for at, token in enumerate(new) if token in ends), None)
+    text = tokenizer.decode(new[:end], skip_special_tokens=True).strip()
+    return Answer(title, text, new if end is None else new[: end + 1], end is not None, seconds)
+
+
+def kept_answers(path: Path, key: str) -> dict[int, Answer]:
+    """Return the answers in `path` by number, none if they were kept under another key; write the file anew with them.
+
+    Args:
+        key: What tells whether a new call would give the same answers.
+    """
+    head, lines = {"answers_to": key}, []
+    with suppress(OSError, ValueError):  # there is no file, or its last line was cut short
+        for line in path.read_bytes().splitlines():
+            lines.append(json.loads(line))
+    rows = lines[1:] if lines[:1] == [head] else []
+    write_rows(path, [head, *rows])
+    return {row["index"]: Answer(**row["answer"]) for row in rows}
+
+
+def keep(path: Path, answers: Mapping[int, Answer]) -> None:
+    """Append answers to the file, and have them on the disk."""
+    with blaming(path), open(path, "ab") as file:
+        for index, answer in answers.items():
+            file.write(json.dumps({"index": index, "answer": vars(answer)}).encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def by_part(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:

@@ -3,10 +3,9 @@
 from tc3lib import models  # isort: skip  (first: it imports unsloth, which patches transformers)
 
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,8 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from xxhash import xxh3_128
 
 from tc3lib.errors import Tc3Error
-from tc3lib.evaluation.answers import Answer
-from tc3lib.files import blaming, write_rows
-from tc3lib.prompts import encode_prompt, encode_prompts, end_id, prompt_text, text_tokenizer
-from tc3lib.runtime import processes
+from tc3lib.evaluation.answers import Answer, end_ids, keep, kept_answers, read_answer
+from tc3lib.prompts import encode_prompt, encode_prompts, prompt_text, text_tokenizer
 from tc3lib.settings import GenerationSettings, Settings
 
 GIB = 2**30
@@ -43,7 +40,7 @@ def generate(
     """Return the model's greedy answers, in the titles' order.
 
     Titles of similar length share a batch, so that little is spent on padding. Where memory runs out the batches are
-    halved. Several processes each answer a part of every batch; all of them return all answers. Shows a progress bar.
+    halved. Shows a progress bar.
 
     Args:
         model: Base or fine-tuned; `model.disable_adapter()` is respected.
@@ -57,22 +54,19 @@ def generate(
     """
     prompts = encode_prompts(tokenizer, [{"input_text": title} for title in titles], config.prompting)
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
-    answers = _resume(kept, {"answers_to": _key(model, tokenizer, prompts, config)}) if kept else {}
-    processes.wait()  # until all have read what was kept
-    if answers and processes.is_main():
+    answers = kept_answers(kept, _key(model, tokenizer, prompts, config)) if kept else {}
+    if answers:
         print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")
-    count, set_size = processes.count(), config.generation.generation_batch_size
+    set_size = config.generation.generation_batch_size
     limit = set_size or MOST_ANSWERS
     position = 0
-    bar = tqdm(total=len(titles), desc="answers", initial=len(answers), disable=not processes.is_main())
+    bar = tqdm(total=len(titles), desc="answers", initial=len(answers))
     with evaluating(model), bar:
         while position < len(order):
-            widths = [len(prompts[index]) for index in order[position::count][:limit]]
+            widths = [len(prompts[index]) for index in order[position:][:limit]]
             size = limit if set_size else answers_at_once(widths, config.generation, *_memory(model))
-            size = min(processes.gather(size))
             # The same batches again after an interruption, less what is answered already.
-            batch = order[position : position + size * count][processes.index() :: count]
-            batch = [index for index in batch if index not in answers]
+            batch = [index for index in order[position : position + size] if index not in answers]
             started, refused, outputs = time.monotonic(), 0, []
             try:
                 outputs = _answer_batch(model, tokenizer, [prompts[index] for index in batch], config) if batch else []
@@ -80,7 +74,7 @@ def generate(
                 refused = len(batch)
             finally:
                 _release(model)
-            if refused := max(processes.gather(refused)):
+            if refused:
                 if refused == 1:
                     raise Tc3Error(
                         f"the memory does not hold the answer to one title of {max(widths)} tokens: lower "
@@ -90,15 +84,14 @@ def generate(
                 bar.write(f"out of memory with {refused} titles at once: {limit} from here on")
                 continue
             seconds = (time.monotonic() - started) / max(1, len(batch))
-            mine = {
-                index: _answer(tokenizer, titles[index], output, stops(model, tokenizer, config), seconds)
+            new = {
+                index: read_answer(tokenizer, titles[index], output, stops(model, tokenizer, config), seconds)
                 for index, output in zip(batch, outputs, strict=True)
             }
-            new = {index: answer for part in processes.gather(mine) for index, answer in part.items()}
             answers |= new
-            if kept and processes.is_main():
-                _keep(kept, new)
-            position += size * count
+            if kept:
+                keep(kept, new)
+            position += size
             bar.update(len(new))
     return [answers[index] for index in range(len(titles))]
 
@@ -130,7 +123,8 @@ def stream(
         with evaluating(model), nullcontext() if adapter else model.disable_adapter():
             decoding = _decoding(model, tokenizer, config)
             outputs = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), streamer=streamer, **decoding)
-        answers.append(_answer(tokenizer, title, outputs[0, len(prompt) :].tolist(), stops(model, tokenizer, config)))
+        new = outputs[0, len(prompt) :].tolist()
+        answers.append(read_answer(tokenizer, title, new, stops(model, tokenizer, config)))
         print()
     return answers
 
@@ -215,14 +209,8 @@ def _answer_batch(
 
 
 def stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Settings) -> list[int]:
-    """Return the ids that end an answer: what is learned, eos, and what else the model's generation config names.
-
-    Of the latter only special or added tokens: where it is missing, it has the default of the model's class.
-    """
-    named = model.generation_config.eos_token_id
-    also = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
-    added = [number for number in also if number in tokenizer.added_tokens_decoder]
-    return list(dict.fromkeys([end_id(tokenizer, config.prompting), *added]))
+    """Return the ids that end an answer."""
+    return end_ids(tokenizer, model.generation_config.eos_token_id, config.prompting)
 
 
 def _decoding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Settings) -> dict[str, Any]:
@@ -233,15 +221,6 @@ def _decoding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config
         "eos_token_id": stops(model, tokenizer, config),
         "pad_token_id": tokenizer.pad_token_id,
     }
-
-
-def _answer(
-    tokenizer: PreTrainedTokenizerBase, title: str, new: list[int], ends: Sequence[int], seconds: float = 0.0
-) -> Answer:
-    """Return the answer up to what ends it, without the padding that `generate` puts after it."""
-    end = next((at for at, token in enumerate(new) if token in ends), None)
-    text = tokenizer.decode(new[:end], skip_special_tokens=True).strip()
-    return Answer(title, text, new if end is None else new[: end + 1], end is not None, seconds)
 
 
 def _memory(model: PreTrainedModel) -> tuple[PretrainedConfig, float | None]:
@@ -275,24 +254,3 @@ def _key(
         if "lora_" in name:
             known.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy())
     return known.hexdigest()
-
-
-def _resume(kept: Path, head: dict[str, str]) -> dict[int, Answer]:
-    """Return the answers in `kept` by number, none if its first line is not `head`; write the file anew with them."""
-    lines = []
-    with suppress(OSError, ValueError):  # there is no file, or its last line was cut short
-        for line in kept.read_bytes().splitlines():
-            lines.append(json.loads(line))
-    rows = lines[1:] if lines[:1] == [head] else []
-    if processes.is_main():
-        write_rows(kept, [head, *rows])
-    return {row["index"]: Answer(**row["answer"]) for row in rows}
-
-
-def _keep(kept: Path, answers: Mapping[int, Answer]) -> None:
-    """Append answers to the file, and have them on the disk."""
-    with blaming(kept), open(kept, "ab") as file:
-        for index, answer in answers.items():
-            file.write(json.dumps({"index": index, "answer": vars(answer)}).encode() + b"\n")
-        file.flush()
-        os.fsync(file.fileno())

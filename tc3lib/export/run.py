@@ -8,7 +8,6 @@ from typing import Any
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error
 from tc3lib.export import base_model, card, gguf, hub, ollama, verify
-from tc3lib.export.merge import merge
 from tc3lib.files import alone, blaming, read_json, replacing_folder, write_json
 from tc3lib.settings import Settings
 
@@ -26,6 +25,8 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
     Raises:
         Tc3Error: Something is missing (reported before anything is written), or the merged weights failed.
     """
+    from tc3lib.export.merge import merge  # only now: vLLM's environment, which asks what was proved, has no PEFT
+
     config = run_record.as_trained(config, work)
     wanted = config.exporting.export_to
     if "hub" in wanted:

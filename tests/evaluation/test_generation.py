@@ -9,6 +9,7 @@ from runs import randomise
 from tc3lib import models, settings
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
+from tc3lib.evaluation.answers import read_answer
 from tc3lib.prompts import encode_prompt
 
 TITLES = ["Steel Mug", "A Very Long Title of a Book about Lamps, Kettles and Other Things, Third Edition", "Mice"]
@@ -59,9 +60,9 @@ def test_an_answer_ends_at_eos_and_padding_after_it_does_not_count(asked):
     _, tokenizer = asked
     words = tokenizer("A mug.", add_special_tokens=False).input_ids
     eos, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    ended = generation._answer(tokenizer, "Mug", [*words, eos, pad, pad], [eos])
+    ended = read_answer(tokenizer, "Mug", [*words, eos, pad, pad], [eos])
     assert (ended.text, ended.tokens, ended.eos) == ("A mug.", len(words) + 1, True)
-    cut = generation._answer(tokenizer, "Mug", words, [eos])
+    cut = read_answer(tokenizer, "Mug", words, [eos])
     assert (cut.text, cut.tokens, cut.eos) == ("A mug.", len(words), False)
 
 

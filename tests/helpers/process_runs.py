@@ -7,7 +7,6 @@ The runs are those of `RUNS`; each has a work folder in FOLDER. `<run>.<process>
 norms and held-out losses, the rows that the process saw at each step, and the adapter's hash.
 """
 
-import contextlib
 import hashlib
 import json
 import os
@@ -19,14 +18,11 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 import pytest
 import runs
-import torch
 import unsloth  # noqa: F401  (before transformers, trl and peft, which it patches)
 from steps import ROWS, changed, memory_for, train
 
-from tc3lib import models
 from tc3lib.checkpoints.saver import Saver
 from tc3lib.errors import Tc3Error, show_alone
-from tc3lib.evaluation import generation
 from tc3lib.files import write_rows
 from tc3lib.runtime import processes
 
@@ -93,36 +89,6 @@ def stop_and_resume():
     run("resumed", config, work="stopped")
 
 
-def answers():
-    """Answer titles: undisturbed, broken off in the third round and again, with too little memory in one process."""
-    model, tokenizer = models.load_base_model(CONFIG.model)
-    titles = [f"Mug no. {n}" + " of steel" * (n % 4) for n in range(9)]
-    config, answer_batch = CONFIG.change(generation_batch_size=2, max_new_tokens=6), generation._answer_batch
-    found = {}
-
-    def ask(name, kept=None, refuse=lambda rounds, size: None):
-        sizes = []
-
-        def asked(model, tokenizer, prompts, config):
-            if error := refuse(len(sizes), len(prompts)):
-                raise error
-            sizes.append(len(prompts))
-            return answer_batch(model, tokenizer, prompts, config)
-
-        generation._answer_batch = asked
-        given = generation.generate(model, tokenizer, titles, config, kept)
-        found[name] = {"ids": [answer.ids for answer in given], "asked": sum(sizes)}
-
-    ask("undisturbed")
-    kept = FOLDER / "kept"
-    with contextlib.suppress(KeyboardInterrupt):
-        ask("broken off", kept, lambda rounds, size: KeyboardInterrupt() if rounds == 2 // processes.count() else None)
-    ask("again", kept)
-    ask("memory", None, lambda rounds, size: torch.OutOfMemoryError() if LAST and size > 1 else None)
-    found["lines"] = len(kept.read_text().splitlines())
-    write("answers", found)
-
-
 def fail(trainer):
     def act():
         raise Tc3Error("there is something wrong here.")
@@ -139,7 +105,6 @@ RUNS = {
     "resumed": stop_and_resume,
     # One of them finds that it is time to save, at every step.
     "minutes": lambda: run("minutes", CONFIG.change(save_minutes=1e-9 if LAST else None, save_total_limit=None)),
-    "answers": answers,
     "failed": lambda: run("failed", prepare=fail),
 }
 runs.write_rows = write_once

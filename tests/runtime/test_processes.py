@@ -53,8 +53,8 @@ def folder(tmp_path_factory):
     """What `process_runs` leaves: in `one` of one process, in `two` of two."""
     folder = tmp_path_factory.mktemp("runs")
     for name, before, runs in (
-        ("one", [], ["whole", "recipe", "answers"]),
-        ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed", "minutes", "answers"]),
+        ("one", [], ["whole", "recipe"]),
+        ("two", LAUNCH, ["whole", "cut", "memory", "recipe", "resumed", "minutes"]),
     ):
         (folder / name).mkdir()
         status, out, err = end(start([*before, RUNS, folder / name, *runs]))
@@ -157,20 +157,6 @@ def test_another_number_of_processes_is_another_run(folder, monkeypatch):
             training.Run(same, folder / name / "whole")
         monkeypatch.setattr(processes, "count", lambda was=was: was)
         assert training.Run(same, folder / name / "whole").plan.steps == 8
-
-
-@pytest.mark.slow
-def test_two_processes_share_the_titles_and_both_have_all_answers_in_order(folder):
-    """A round has two titles for each process; where one has too little memory both go on with one."""
-    alone, *both = read(folder / "one", "answers"), *(read(folder / "two", "answers", process) for process in (0, 1))
-    assert alone["undisturbed"]["asked"] == 9
-    assert [found["undisturbed"]["asked"] for found in both] == [5, 4]
-    for found in (alone, *both):
-        for name in ("undisturbed", "again", "memory"):
-            assert found[name]["ids"] == alone["undisturbed"]["ids"]
-        assert found["lines"] == 1 + 9
-    assert alone["again"]["asked"] == 9 - 4
-    assert sum(found["again"]["asked"] for found in both) == 9 - 4
 
 
 @pytest.mark.slow

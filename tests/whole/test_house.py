@@ -23,6 +23,7 @@ ALLOWED = {
     "training": {*BASE, "runtime", "models", "plotting", "checkpoints"},
     "export": {*BASE, "runtime", "checkpoints"},
     "evaluation": {*BASE, "runtime", "models", "plotting", "catalogue"},
+    "vllm_engine": {*BASE, "evaluation", "export"},
 }
 """Those that are run, `describe`, `demo` and `__main__`, may import anything."""
 
@@ -61,9 +62,10 @@ def test_every_part_of_the_house_has_its_row():
 
 
 @pytest.mark.parametrize(
-    ("package", "owners"), [("unsloth", {"models"}), ("google", {"runtime.drive"}), ("trl", {"training"})]
+    ("package", "owners"),
+    [("unsloth", {"models"}), ("vllm", {"vllm_engine"}), ("google", {"runtime.drive"}), ("trl", {"training"})],
 )
-def test_one_place_alone_imports_unsloth_google_colab_and_trl(package, owners):
+def test_one_place_alone_imports_unsloth_vllm_google_colab_and_trl(package, owners):
     users = {
         name for name, path in MODULES.items() if any(used.partition(".")[0] == package for used in imported(path))
     }
