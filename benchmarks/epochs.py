@@ -1,10 +1,11 @@
-"""Measure peak memory and seconds of whole epochs over a catalogue of the real one's size, in 01 and in 03.
+"""Measure peak memory and seconds of whole epochs over a catalogue of the real one's size, in 01, 03 and 04.
 
     python benchmarks/epochs.py [--rows 485_300 2_248_619] [--folder DIR]
 
 For each size a catalogue is made up (`catalogue.py`; 62 % of its lines are usable). Then, each in a process of its own
-and with `max_steps=-1`: the cells of notebook 01; those of notebook 03 up to the trainer, which is built on the
-embedded base model on the CPU and makes one batch; and the latter again, with the tokens that are on the disk now.
+and with `max_steps=-1`: the cells of notebook 01; those of notebook 03, with three steps of the embedded base model on
+a CPU; the latter again, with the tokens that are on the disk now; and what 04 does with all rows, with made-up answers:
+it looks for copies among 512 and opens the catalogue to ask about.
 """
 
 import argparse
@@ -52,20 +53,52 @@ def prepare(work: Path) -> dict[str, float]:
 
 
 def train(work: Path) -> dict[str, float]:
-    """Do what notebook 03 does before it trains, and take the first batch."""
+    """Do what notebook 03 does before it trains, and train a few steps."""
+    from transformers import TrainerCallback
+
     from tc3lib import training
+
+    class Stop(TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            control.should_training_stop = state.global_step >= TRAINED
 
     config, start = configured(work), time.monotonic()
     run = training.Run(config, work)
     print(run, file=sys.stderr)
     tokenised = time.monotonic()
     trainer = training.build_trainer(run)
-    next(iter(trainer.get_train_dataloader()))
     built = time.monotonic()
-    return {"rows": run.plan.rows, "tokens": tokenised - start, "trainer": built - tokenised}
+    trainer.add_callback(Stop())
+    trainer.train()
+    trained = time.monotonic()
+    return {
+        "rows": run.plan.rows,
+        "tokens": tokenised - start, "trainer": built - tokenised, f"{TRAINED} steps": trained - built,
+    }  # fmt: skip
 
 
-STEPS = {"01": prepare, "03": train}
+def score(work: Path) -> dict[str, float]:
+    """Do what notebook 04 does with all rows."""
+    from tc3lib import files
+    from tc3lib.catalogue.lookup import Catalogue
+    from tc3lib.evaluation import copies
+
+    rows = [row for row in files.read_rows(work / "questions.jsonl") if row["response"]]
+    texts = [row["response"][at : at + 500] for at in (0, 40) for row in rows]
+    answers = [{"title": "", "answer": texts[number % len(texts)][number // len(texts) :]} for number in range(512)]
+    start = time.monotonic()
+    copied = copies.copying(answers, work)
+    scored = time.monotonic()
+    opened = Catalogue(work)
+    shown = time.monotonic()
+    return {
+        "rows": json.loads((work / "prepare_report.json").read_text())["selected"]["train"],
+        f"look for copies ({len(copied)} found)": scored - start, f"open {len(opened):,} rows": shown - scored,
+    }  # fmt: skip
+
+
+TRAINED = 3
+STEPS = {"01": prepare, "03": train, "04": score}
 
 
 def main() -> None:
@@ -94,7 +127,7 @@ def main() -> None:
         tokens.mkdir(exist_ok=True)
         for cached in tokens.rglob("*.arrow"):
             cached.unlink()
-        for label, name in (("01", "01"), ("03", "03"), ("03 again", "03")):
+        for label, name in (("01", "01"), ("03", "03"), ("03 again", "03"), ("04", "04")):
             command = [sys.executable, __file__, "--step", name, str(work)]
             done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TMPDIR": str(tokens)})
             if done.returncode:

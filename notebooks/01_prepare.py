@@ -69,14 +69,16 @@ pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="li
 # it) and placeholders (`drop_placeholders=True` drops them), which are trained on as they are.
 
 # %%
-plotting.table(report.examples, ["what", "rows", "uid", "text", "kept_as"])
+none = "None was found." if config.data.clean else "With clean=False none is looked for."
+plotting.table(report.examples, ["what", "rows", "uid", "text", "kept_as"], none=none)
 
 # %% [markdown]
 # What cleaning does to some texts (`clean=False` leaves them as they are): HTML becomes text, white space is tidied, and
 # edition notes glued to the end are removed.
 
 # %%
-plotting.table(catalogue.before_and_after(config, work), ["uid", "before", "after"])
+changed = catalogue.before_and_after(config, work)
+plotting.table(changed, ["uid", "before", "after"], none="It changes none of the first 20,000 rows.")
 
 # %% [markdown]
 # Draw the rows that the planned steps will see. The hash of a description decides whether it may be trained on or is

@@ -117,8 +117,14 @@ def plot_comparison(report: Mapping[str, Any]) -> Figure:
     return figure
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int = 300) -> Styler:
-    """Return some columns as a table of escaped, left-aligned text, cut after `width` characters."""
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int = 300, none: str = "") -> Styler | None:
+    """Return some columns as a table of escaped, left-aligned text, cut after `width` characters.
+
+    Without rows, print the sentence `none` instead, if there is one.
+    """
+    if none and not rows:
+        print(none)
+        return None
 
     def cut(value: Any) -> str:
         text = "" if value is None else str(value)

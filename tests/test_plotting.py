@@ -86,6 +86,13 @@ def test_a_table_escapes_and_cuts_its_text():
     assert "None" not in page
 
 
+def test_a_table_without_rows_is_a_sentence_where_there_is_one(capsys):
+    assert plotting.table([], ["title"], none="Nothing odd.") is None
+    assert capsys.readouterr().out == "Nothing odd.\n"
+    assert "<td" not in plotting.table([], ["title"]).to_html()
+    assert "<td" in plotting.table([{"title": "Mug"}], ["title"], none="Nothing odd.").to_html()
+
+
 def test_the_live_curve_is_kept_as_a_picture_and_shown_only_in_a_notebook(tmp_path, monkeypatch):
     shown, updated, shell = [], [], []
     handle = SimpleNamespace(update=updated.append)

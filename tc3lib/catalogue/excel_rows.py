@@ -30,10 +30,11 @@ def excel_rows(source: Source) -> Iterator[Row]:
             f"{path} has the columns in {len(fitting)} sheets ({', '.join(map(repr, fitting))}): put the "
             "products into one, or save the one that you mean as a file of its own."
         )
-    chosen = fitting[0] if fitting else next((title for title, (row, _) in headers.items() if row), None)
-    if chosen is None:
-        raise Tc3Error(f"{path} has no sheet with anything in it.")
+    # Where none fits, the message is about the widest: the others may be instructions.
+    chosen = max(fitting or headers, key=lambda title: sum(map(bool, headers[title][1])))
     header, names = headers[chosen]
+    if not header:
+        raise Tc3Error(f"{path} has no sheet with anything in it.")
     yield from below_header(source, names, _rows(source, book[chosen], header, most[chosen]))
     source.done = 1.0
 

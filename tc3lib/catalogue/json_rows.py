@@ -241,7 +241,7 @@ def _columns(found: dict[str, msgspec.Raw], columns: Columns) -> list[dict[str, 
     if isinstance(title, list) and isinstance(content, list) and len(title) == len(content):
         lists = [name for name, of in named.items() if isinstance(of, list) and len(of) == len(title)]
         return [dict(zip(lists, row, strict=True)) for row in zip(*map(named.get, lists), strict=True)]
-    if {"columns", "data"} <= found.keys() and bytes(found["data"]).startswith(b"[["):
+    if {"columns", "data"} <= found.keys() and re.match(rb"\[\s*\[", bytes(found["data"])):
         names, rows = (json.loads(bytes(found[key]).decode()) for key in ("columns", "data"))
         return [dict(zip(names, row, strict=False)) for row in rows]
     return None

@@ -36,7 +36,7 @@ class Trained:
         for start in range(0, len(rows), 1000):
             texts = [without_digits(text) for text in read(rows[start : start + 1000])]
             lengths += map(len, texts)
-            letters[:, start : start + len(texts)] = _letters(texts)
+            letters[:, start : start + len(texts)] = letter_counts(texts)
         lengths = numpy.array(lengths)
         order = numpy.argsort(lengths, kind="stable")
         self.rows, self.lengths, self.letters = rows[order], lengths[order], letters[:, order]
@@ -52,7 +52,9 @@ class Trained:
         start, end = numpy.searchsorted(self.lengths, (shortest - 1, longest + 1))
         self.looked_at += int(end - start)
         differ = numpy.zeros(end - start, "i4")
-        for here, there in zip(self.letters[:, start:end], _letters([text]), strict=True):  # bin by bin: in the cache
+        for here, there in zip(
+            self.letters[:, start:end], letter_counts([text]), strict=True
+        ):  # bin by bin: in the cache
             differ += numpy.abs(here - there[0])
         possible = numpy.flatnonzero(differ <= most * (self.lengths[start:end] + len(text)) + 1e-6)
         possible = possible[numpy.argsort(differ[possible], kind="stable")]
@@ -71,7 +73,7 @@ def without_digits(text: str) -> str:
     return text.encode().translate(None, b"0123456789").decode()  # many times faster than re
 
 
-def _letters(texts: Sequence[str]) -> "numpy.ndarray":
+def letter_counts(texts: Sequence[str]) -> "numpy.ndarray":
     """Return how often each letter occurs in each text, a line for each bin of letters."""
     import numpy
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tc3lib.errors import Tc3Error
 from tc3lib.files import blaming, read_json, read_rows, write_rows
-from tc3lib.prompts import RECIPE, description, end_id
+from tc3lib.prompts import end_id
 from tc3lib.settings import PromptSettings
 
 if TYPE_CHECKING:
@@ -126,12 +126,3 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         if was != is_now and name not in free:
             change = _TOO_LONG.get(name, f"{name} was {was!r} and is now {is_now!r}")
             raise Tc3Error(f"pretest.jsonl was made otherwise: {change}. Run 02_pretest again, or set it back.")
-
-
-def trained_descriptions(work: Path, template: PromptSettings = RECIPE) -> list[str]:
-    """Return the descriptions of the training set.
-
-    Raises:
-        Tc3Error: There is no `train.jsonl`.
-    """
-    return [description(row, template) for row in read_rows(work / "train.jsonl")]

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from tc3lib.errors import Tc3Error
-from tc3lib.evaluation import metrics
-from tc3lib.evaluation.answers import by_part, check_same, recorded, trained_descriptions
+from tc3lib.evaluation import copies, metrics
+from tc3lib.evaluation.answers import by_part, check_same, recorded
 from tc3lib.files import read_json, read_rows
 from tc3lib.settings import Settings
 
@@ -33,9 +33,10 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
     made = [recorded(work, name) for name in tests]
     check_same(*made)
     before, after = (read_rows(work / f"{name}.jsonl") for name in tests)
-    both, trained = pairs(before, after), trained_descriptions(work, config.prompting)
+    both, template = pairs(before, after), config.prompting
     old, new = by_part(before), by_part(after)
-    sums = {part: tuple(metrics.score(half[part], trained, config.prompting) for half in (old, new)) for part in old}
+    copied = copies.copying((row for half in (old, new) for rows in half.values() for row in rows), work, template)
+    sums = {part: tuple(metrics.score(half[part], copied, template) for half in (old, new)) for part in old}
     compared = {
         name: {
             "label": metric.label,

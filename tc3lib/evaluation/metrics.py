@@ -2,22 +2,21 @@
 
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy
-from rapidfuzz import fuzz, process
+from rapidfuzz import fuzz
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import CHRF
 from scipy.stats import bootstrap
 from tqdm.auto import tqdm
 
+from tc3lib.evaluation.copies import COPIED, own_words
 from tc3lib.prompts import RECIPE, opening
 from tc3lib.settings import PromptSettings
 
-COPIED = 90
-"""Least similarity of a copy, 0 to 100: `rapidfuzz.fuzz.ratio` of the texts without their opening."""
 RESAMPLES = 9_999
 """Draws of the bootstrap."""
 CONFIDENCE = 0.95
@@ -70,13 +69,13 @@ def labels() -> dict[str, str]:
 
 
 def score(
-    rows: Sequence[Mapping[str, Any]], trained: Sequence[str], template: PromptSettings = RECIPE
+    rows: Sequence[Mapping[str, Any]], copied: Collection[str], template: PromptSettings = RECIPE
 ) -> dict[str, Pairs]:
     """Score answers row by row; return the pairs of each metric.
 
     Args:
         rows: Rows of `questions.answer`, all with a `reference`.
-        trained: Descriptions of the training set, from `answers.trained_descriptions`.
+        copied: Answers that are copies, from `copies.copying`.
         template: With which the rows were prepared.
     """
     chrf = CHRF()
@@ -85,13 +84,12 @@ def score(
         title, answer, reference = row["title"], row["answer"], row["reference"]
         loss = math.nan if row["loss_sum"] is None else row["loss_sum"]  # JSON has no NaN
         begin, other = opening(title, template), rows[(number + 1) % len(rows)]
-        own, real = (text.removeprefix(begin).strip() for text in (answer, reference))
+        own, real = own_words(row, template), reference.removeprefix(begin).strip()
         others = other["reference"].removeprefix(opening(other["title"], template)).strip()
         words = _WORD.findall(own.lower())
         fours = [tuple(words[at : at + 4]) for at in range(len(words) - 3)]
         of_title = set(_WORD.findall(title.lower()))
         known = set(_NUMBER.findall(f"{title} {reference}"))
-        best = process.extractOne(own, trained, scorer=fuzz.ratio, score_cutoff=COPIED) if own and trained else None
         found = {
             "loss": (loss, row["loss_tokens"]),
             "perplexity": (loss, row["loss_tokens"]),
@@ -105,8 +103,8 @@ def score(
             "title_words": (len(of_title & set(words)), len(of_title)),
             "html": (_HTML.search(answer) is not None, 1),
             "invented_numbers": (not known.issuperset(_NUMBER.findall(answer)), 1),
-            "copies": (best is not None, 1),
-            "copies_other": (best is not None and fuzz.ratio(own, real) < COPIED, 1),
+            "copies": (own in copied, 1),
+            "copies_other": (own in copied and fuzz.ratio(own, real) < COPIED, 1),
         }
         for name, pair in found.items():
             sums[name].append((float(pair[0]), float(pair[1])))

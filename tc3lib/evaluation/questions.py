@@ -12,8 +12,8 @@ from torch.nn.functional import cross_entropy
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from tc3lib.evaluation import metrics
-from tc3lib.evaluation.answers import PARTS, by_part, check_same, recorded, trained_descriptions
+from tc3lib.evaluation import copies, metrics
+from tc3lib.evaluation.answers import PARTS, by_part, check_same, recorded
 from tc3lib.files import read_rows, write_json, write_rows
 from tc3lib.prompts import RECIPE, encode_prompts, encode_rows
 from tc3lib.settings import PromptSettings, Settings
@@ -131,6 +131,7 @@ def scores(
     Raises:
         Tc3Error: There is no held-out row.
     """
-    trained = trained_descriptions(work, template)
-    parts = {PARTS[part]: metrics.score(asked, trained, template) for part, asked in by_part(rows).items()}
+    asked = by_part(rows)
+    copied = copies.copying((row for rows in asked.values() for row in rows), work, template)
+    parts = {PARTS[part]: metrics.score(rows, copied, template) for part, rows in asked.items()}
     return {part: {name: metrics.value(name, pairs) for name, pairs in sums.items()} for part, sums in parts.items()}

@@ -145,7 +145,7 @@ def fit(
     each = "" if processes == 1 else f" in each of {processes} processes"
     if config.planning.plan == "recipe" or way != "packed":
         size, passes = micro_batches(config.training, processes)
-        own = f"the model's attention does not suit packed rows, so TRL's own trainer takes them {way}"
+        own = f"packed rows were not found right for this model, so TRL's own trainer takes them {way}"
         how = "plan=recipe" if config.planning.plan == "recipe" else own
         return Fit(None, config.lora, f"{how}: {passes} x {size} rows{each}, {_describe(config.lora)}")
     longest, largest, mean = max(lengths), _largest_step(lengths, rows), rows * statistics.fmean(lengths)

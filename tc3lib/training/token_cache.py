@@ -4,7 +4,9 @@ import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -25,6 +27,8 @@ from tc3lib.training import check_rows
 LAYOUT = "1"
 ROWS = 1000
 """Rows that are tokenised and checked at once."""
+DAYS = 7
+"""Tokens that no run has used for so long are removed."""
 _SCHEMA = pyarrow.schema(
     {"input_ids": pyarrow.list_(pyarrow.int32()), "completion_mask": pyarrow.list_(pyarrow.int8())}
 )
@@ -78,6 +82,7 @@ def load(
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(note, "ab") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # of several processes of a run one tokenises
+            _remove_old(folder)
             found = read_json(note)
             if not found or found["digest"] != _digest(arrow):
                 new = arrow.with_suffix(".new")  # what a kill leaves there is written over
@@ -87,12 +92,13 @@ def load(
                 finally:
                     new.unlink(missing_ok=True)
                 write_json(note, found)
+            os.utime(arrow)
+            rows = Dataset.from_file(str(arrow))
     except OSError as error:
         raise Tc3Error(
             f"cannot write the tokens of {path} to {folder}: {error.strerror or error}. Free some space there, or set "
             "TMPDIR to a folder on a larger disk."
         ) from None
-    rows = Dataset.from_file(str(arrow))
     if not len(rows):
         raise Tc3Error(f"{path}: every title fills max_seq_length={max_length}: raise it, or run 01_prepare again.")
     return Tokens(rows, found["cut"], found["dropped"])
@@ -121,6 +127,18 @@ def _write(
             done, dropped = done + len(some), dropped + len(some) - len(whole)
             bar.update(len(some))
     return _Note(_digest(arrow), cut, dropped)
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove tokens that nobody has used lately, unless their lock is held; notes, which are the locks, stay.
+
+    A run that has some open keeps them: they are mapped.
+    """
+    for path in (*folder.glob("*.arrow"), *folder.glob("*.new")):
+        with suppress(OSError), open(path.with_suffix(".json"), "ab") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if path.stat().st_mtime < time.time() - DAYS * 24 * 3600:
+                path.unlink()
 
 
 def _digest(arrow: Path) -> str | None:

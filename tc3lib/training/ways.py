@@ -1,5 +1,6 @@
 """Which way rows may pass through a model, found by asking the model: a few of them together, and one by one."""
 
+import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -20,6 +21,8 @@ TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_16_BIT = 0.05
 """Of the size of a row's logits. Rounding in 16 bit makes 0.004 of it, rows that see each other make 0.3."""
 
+FEWEST = 64
+"""Tokens to which a row is cut at most, where memory is short."""
 POSITIONS = 128
 """Most tokens of a row whose logits are compared: in 32 bit those of 2,048 take 1 to 2 GB."""
 
@@ -29,7 +32,8 @@ def choose(
 ) -> Way:
     """Return the fastest way that is right for this model.
 
-    The longest row is among those that are tried: it is longer than a sliding window, or no row is.
+    The longest row is among those that are tried: it is longer than a sliding window, or no row is. Where memory is
+    short it is cut as far as that allows.
 
     Args:
         model: The base model, in evaluation mode.
@@ -38,16 +42,34 @@ def choose(
         share_prefix: Whether packed rows are to share their prefix.
     """
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-    few = [_labelled(rows[number]) for number in (by_length[0], by_length[len(by_length) // 2], by_length[-1])]
-    config, found = model.config.get_text_config(), "padded"
+    few = [rows[number] for number in (by_length[0], by_length[len(by_length) // 2], by_length[-1])]
+    most = longest = lengths[by_length[-1]]
+    window = getattr(model.config.get_text_config(), "sliding_window", None) or 0
+    least = window + 1 if 0 < window < longest else min(FEWEST, longest)
+    found = None
+    while not found and most >= least:
+        try:
+            found = _fastest(model, [_labelled(row, most) for row in few], share_prefix)
+        except torch.OutOfMemoryError:
+            most //= 2
+        if not found:  # here the error no longer holds what was allocated
+            gc.collect()
+            torch.cuda.empty_cache()
+    if not found:
+        print("too little memory to find out whether packed rows are right for this model")
+    return max(processes.gather(found or "padded"), key=get_args(Way).index)
+
+
+def _fastest(model: PreTrainedModel, few: Sequence[Row], share_prefix: bool) -> Way:
+    config = model.config.get_text_config()
     # Packed attention has no dropout, and a packed loss is divided by the labels of the whole step.
     known = not getattr(config, "attention_dropout", 0) and getattr(model, "accepts_loss_kwargs", True)
     if known and _is_right(model, few, collate(few, share_prefix), partial(shared_prefix, model)):
-        found = "packed"
+        return "packed"
     # On a CPU unsloth always pads.
-    elif torch.cuda.is_available() and _is_right(model, few, collate(few, False), lambda *_: nullcontext()):
-        found = "padding-free"
-    return max(processes.gather(found), key=get_args(Way).index)
+    if torch.cuda.is_available() and _is_right(model, few, collate(few, False), lambda *_: nullcontext()):
+        return "padding-free"
+    return "padded"
 
 
 def _is_right(
@@ -59,6 +81,9 @@ def _is_right(
     """Return whether the rows in one line have the logits that each has alone, but for rounding.
 
     A model that cannot even be asked is no error: there is a slower way, and nothing has been trained yet.
+
+    Raises:
+        torch.OutOfMemoryError: It says nothing about the model.
     """
     tolerance = TOLERANCE.get(model.dtype, TOLERANCE_16_BIT)
     inputs = {name: line[name].to(model.device) for name in ("input_ids", "position_ids")}
@@ -74,6 +99,8 @@ def _is_right(
                 together = _centred(torch.cat([prefix, rest])[some])
                 if not (together - alone).norm() <= tolerance * alone.norm():  # also where one is NaN
                     return False
+    except torch.OutOfMemoryError:
+        raise
     except Exception:  # whatever a model's own code raises
         return False
     return True
@@ -84,6 +111,8 @@ def _centred(logits: torch.Tensor) -> torch.Tensor:
     return logits.float() - logits.float().mean(dim=-1, keepdim=True)
 
 
-def _labelled(row: Mapping[str, list[int]]) -> Row:
-    ids = numpy.asarray(row["input_ids"])
-    return {"input_ids": ids, "labels": numpy.where(row["completion_mask"], ids, -100)}
+def _labelled(row: Mapping[str, list[int]], most: int) -> Row:
+    """Return a row with its labels, cut after `most` tokens but not before its first label."""
+    end = max(most, row["completion_mask"].index(1) + 1)
+    ids, learned = (numpy.asarray(row[name])[:end] for name in ("input_ids", "completion_mask"))
+    return {"input_ids": ids, "labels": numpy.where(learned, ids, -100)}

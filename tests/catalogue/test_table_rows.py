@@ -260,6 +260,11 @@ def test_of_several_sheets_the_one_with_the_columns_is_read_and_two_are_refused(
     in_excel(path, [HEADER, *ROWS], [["a"]], [HEADER, *ROWS])
     with pytest.raises(Tc3Error, match=r"has the columns in 2 sheets \('Sheet 1', 'Sheet 3'\): put the products into"):
         prepared(path)
+    in_excel(
+        path, [["How to fill in"], ["item_name is the title"]], [("sku", "item_name", "text"), *ROWS], [["x", "y"]]
+    )
+    with pytest.raises(Tc3Error, match=r"its columns are 'sku', 'item_name', 'text'\."):
+        prepared(path)
     with pytest.raises(Tc3Error, match=r"has no sheet with anything in it"):
         prepared(in_excel(path, [], [[None, ""]]))
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tc3lib.evaluation import metrics
+from tc3lib.evaluation import copies, metrics
 from tc3lib.settings import PromptSettings
 
 REFERENCE = "The 'Blue Mug' is a mug of steel, 12 cm high."
@@ -20,7 +20,8 @@ OTHER = row(reference="The 'Red Kettle' is a kettle for six cups.", title="Red K
 
 
 def measure(name, *rows, trained=()):
-    return metrics.value(name, metrics.score(rows, list(trained))[name])
+    copied = copies.find(map(copies.own_words, rows), trained)
+    return metrics.value(name, metrics.score(rows, copied)[name])
 
 
 @pytest.mark.parametrize(

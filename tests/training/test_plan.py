@@ -134,7 +134,7 @@ def test_where_packed_rows_do_not_suit_the_model_trls_trainer_has_the_recipes_mi
     found = plan.fit(LENGTHS, config, LLAMA, 70, way="padding-free")
     assert (found.max_tokens, found.lora) == (None, config.lora)
     assert str(found) == (
-        "the model's attention does not suit packed rows, so TRL's own trainer takes them padding-free: 4 x 8 rows, "
+        "packed rows were not found right for this model, so TRL's own trainer takes them padding-free: 4 x 8 rows, "
         "checkpointing 'unsloth'"
     )
 

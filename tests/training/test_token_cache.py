@@ -1,9 +1,11 @@
 """Rows are tokenised once, kept on the local disk, and made again whenever anything about them is not as it was."""
 
 import errno
+import fcntl
 import hashlib
 import os
 import tempfile
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -98,6 +100,29 @@ def test_of_several_processes_one_tokenises(tokenizer, rows, written, times):
         found = [*pool.map(lambda _: load(tokenizer, written), range(4))]
     assert times == [len(rows)]
     assert [len(tokens.rows) for tokens in found] == [len(rows)] * 4
+
+
+def test_tokens_that_were_not_used_for_days_are_removed_and_others_stay(tokenizer, rows, written, local, times):
+    old = time.time() - (token_cache.DAYS + 1) * 24 * 3600
+    opened = load(tokenizer, written, template="opened").rows
+    for template in ("opened", "locked", "used"):
+        load(tokenizer, written, template=template)
+    arrows = {path.stem for path in local.glob("*.arrow")}
+    killed = local / "killed.new"
+    killed.touch()
+    for path in (*local.glob("*.arrow"), killed):
+        os.utime(path, (old, old))
+    load(tokenizer, written, template="used")  # which was old too
+    (used,) = local.glob("*.arrow")
+    assert not killed.exists() and {path.stem for path in local.glob("*.json")} == arrows | {"killed"}
+    assert len(opened) == len(rows) and opened[0] == load(tokenizer, written, template="used").rows[0]
+    os.utime(used, (old, old))
+    with open(used.with_suffix(".json"), "ab") as lock:  # another process is about to open it
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        load(tokenizer, written)
+    assert used.exists() and len(times) == 4
+    load(tokenizer, written)
+    assert not used.exists()
 
 
 def test_a_full_local_disk_is_reported_and_leaves_nothing(tokenizer, written, local, monkeypatch):

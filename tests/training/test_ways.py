@@ -74,7 +74,7 @@ def test_where_padding_free_is_not_right_either_rows_are_padded(gemma2, monkeypa
     assert choose(model, rows, share_prefix=True) == "padded"
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError(), TypeError("packed_seq_lengths"), AssertionError()])
+@pytest.mark.parametrize("error", [TypeError("packed_seq_lengths"), AssertionError()])
 def test_a_model_that_cannot_even_be_asked_is_no_error(gemma2, monkeypatch, error):
     def forward(**_):
         raise error
@@ -82,6 +82,49 @@ def test_a_model_that_cannot_even_be_asked_is_no_error(gemma2, monkeypatch, erro
     model, rows = gemma2
     monkeypatch.setattr(model, "forward", forward)
     assert choose(model, rows, share_prefix=True) == "padded"
+
+
+def out_of_memory_above(model, monkeypatch, most):
+    """Let a pass of more tokens than `most` fail; return the tokens of all passes."""
+    forward, asked = model.forward, []
+
+    def limited(input_ids, **inputs):
+        asked.append(input_ids.numel())
+        if asked[-1] > most:
+            raise torch.OutOfMemoryError
+        return forward(input_ids=input_ids, **inputs)
+
+    monkeypatch.setattr(model, "forward", limited)
+    return asked
+
+
+@pytest.mark.parametrize("load_name", ["llama3", "gemma2"])
+def test_where_memory_is_short_shorter_rows_answer(load, monkeypatch, capsys, load_name):
+    """A row is cut, but not so that it has no label; it is still found out what the model can."""
+    model, tokens = load(load_name)
+    rows = [*tokens, {name: values[:-1] + values[-1:] * 1000 for name, values in tokens[0].items()}]
+    asked = out_of_memory_above(model, monkeypatch, 400)
+    found = choose(model, rows, share_prefix=True)
+    assert found == ("packed" if load_name == "llama3" else "padded")
+    assert asked[0] > 1000 and max(asked[1:]) < asked[0]
+    assert "too little memory" not in capsys.readouterr().out
+
+
+def test_where_not_even_short_rows_can_be_tried_memory_is_named(llama, monkeypatch, capsys):
+    asked = out_of_memory_above(llama[0], monkeypatch, 0)
+    assert choose(*llama, share_prefix=True) == "padded"
+    assert len(asked) > 0
+    assert capsys.readouterr().out.startswith("too little memory to find out")
+
+
+def test_a_row_is_not_cut_to_where_a_window_does_not_matter(load, monkeypatch, capsys):
+    model, rows = load("mistral")
+    window, longest = model.config.sliding_window, max(len(row["input_ids"]) for row in rows)
+    assert window < longest
+    asked = out_of_memory_above(model, monkeypatch, window)
+    assert choose(model, rows, share_prefix=True) == "padded"
+    assert all(count > window for count in asked)
+    assert "too little memory" in capsys.readouterr().out
 
 
 def test_logits_that_are_not_numbers_and_dropout_in_the_attention_are_not_packed(llama):
