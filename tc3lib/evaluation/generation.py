@@ -215,13 +215,14 @@ def _answer_batch(
 
 
 def stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Settings) -> list[int]:
-    """Return the ids that end an answer: what is learned, eos, and what else the model's generation config names.
+    """Return the ids that end an answer: what is learned, and what else the model's generation config names.
 
-    Of the latter only special or added tokens: where it is missing, it has the default of the model's class.
+    Of the latter only special or added tokens: where it is missing, it has the default of the model's class. The
+    tokenizer's eos does not count: in a chat, the one saved with an adapter has another than the base model's.
     """
     named = model.generation_config.eos_token_id
-    also = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
-    added = [number for number in also if number in tokenizer.added_tokens_decoder]
+    named = named if isinstance(named, list) else [named]
+    added = [number for number in named if number in tokenizer.added_tokens_decoder]
     return list(dict.fromkeys([end_id(tokenizer, config.prompting), *added]))
 
 

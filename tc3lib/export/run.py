@@ -68,7 +68,7 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
             if script:
                 _write_gguf(script, config, folder, reference, asked, record)
             if "ollama" in wanted:
-                ollama.write(work, config, base, verify.proved(record))
+                ollama.write(work, config, name, verify.proved(record))
         finally:
             write_json(work / "export.json", record)
             card.write(work, config, record)

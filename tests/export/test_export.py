@@ -51,7 +51,7 @@ def test_an_export_writes_these_files_and_no_others(exported):
     work = exported[0]
     found = {str(path.relative_to(work / "export")) for path in (work / "export").rglob("*") if path.is_file()}
     assert found == {
-        "README.md", "Modelfile", "Modelfile.adapter",
+        "README.md", "Modelfile", "Modelfile.adapter", "adapter/adapter_config.json", "adapter/model.safetensors",
         *(f"merged/{name}" for name in (
             "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
         )),
@@ -89,7 +89,8 @@ def test_the_modelfiles_ask_and_stop_as_the_training_did(exported):
     work, config, _ = exported
     whole, on_base = ((work / "export" / name).read_text() for name in ("Modelfile", "Modelfile.adapter"))
     assert whole.startswith("FROM ./merged\n")
-    assert on_base.startswith(f"FROM {config.model.model_name}\nADAPTER {work / 'lora_model'}\n")
+    assert on_base.startswith(f"FROM {config.model.model_name}\nADAPTER ./adapter\n")
+    assert (work / "export" / "adapter" / "model.safetensors").read_bytes() == adapter(work)
     for text in (whole, on_base):
         template = text.split('"""')[1]
         assert template.replace("{{ .Prompt }}", "Mug") == prompts.PROMPT.format(prompts.RECIPE.instruction, "Mug")
