@@ -66,7 +66,7 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
                 if _failed("merged", "merged", new, reference, asked, record, folder):
                     raise Tc3Error(f"the merged weights failed, and nothing was made of them: {_reasons(record)}")
             if script:
-                _write_gguf(script, config, folder, reference, asked, record)
+                _write_gguf(script, config, folder, base, reference, asked, record)
             if "ollama" in wanted:
                 ollama.write(work, config, name, verify.proved(record))
         finally:
@@ -78,13 +78,13 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
 
 
 def _write_gguf(
-    script: Path, config: Settings, folder: Path, reference: Mapping, asked: Mapping, record: dict[str, Any]
+    script: Path, config: Settings, folder: Path, base: Path, reference: Mapping, asked: Mapping, record: dict[str, Any]
 ) -> None:
     kinds, target = config.exporting.gguf_types, folder / "gguf"
     with replacing_folder(folder / ".gguf") as new:
         files = {kind: new / gguf.file_name(kind) for kind in ("f16", *kinds)}
         print("converting to GGUF")
-        gguf.convert(script, folder / "merged", files["f16"])
+        gguf.convert(script, folder / "merged", base, files["f16"])
         for kind in kinds:
             if kind != "f16":
                 gguf.quantise(files["f16"], files[kind], kind)
