@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tc3lib.errors import Tc3Error
 from tc3lib.export import child
+from tc3lib.files import read_json
 from tc3lib.settings import Settings
 
 VERSION = "0.3.36"
@@ -77,8 +78,8 @@ def convert(script: Path, merged: Path, base: Path, target: Path) -> None:
     """Write the merged model as a GGUF file in 16 bit.
 
     Args:
-        base: The base model's folder. The converter knows a tokenizer by the ids that it gives a text, bos included,
-            and a run may put another bos before a prompt than was published: it is shown the base model's tokenizer.
+        base: The base model's folder. The converter knows a tokenizer by the ids that it gives a text, bos included. A
+            run's prompt may begin otherwise than was published, so it is shown the base model's tokenizer.
 
     Raises:
         Tc3Error: The converter does not know the model or its tokenizer, or failed otherwise.
@@ -111,6 +112,12 @@ def _convert(script: str, merged: str, base: str, target: str) -> None:
     sys.path.insert(0, str(Path(script).parent))
     sys.argv = [script, merged, "--outfile", target, "--outtype", "f16", "--model-name", "tc3lib"]
     runpy.run_path(script, run_name="__main__")
+
+    import gguf  # the converter's
+
+    # Of some models it decides itself whether bos comes first, whatever their tokenizer says.
+    field = gguf.GGUFReader(target, "r+").get_field("tokenizer.ggml.add_bos_token")
+    field.parts[field.data[0]][0] = read_json(Path(merged) / "tokenizer_config.json")["add_bos_token"]
 
 
 def _quantise(source: str, target: str, kind: str) -> None:

@@ -59,6 +59,11 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
             )
         if (old := read_json(work / "export.json")).get("adapter_sha256") == record["adapter_sha256"]:
             record["formats"] |= old["formats"]  # those that are not made again
+        else:
+            made = {"gguf": ["gguf"], "ollama": ["Modelfile", "Modelfile.adapter"]}
+            left = [name for kind in made.keys() - set(wanted) for name in made[kind] if (folder / name).exists()]
+            if left:
+                print(f"of another adapter, and not made again: {', '.join(sorted(left))} in {folder}")
         try:
             with replacing_folder(folder / "merged") as new:
                 print(f"merging the adapter into {name}" + (" (dequantised)" if base_model.is_4bit(base) else ""))
