@@ -56,7 +56,7 @@ def render(report: Mapping[str, Any], loss_png: Path) -> str:
 def model_card(report: Mapping[str, Any]) -> str:
     """Return the adapter's `README.md`, a model card as the Hugging Face Hub reads it (YAML, then Markdown).
 
-    Its YAML names the base model unless that is a local folder, which the Hub refuses, and which its code then asks for.
+    Its YAML names the base model unless that is a local folder: the Hub refuses it, and the code asks where it is.
     """
     name = report["model_name"]
     tags = ["lora", "unsloth", "trl", "product-descriptions"]

@@ -11,8 +11,9 @@ from tc3lib.evaluation import generation
 from tc3lib.files import write_rows
 
 TEMPLATE = (
-    "{% for turn in messages %}{{ '<|begin_of_text|>' if loop.first }}{{ turn.role + ': ' + turn.content + '<|eot_id|>' }}"
-    "{% endfor %}{% if add_generation_prompt %}assistant: {% endif %}"
+    "{% for turn in messages %}{{ '<|begin_of_text|>' if loop.first }}"
+    "{{ turn.role + ': ' + turn.content + '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 
 
