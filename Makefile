@@ -13,7 +13,7 @@ export TC3_PRESET := tiny
 export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help run real test slow gguf attack browser demo check-colab lint notebooks from-colab data clean
+.PHONY: help run real test slow attack browser demo check-colab lint notebooks from-colab data clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,11 +55,8 @@ browser: $(READY) $(BROWSER)  ## run the tests in headless Chromium, which must 
 demo: $(READY) $(BROWSER)  ## ask the models of a finished run on a page: http://127.0.0.1:7860
 	$(BIN)/python -m tc3lib.demo $(RUN)
 
-slow: $(READY)  ## run the tests that are long for a reason: kills, flipped bytes, whole runs compared to the bit
+slow: $(READY)  ## run the tests that are long for a reason: kills, flipped bytes, whole runs compared to the bit, llama.cpp compiled
 	$(BIN)/python -m pytest -m slow
-
-gguf: $(READY)  ## compile llama.cpp and prove GGUF files of a real model with it: a quarter of an hour, needs the package index
-	$(BIN)/python -m pytest -m llama_cpp tests/export
 
 attack: $(READY)  ## attack harder: kill training 200 times, flip 100,000 bytes of catalogues
 	TC3_CRASH=200 TC3_FUZZ=100000 $(BIN)/python -m pytest -m slow tests/whole/test_crash.py tests/whole/test_fuzz.py

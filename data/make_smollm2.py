@@ -40,6 +40,7 @@ def convert(gguf: Path, target: Path) -> None:
     arguments = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
     tokenizer = AutoTokenizer.from_pretrained(**arguments)
     tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token = BOS, EOS, EOS, UNKNOWN
+    tokenizer.backend_tokenizer.model.byte_fallback = False  # as published; llama.cpp's converter asks it
     unpacked = AutoModelForCausalLM.from_pretrained(**arguments, dtype=torch.bfloat16)
     config = unpacked.config.to_dict() | {"_name_or_path": "", "pad_token_id": tokenizer.pad_token_id}
     config.pop("quantization_config", None)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tc3lib.errors import Tc3Error
-from tc3lib.files import blaming, read_json, read_rows, write_rows
-from tc3lib.prompts import end_id
+from tc3lib.files import blaming, read_json, write_rows
+from tc3lib.prompts import RECIPE, end_id
 from tc3lib.settings import PromptSettings
 
 if TYPE_CHECKING:
@@ -46,14 +46,17 @@ class Answer:
 def end_ids(
     tokenizer: "PreTrainedTokenizerBase", named: int | Sequence[int] | None, template: PromptSettings = RECIPE
 ) -> list[int]:
-    """Return the ids that end an answer: what is learned, eos, and what else the model's generation config names.
+    """Return the ids that end an answer: what is learned, and what else the model's generation config names.
+
+    The tokenizer's eos does not count: in a chat, the one saved with an adapter has another than the base model's.
 
     Args:
         named: The `eos_token_id` of that config. Only special or added tokens count: where it is missing, it has the
             default of the model's class.
     """
-    also = [tokenizer.eos_token_id, *(named if isinstance(named, list) else [named])]
-    added = [number for number in also if number in tokenizer.added_tokens_decoder]
+    added = [
+        number for number in (named if isinstance(named, list) else [named]) if number in tokenizer.added_tokens_decoder
+    ]
     return list(dict.fromkeys([end_id(tokenizer, template), *added]))
 
 

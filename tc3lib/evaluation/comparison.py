@@ -53,6 +53,7 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "model_name": made[1]["model"],
         "run": run.get("run"),
+        "steps": result.get("steps"),
         "verdict": {**verdict(compared, near_twins), "learned": learned(compared, sums)},
         "rows": {part: sum(row["part"] == part for row in after) for part in ("eval", "train", "demo")},
         "metrics": compared,

@@ -56,7 +56,7 @@ def render(report: Mapping[str, Any], loss_png: Path) -> str:
 def model_card(report: Mapping[str, Any]) -> str:
     """Return the adapter's `README.md`, a model card as the Hugging Face Hub reads it (YAML, then Markdown).
 
-    Its YAML names the base model unless that is a local folder, which the Hub refuses.
+    Its YAML names the base model unless that is a local folder: the Hub refuses it, and the code asks where it is.
     """
     name = report["model_name"]
     tags = ["lora", "unsloth", "trl", "product-descriptions"]
@@ -69,7 +69,7 @@ def model_card(report: Mapping[str, Any]) -> str:
     data = ModelCardData(base_model=name, library_name="peft", pipeline_tag="text-generation", tags=tags)
     template = environment(finalize=_markdown, keep_trailing_newline=True).get_template("model_card.md.jinja")
     code = {name: Markup(in_f_string(report.get(name) or "")) for name in ("prompt", "end")}
-    return template.render({**report, **code}, parts=PARTS, front_matter=Markup(data.to_yaml()))
+    return template.render({**report, **code}, parts=PARTS, known=name, front_matter=Markup(data.to_yaml()))
 
 
 def environment(**options: Any) -> Environment:

@@ -123,6 +123,7 @@ def load(folder: Path | str, device_map: str | None = None) -> PreTrainedModel:
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="auto", device_map=device_map)
         if getattr(model, "is_quantized", False):
             model = model.dequantize()
+            model._weight_conversions = None  # of 4 bit, into which saving would convert back, which it cannot
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise Tc3Error(f"cannot load the model in {folder}: {reason}") from error

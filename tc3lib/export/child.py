@@ -1,6 +1,7 @@
 """Run a Python program in a process of its own: a fresh one, without what this one has imported or patched."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -24,6 +25,6 @@ def run(arguments: Sequence[str | Path], what: str) -> None:
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
         reason = lines[-1].strip()[:300] if lines else ""
-        if done.returncode < 0:
-            reason = f"it was killed by signal {-done.returncode}; 9 is mostly because memory ran out"
+        if done.returncode == -signal.SIGKILL:
+            reason = "it was killed by signal 9, mostly because memory ran out"
         raise Tc3Error(f"{what} failed: {reason or f'status {done.returncode}'}")

@@ -1,10 +1,11 @@
 """GGUF files for llama.cpp and what is built on it, by llama.cpp's own converter and quantiser.
 
 The converter is a script of llama.cpp's repository, which no wheel carries; the quantiser is a function of its library,
-which comes with llama-cpp-python.
+which comes with llama-cpp-python. Each runs in a process of its own: what fails in llama.cpp may end the process.
 """
 
 import importlib.util
+import runpy
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from tc3lib.errors import Tc3Error
 from tc3lib.export import child
+from tc3lib.files import read_json
 from tc3lib.settings import Settings
 
 VERSION = "0.3.36"
@@ -33,12 +35,13 @@ def converter(config: Settings) -> Path:
     """Return the converter: of `llama_cpp`, else unsloth's, else llama-cpp-python's, which is downloaded once.
 
     Raises:
-        Tc3Error: `llama_cpp` has none, the download failed, or llama-cpp-python is not installed.
+        Tc3Error: `llama_cpp` has none, the download failed, or a package is not installed.
     """
-    if importlib.util.find_spec("llama_cpp") is None:
+    if any(importlib.util.find_spec(name) is None for name in ("llama_cpp", "sentencepiece")):
         raise Tc3Error(
-            "gguf needs llama-cpp-python, which quantises and then opens the files: pip install "
-            f"llama-cpp-python=={VERSION} (minutes: it compiles), or leave gguf out of export_to."
+            "gguf needs llama-cpp-python, which quantises and then opens the files, and sentencepiece, which the "
+            f"converter imports: pip install llama-cpp-python=={VERSION} sentencepiece (minutes: it compiles), or "
+            "leave gguf out of export_to."
         )
     if config.exporting.llama_cpp:
         script = Path(config.exporting.llama_cpp).expanduser() / _SCRIPT
@@ -71,14 +74,18 @@ def _download(target: Path) -> None:
         next(Path(folder).glob("*/vendor/llama.cpp")).rename(target)
 
 
-def convert(script: Path, merged: Path, target: Path) -> None:
+def convert(script: Path, merged: Path, base: Path, target: Path) -> None:
     """Write the merged model as a GGUF file in 16 bit.
+
+    Args:
+        base: The base model's folder. The converter knows a tokenizer by the ids that it gives a text, bos included. A
+            run's prompt may begin otherwise than was published, so it is shown the base model's tokenizer.
 
     Raises:
         Tc3Error: The converter does not know the model or its tokenizer, or failed otherwise.
     """
     try:
-        child.run([script, merged, "--outfile", target, "--outtype", "f16", "--model-name", "tc3lib"], "the converter")
+        child.run(["-m", "tc3lib.export.gguf", "convert", script, merged, base, target], "the converter")
     except Tc3Error as error:
         if "get_vocab_base_pre" in str(error):
             raise Tc3Error(
@@ -94,11 +101,26 @@ def quantise(source: Path, target: Path, kind: str) -> None:
     Raises:
         Tc3Error: llama.cpp could not.
     """
-    child.run(["-m", "tc3lib.export.gguf", source, target, kind], f"quantising to {kind}")
+    child.run(["-m", "tc3lib.export.gguf", "quantise", source, target, kind], f"quantising to {kind}")
 
 
-def main(source: str, target: str, kind: str) -> None:
-    """Quantise, in a process of its own: what fails in llama.cpp may end the process."""
+def _convert(script: str, merged: str, base: str, target: str) -> None:
+    from transformers import AutoTokenizer
+
+    load = AutoTokenizer.from_pretrained
+    AutoTokenizer.from_pretrained = lambda folder, *_, **options: load(base, **options)
+    sys.path.insert(0, str(Path(script).parent))
+    sys.argv = [script, merged, "--outfile", target, "--outtype", "f16", "--model-name", "tc3lib"]
+    runpy.run_path(script, run_name="__main__")
+
+    import gguf  # the converter's
+
+    # Of some models it decides itself whether bos comes first, whatever their tokenizer says.
+    field = gguf.GGUFReader(target, "r+").get_field("tokenizer.ggml.add_bos_token")
+    field.parts[field.data[0]][0] = read_json(Path(merged) / "tokenizer_config.json")["add_bos_token"]
+
+
+def _quantise(source: str, target: str, kind: str) -> None:
     import llama_cpp
 
     options = llama_cpp.llama_model_quantize_default_params()
@@ -108,4 +130,4 @@ def main(source: str, target: str, kind: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    {"convert": _convert, "quantise": _quantise}[sys.argv[1]](*sys.argv[2:])

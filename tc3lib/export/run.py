@@ -60,6 +60,11 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
             )
         if (old := read_json(work / "export.json")).get("adapter_sha256") == record["adapter_sha256"]:
             record["formats"] |= old["formats"]  # those that are not made again
+        else:
+            made = {"gguf": ["gguf"], "ollama": ["Modelfile", "Modelfile.adapter"]}
+            left = [name for kind in made.keys() - set(wanted) for name in made[kind] if (folder / name).exists()]
+            if left:
+                print(f"of another adapter, and not made again: {', '.join(sorted(left))} in {folder}")
         try:
             with replacing_folder(folder / "merged") as new:
                 print(f"merging the adapter into {name}" + (" (dequantised)" if base_model.is_4bit(base) else ""))
@@ -67,9 +72,9 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
                 if _failed("merged", "merged", new, reference, asked, record, folder):
                     raise Tc3Error(f"the merged weights failed, and nothing was made of them: {_reasons(record)}")
             if script:
-                _write_gguf(script, config, folder, reference, asked, record)
+                _write_gguf(script, config, folder, base, reference, asked, record)
             if "ollama" in wanted:
-                ollama.write(work, config, base, verify.proved(record))
+                ollama.write(work, config, name, verify.proved(record))
         finally:
             write_json(work / "export.json", record)
             card.write(work, config, record)
@@ -79,13 +84,13 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
 
 
 def _write_gguf(
-    script: Path, config: Settings, folder: Path, reference: Mapping, asked: Mapping, record: dict[str, Any]
+    script: Path, config: Settings, folder: Path, base: Path, reference: Mapping, asked: Mapping, record: dict[str, Any]
 ) -> None:
     kinds, target = config.exporting.gguf_types, folder / "gguf"
     with replacing_folder(folder / ".gguf") as new:
         files = {kind: new / gguf.file_name(kind) for kind in ("f16", *kinds)}
         print("converting to GGUF")
-        gguf.convert(script, folder / "merged", files["f16"])
+        gguf.convert(script, folder / "merged", base, files["f16"])
         for kind in kinds:
             if kind != "f16":
                 gguf.quantise(files["f16"], files[kind], kind)

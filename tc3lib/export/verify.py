@@ -14,7 +14,7 @@ from typing import Any
 
 from tc3lib.errors import Tc3Error
 from tc3lib.export import child
-from tc3lib.files import read_rows
+from tc3lib.files import read_json, read_rows
 from tc3lib.prompts import encode_rows, load_tokenizer, prompt_text
 from tc3lib.settings import Settings
 
@@ -166,9 +166,11 @@ def rows(record: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def in_4bit(work: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return loss and share of ended answers of the model as trained, which notebook 04 measured; None before it."""
-    path = work / "posttest.jsonl"
-    rows = {row["title"]: row for row in read_rows(path) if row["part"] == "eval"} if path.is_file() else {}
+    tested, run, path = read_json(work / "report.json"), read_json(work / "run.json"), work / "posttest.jsonl"
+    same = (tested.get("run"), tested.get("steps")) == (run.get("run"), (run.get("result") or {}).get("steps"))
+    rows = {row["title"]: row for row in read_rows(path) if row["part"] == "eval"} if same and path.is_file() else {}
     if not rows.keys() >= set(asked["titles"]):
+        print("04_posttest was not run with this adapter: how it answers on the base model in 4 bit is not compared")
         return None
     answered = [rows[title] for title in asked["titles"]]
     return {

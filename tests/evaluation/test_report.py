@@ -120,6 +120,11 @@ def test_a_card_does_not_tell_where_the_base_model_lay():
     card = model_card(report)
     assert "A LoRA adapter for base:" in card
     assert "ana" not in card
+    code = next(token for token in parsed(card)[1] if token.type == "fence").content
+    ast.parse(code)
+    assert "model = PeftModel.from_pretrained(model, adapter)" in code
+    assert "AutoPeftModel" in model_card(example_report())
+    assert "AutoPeftModel" not in code
 
 
 def test_the_page_needs_nothing_but_itself():

@@ -13,7 +13,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from tc3lib import export, prompts
 from tc3lib.errors import Tc3Error
 from tc3lib.export import merge, verify
-from tc3lib.files import write_rows
+from tc3lib.files import read_json, write_json, write_rows
 
 
 @pytest.fixture(scope="module")
@@ -27,6 +27,7 @@ def exported(config, rows, tmp_path_factory):
     run(config, rows, work)
     write_rows(work / "questions.jsonl", [{**row, "part": "eval"} for row in rows[:6]])
     write_rows(work / "posttest.jsonl", [posttest(row) for row in rows[:6]])
+    write_json(work / "report.json", {"run": read_json(work / "run.json")["run"], "steps": 40})
     (work / "lora_model" / "README.md").write_text("# Card of notebook 04\n")
     return work, config, export.export(work, config)
 
@@ -51,7 +52,7 @@ def test_an_export_writes_these_files_and_no_others(exported):
     work = exported[0]
     found = {str(path.relative_to(work / "export")) for path in (work / "export").rglob("*") if path.is_file()}
     assert found == {
-        "README.md", "Modelfile", "Modelfile.adapter",
+        "README.md", "Modelfile", "Modelfile.adapter", "adapter/adapter_config.json", "adapter/model.safetensors",
         *(f"merged/{name}" for name in (
             "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
         )),
@@ -89,7 +90,8 @@ def test_the_modelfiles_ask_and_stop_as_the_training_did(exported):
     work, config, _ = exported
     whole, on_base = ((work / "export" / name).read_text() for name in ("Modelfile", "Modelfile.adapter"))
     assert whole.startswith("FROM ./merged\n")
-    assert on_base.startswith(f"FROM {config.model.model_name}\nADAPTER {work / 'lora_model'}\n")
+    assert on_base.startswith(f"FROM {config.model.model_name}\nADAPTER ./adapter\n")
+    assert (work / "export" / "adapter" / "model.safetensors").read_bytes() == adapter(work)
     for text in (whole, on_base):
         template = text.split('"""')[1]
         assert template.replace("{{ .Prompt }}", "Mug") == prompts.PROMPT.format(prompts.RECIPE.instruction, "Mug")
@@ -135,6 +137,23 @@ def test_a_wrong_stop_is_found_and_what_was_there_before_stays(exported, tmp_pat
     failed = json.loads((work / "export" / "failed" / "merged" / "generation_config.json").read_text())
     assert failed["eos_token_id"] == 3755
     assert adapter(work) == adapter(exported[0])
+
+
+def test_another_adapters_posttest_is_not_compared_and_what_is_not_made_again_is_named(
+    exported, tmp_path, monkeypatch, capsys
+):
+    """03 ran again, 04 did not."""
+    work, config = shutil.copytree(exported[0], tmp_path / "work"), exported[1].change(export_to=("merged",))
+    asked = verify.questions(work, config)
+    assert verify.in_4bit(work, asked)["ended"] == 1
+    write_json(work / "report.json", read_json(work / "report.json") | {"steps": 20})
+    write_json(work / "export.json", read_json(work / "export.json") | {"adapter_sha256": "0"})
+    (work / "export" / "gguf").mkdir()
+    capsys.readouterr()
+    assert export.export(work, config)["in_4bit"] is None
+    out = capsys.readouterr().out
+    assert "04_posttest was not run with this adapter" in out
+    assert "of another adapter, and not made again: Modelfile, Modelfile.adapter, gguf in" in out
 
 
 def test_a_model_that_cannot_be_opened_says_why(exported, tmp_path):

@@ -73,7 +73,7 @@ def test_a_wrong_format_or_precision_is_told_where_it_is_typed(config, tmp_path,
 
 def test_gguf_needs_llama_cpp_python_and_a_converter(config, tmp_path, monkeypatch):
     monkeypatch.setattr(gguf.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(Tc3Error, match=r"gguf needs llama-cpp-python, .*: pip install llama-cpp-python=="):
+    with pytest.raises(Tc3Error, match=r"gguf needs llama-cpp-python, .* and sentencepiece, .*: pip install llama-cpp"):
         gguf.converter(config)
     monkeypatch.setattr(gguf.importlib.util, "find_spec", lambda name: name)
     with pytest.raises(Tc3Error, match=rf"no convert_hf_to_gguf\.py in llama_cpp={tmp_path}: expected a checkout"):
@@ -96,14 +96,14 @@ def test_a_converter_that_does_not_know_the_tokenizer_is_explained(tmp_path):
     script = tmp_path / "convert_hf_to_gguf.py"
     script.write_text("raise NotImplementedError('BPE pre-tokenizer was not recognized - update get_vocab_base_pre()')")
     with pytest.raises(Tc3Error, match=r"does not know this model's tokenizer: it knows those of published models"):
-        gguf.convert(script, tmp_path, tmp_path / "x.gguf")
+        gguf.convert(script, tmp_path, tmp_path, tmp_path / "x.gguf")
     script.write_text("raise ValueError('no such architecture')")
     with pytest.raises(Tc3Error, match=r"the converter failed: ValueError: no such architecture \(.*gguf\.py\)"):
-        gguf.convert(script, tmp_path, tmp_path / "x.gguf")
+        gguf.convert(script, tmp_path, tmp_path, tmp_path / "x.gguf")
 
 
 def test_a_process_that_was_killed_is_named(tmp_path):
-    with pytest.raises(Tc3Error, match="asking failed: it was killed by signal 9; 9 is mostly because memory ran out"):
+    with pytest.raises(Tc3Error, match="asking failed: it was killed by signal 9, mostly because memory ran out"):
         child.run(["-c", "import os; os.kill(os.getpid(), 9)"], "asking")
 
 

@@ -152,7 +152,7 @@ def imported():
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {"tc3lib", "google", "llama_cpp"}  # the last is for who wants GGUF files
+    return names - sys.stdlib_module_names - {"tc3lib", "google", "llama_cpp", "gguf"}  # the last two: for GGUF files
 
 
 def test_what_the_library_imports_is_pinned_or_judged():
