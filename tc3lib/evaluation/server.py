@@ -57,10 +57,10 @@ class ServedModel:
 
 
 def find(url: str, name: str | None, option: str = "--model") -> ServedModel:
-    """Return the model that a server has under a name; its only one if that is None.
+    """Return the model that a server has under a name, its only one if that is None, after asking it for one token.
 
     Raises:
-        Tc3Error: The server is not there, or the name is not one of its models'.
+        Tc3Error: The server is not there, has no model of this name, or does not take token ids.
     """
     url = url.rstrip("/").removesuffix("/v1")
     answer = _request(url, "/v1/models")
@@ -69,12 +69,17 @@ def find(url: str, name: str | None, option: str = "--model") -> ServedModel:
     except (TypeError, KeyError):
         raise _unexpected(url, answer, "data[].id") from None
     if name is None and len(names) == 1:
-        return ServedModel(url, names[0])
+        name = names[0]
     if name not in names:
         lacking = f"has no model {name!r}" if name else f"has {len(names)} models"
         served = ", ".join(map(repr, names)) or "none"
         raise Tc3Error(f"the server at {url} {lacking}; it serves {served}: choose one of them with {option}.")
-    return ServedModel(url, name)
+    model = ServedModel(url, name)
+    try:
+        model.answer([0], 0, 1)
+    except Tc3Error as error:
+        raise Tc3Error(f"expected a server that takes token ids, such as vLLM or llama-server; {error}") from None
+    return model
 
 
 def _request(url: str, path: str, body: dict[str, Any] | None = None) -> Any:

@@ -140,6 +140,16 @@ def test_an_answer_that_is_none_is_told_in_a_line(answer, said):
     assert len(found) < 450
 
 
+def test_a_server_that_takes_text_alone_is_told_at_once():
+    with serving(lambda body: (422, {"detail": "prompt: Input should be a valid string"}), tried=True) as here:
+        found = line(lambda: server.find(here.url, None))
+    assert found.startswith(
+        f"expected a server that takes token ids, such as vLLM or llama-server; the server at {here.url} answered "
+        '/v1/completions with status 422: {"detail": "prompt: Input should be a valid string"}'
+    )
+    assert here.asked[0]["prompt"] == [0]
+
+
 def test_a_page_of_another_program_has_no_models():
     with serving(lambda body: "") as here:
         found = line(lambda: server.find(f"{here.url}/elsewhere", None))

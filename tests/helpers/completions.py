@@ -9,14 +9,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Server(ThreadingHTTPServer):
     """Answers `/v1/models` and `/v1/completions`; `asked` has the requests' bodies.
 
-    `say` is called with a request's body and returns the text, or a status and what to send with it.
+    `say` is called with a request's body and returns the text, or a status and what to send with it. Whoever asks for
+    one token only tries whether there is a server: that is answered here unless `tried` is said.
     """
 
     daemon_threads = True
 
-    def __init__(self, say, models=("tuned",)):
+    def __init__(self, say, models, tried):
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.say, self.models, self.asked = say, models, []
+        self.say, self.models, self.tried, self.asked = say, models, tried, []
         self.url = f"http://127.0.0.1:{self.server_port}"
 
 
@@ -34,11 +35,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        said = self.server.say(body)
+        trial = body["max_tokens"] == 1 and not self.server.tried
+        if not trial:
+            self.server.asked.append(body)
+        said = "." if trial else self.server.say(body)
         if isinstance(said, str):
             choice = {"index": 0, "text": said, "finish_reason": "stop" if said.rstrip().endswith(".") else "length"}
-            said = 200, {"choices": [choice], "usage": {"completion_tokens": body["max_tokens"]}}
+            usage = {"prompt_tokens": len(body["prompt"]), "completion_tokens": body["max_tokens"]}
+            said = 200, {"choices": [choice], "usage": usage}
         self.send(*said)
 
     def send(self, status, content):
@@ -50,9 +54,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextlib.contextmanager
-def serving(say, models=("tuned",)):
+def serving(say, models=("tuned",), tried=False):
     """Serve while the block runs."""
-    with Server(say, models) as server:
+    with Server(say, models, tried) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         try:

@@ -1,8 +1,11 @@
 import builtins
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from completions import serving
@@ -131,6 +134,31 @@ def test_a_server_that_is_not_there_or_has_no_such_model_is_told_before_the_page
     done = ask_server(work, "--server", here.url)  # it is gone
     assert done.stderr.splitlines()[-1].startswith(f"Tc3Error: no answer from the server at {here.url}: ")
     assert "Traceback" not in done.stderr
+
+
+def test_the_commands_and_requests_of_the_page_on_serving_do_what_it_says(work, tiny, tokenizer, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    ids = prompts.encode_prompt(tokenizer, "Enamel Kettle, 2 Liter")
+    end = tokenizer.eos_token_id
+    with serving(lambda body: "A kettle.", ["describe", "base"]) as here:
+
+        def filled(code):
+            return code.replace("http://127.0.0.1:8000", here.url).replace("WORK", str(work))
+
+        (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+        exec(filled(code))
+        assert capsys.readouterr().out == f"A kettle. stop {len(ids)}\n"
+        assert [(body["prompt"], body["stop_token_ids"]) for body in here.asked] == [(ids, [end])]
+        asked = []
+        monkeypatch.setattr(demo, "page", lambda ask, titles: asked.append(ask("Enamel Kettle, 2 Liter")) or sys.exit())
+        commands = re.findall(r"^python -m tc3lib\.demo (.*--server.*)", text, re.M)
+        for command, here.models in zip(commands, (["describe"], ["describe", "base"]), strict=True):
+            with pytest.raises(SystemExit):
+                demo.main(shlex.split(filled(command)))
+        assert [bool(answers.base) for answers in asked] == [False, True]
+        assert [body["prompt"] for body in here.asked] == 4 * [ids]
+    (body,) = re.findall(r"/v1/completions -H .*? -d '(\{.*?\})'", text, re.S)
+    assert json.loads(body)["prompt"] == prompts.prompt_text(tokenizer, "Enamel Kettle, 2 Liter")
 
 
 def test_the_name_of_a_served_model_needs_a_server(capsys):
