@@ -1,5 +1,7 @@
 """`python -m tc3lib.demo [FOLDER]`: a page on this machine that asks the base model and the tuned one, with sources.
 
+With `--server URL` a server's model is asked, and none is loaded: neither torch nor unsloth need be installed.
+
 In Colab, run it as `!python -m tc3lib.demo /content/drive/MyDrive/tc3 &` after the settings cell has mounted Drive, and
 open the page with `google.colab.output.serve_kernel_port_as_window(7860)`. There is no public link: Gradio's would
 download a program and send every question through another host.
@@ -8,7 +10,8 @@ download a program and send every question through another host.
 import argparse
 import html
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -19,23 +22,19 @@ from tc3lib.catalogue.lookup import Catalogue
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error, show_alone
 from tc3lib.files import read_rows
+from tc3lib.prompts import load_tokenizer
 from tc3lib.runtime import workspace
 from tc3lib.settings import Settings
 
 if TYPE_CHECKING:
     import gradio
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from tc3lib.evaluation.asking import Asked
 
 LOOPBACK = "127.0.0.1"
 
 
-def page(
-    model: "PreTrainedModel",
-    tokenizer: "PreTrainedTokenizerBase",
-    config: Settings,
-    catalogue: Catalogue,
-    titles: Sequence[str] = (),
-) -> "gradio.Blocks":
+def page(ask: Callable[[str], "Asked"], titles: Sequence[str] = ()) -> "gradio.Blocks":
     """Return the page, with `titles` as examples; `launch` serves it."""
     from tc3lib.evaluation import asking
 
@@ -45,13 +44,13 @@ def page(
     def answer(question: str) -> str:
         try:
             with one_at_a_time:  # the adapter is switched off and on in the one model
-                return asking.render(asking.ask(model, tokenizer, question, config, catalogue))
+                return asking.render(ask(question))
         except RuntimeError as error:  # a Tc3Error, or an error of torch such as too little memory
             line = str(error).strip().splitlines()[0]
             return f"<p role='alert' class='tc3-error'>{html.escape(line[:1].upper() + line[1:])}</p>"
 
     with gradio.Blocks(title="tc3lib: ask about a product", analytics_enabled=False) as blocks:
-        gradio.Markdown("# Ask about a product\nThe base model's answer, the tuned one's, and what the catalogue says.")
+        gradio.Markdown("# Ask about a product\nWhat the models answer, and what the catalogue says.")
         question = gradio.Textbox(label="A title, or a question that contains one", max_lines=1, autofocus=True)
         button = gradio.Button("Ask", variant="primary")
         result = gradio.HTML(elem_id="tc3-result")
@@ -89,21 +88,45 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--port", type=int, default=7860)
     parser.add_argument("--host", default=LOOPBACK, help="0.0.0.0 lets other machines use the page")
+    parser.add_argument("--server", metavar="URL", help="ask the model that vLLM or llama-server has there; load none")
+    parser.add_argument("--model", metavar="NAME", help="the tuned model's name on the server; default: its only one")
+    parser.add_argument("--base-model", metavar="NAME", help="the base model's, to be asked too; default: it is not")
     options = parser.parse_args(arguments)
+    if (options.model or options.base_model) and not options.server:
+        parser.error("--model and --base-model name models of a --server")
     show_alone()
     _gradio()
     if options.folder is not None and not options.folder.is_dir():
         raise Tc3Error(f"there is no folder {options.folder}: expected the work folder that 03_train wrote to.")
     config, work = workspace.reopen(options.folder)
-    _check(config, work)
+    _check(work)
     config = run_record.as_trained(config, work)
-    catalogue = Catalogue(work, config.prompting)
-    from tc3lib import models  # half a minute, so after all that can be wrong
-
-    model, tokenizer = models.load_adapter(work / "lora_model", config.model)
-    blocks = page(model, tokenizer, config, catalogue, _examples(work))
+    ask = _served(config, work, options) if options.server else _loaded(config, work)
+    blocks = page(ask, _examples(work))
     print(f"The page is at {launch(blocks, options.host, options.port)} (Ctrl-C stops it)", flush=True)
     blocks.block_thread()
+
+
+def _loaded(config: Settings, work: Path) -> Callable[[str], "Asked"]:
+    """Return what asks the model in this process."""
+    _check_gpu(config)
+    catalogue = Catalogue(work, config.prompting)
+    from tc3lib import models  # half a minute, so after all that can be wrong
+    from tc3lib.evaluation import asking
+
+    model, tokenizer = models.load_adapter(work / "lora_model", config.model)
+    return partial(asking.ask, model, tokenizer, config=config, catalogue=catalogue)
+
+
+def _served(config: Settings, work: Path, options: argparse.Namespace) -> Callable[[str], "Asked"]:
+    """Return what asks the server."""
+    from tc3lib.evaluation import asking, server
+
+    tuned = server.find(options.server, options.model)
+    base = server.find(options.server, options.base_model, "--base-model") if options.base_model else None
+    catalogue = Catalogue(work, config.prompting)
+    tokenizer = load_tokenizer(str(work / "lora_model"))
+    return partial(asking.ask_server, tuned, base, tokenizer, config=config, catalogue=catalogue)
 
 
 def _gradio() -> ModuleType:
@@ -118,18 +141,22 @@ def _gradio() -> ModuleType:
     return gradio
 
 
-def _check(config: Settings, work: Path) -> None:
-    """Raise Tc3Error if there is no adapter, if it was trained on other rows, or if there is no GPU for it."""
+def _check(work: Path) -> None:
+    """Raise Tc3Error if there is no adapter, or if it was trained on other rows."""
     if not (work / "lora_model").is_dir():
         raise Tc3Error(f"no lora_model in {work}: run 03_train first, or choose the work folder that has it.")
     run_record.check_adapter(work)
+
+
+def _check_gpu(config: Settings) -> None:
+    """Raise Tc3Error if the model needs a GPU and there is none."""
     if config.requires_gpu:
         import torch
 
         if not torch.cuda.is_available():
             raise Tc3Error(
                 f"the preset {config.preset!r} needs an NVIDIA GPU and there is none: start this on a machine that has "
-                "one, or set TC3_PRESET=tiny for an adapter of the small run."
+                "one, set TC3_PRESET=tiny for an adapter of the small run, or ask a --server."
             )
 
 

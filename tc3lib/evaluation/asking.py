@@ -9,7 +9,8 @@ from tc3lib.catalogue.lookup import ABSENT, Catalogue, Found
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation.answers import Answer
 from tc3lib.evaluation.report import environment
-from tc3lib.prompts import encode_prompt
+from tc3lib.evaluation.server import ServedAnswer, ServedModel
+from tc3lib.prompts import encode_prompt, end_id
 from tc3lib.settings import Settings
 
 if TYPE_CHECKING:
@@ -27,8 +28,9 @@ class Asked:
     prompt_input: str
     """The input in the prompt: the catalogue's title if the question is that title or contains it (the model was
     trained on titles), else the question as typed."""
-    base: Answer
-    tuned: Answer | None
+    base: Answer | ServedAnswer | None
+    """None: the server has only the tuned model."""
+    tuned: Answer | ServedAnswer | None
     """None: the model has no adapter."""
     found: Found
 
@@ -54,25 +56,60 @@ def ask(
     """
     from tc3lib.evaluation.generation import generate  # not at the top: `show` and `render` need no unsloth
 
+    question, text, found = _look_up(question, catalogue)
+    _encode(tokenizer, text, config, model.max_seq_length)
+    if not hasattr(model, "peft_config"):
+        return Asked(question, text, generate(model, tokenizer, [text], config)[0], None, found)
+    with model.disable_adapter():
+        base = generate(model, tokenizer, [text], config)[0]
+    return Asked(question, text, base, generate(model, tokenizer, [text], config)[0], found)
+
+
+def ask_server(
+    tuned: ServedModel,
+    base: ServedModel | None,
+    tokenizer: "PreTrainedTokenizerBase",
+    question: str,
+    config: Settings,
+    catalogue: Catalogue,
+) -> Asked:
+    """Ask a server's models as `ask` does one in memory, and look up the source.
+
+    Args:
+        base: The base model, if the server has it too.
+        tokenizer: The adapter's.
+
+    Raises:
+        Tc3Error: As for `ask`; or the server does not answer.
+    """
+    question, text, found = _look_up(question, catalogue)
+    prompt = _encode(tokenizer, text, config, config.model.max_seq_length)
+    end, new = end_id(tokenizer, config.prompting), config.generation.max_new_tokens
+    answers = [model and model.answer(prompt, end, new) for model in (base, tuned)]
+    return Asked(question, text, *answers, found)
+
+
+def _look_up(question: str, catalogue: Catalogue) -> tuple[str, str, Found]:
+    """Return the question, tidied; the input that the prompt gets; and what the catalogue has."""
     question = question.encode(errors="replace").decode().strip()  # no tokenizer takes a lone surrogate
     if not question:
         raise Tc3Error("the question is empty: type a title, or a question that contains one.")
     if len(question) > LIMIT:
         raise Tc3Error(f"the question has {len(question):,} characters, the limit is {LIMIT:,}: shorten it.")
     found = catalogue.find(question)
-    text = found.matches[0].title if found.how in ("exact", "named") else question
-    new = config.generation.max_new_tokens
-    tokens, room = len(encode_prompt(tokenizer, text, config.prompting)), model.max_seq_length - new
-    if tokens > room:
+    return question, found.matches[0].title if found.how in ("exact", "named") else question, found
+
+
+def _encode(tokenizer: "PreTrainedTokenizerBase", text: str, config: Settings, max_seq_length: int) -> list[int]:
+    """Return the ids of the prompt, which leave room for an answer."""
+    prompt, new = encode_prompt(tokenizer, text, config.prompting), config.generation.max_new_tokens
+    room = max_seq_length - new
+    if len(prompt) > room:
         raise Tc3Error(
-            f"the prompt with this question has {tokens:,} tokens, at most {room:,} fit (max_seq_length "
-            f"{model.max_seq_length:,} less max_new_tokens {new:,}): shorten the question."
+            f"the prompt with this question has {len(prompt):,} tokens, at most {room:,} fit (max_seq_length "
+            f"{max_seq_length:,} less max_new_tokens {new:,}): shorten the question."
         )
-    if not hasattr(model, "peft_config"):
-        return Asked(question, text, generate(model, tokenizer, [text], config)[0], None, found)
-    with model.disable_adapter():
-        base = generate(model, tokenizer, [text], config)[0]
-    return Asked(question, text, base, generate(model, tokenizer, [text], config)[0], found)
+    return prompt
 
 
 def show(asked: Asked) -> HTML:

@@ -6,9 +6,11 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from completions import serving
 from playwright.sync_api import expect
 from runs import randomise
 
@@ -55,24 +57,32 @@ def demo(*arguments, **options):
     return command, {"env": environment | {"TC3_PRESET": "tiny"}, "text": True, **options}
 
 
-@pytest.fixture(scope="module")
-def address(work):
+@contextmanager
+def started(work, *options):
+    """Serve the page while the block runs, and give its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    log = open(work / "server.log", "w")  # noqa: SIM115
-    command, options = demo(work, "--port", port, stdout=log, stderr=subprocess.STDOUT)
-    server = subprocess.Popen(command, **options)
+    path = work / f"{port}.log"
+    log = open(path, "w")  # noqa: SIM115
+    command, how = demo(work, "--port", port, *options, stdout=log, stderr=subprocess.STDOUT)
+    server = subprocess.Popen(command, **how)
     try:
         end = time.monotonic() + 180
-        while f"The page is at http://127.0.0.1:{port}/" not in (work / "server.log").read_text():
-            assert server.poll() is None and time.monotonic() < end, (work / "server.log").read_text()[-2000:]
+        while f"The page is at http://127.0.0.1:{port}/" not in path.read_text():
+            assert server.poll() is None and time.monotonic() < end, path.read_text()[-2000:]
             time.sleep(0.2)
         yield f"http://127.0.0.1:{port}/"
     finally:
         server.terminate()
         server.wait(30)
         log.close()
+
+
+@pytest.fixture(scope="module")
+def address(work):
+    with started(work) as address:
+        yield address
 
 
 def ask(page, question, *, key=None):
@@ -159,6 +169,20 @@ def test_two_pages_that_ask_at_once_each_get_their_own_answer(open_page, address
             assert words(wanted.base.text) in base
             assert words(wanted.tuned.text) in tuned
         pages = dict(zip(pages, reversed(pages.values()), strict=True))
+
+
+def test_a_servers_answer_is_shown_beside_the_source_and_its_refusal_in_a_line(open_page, work):
+    say = iter(["A <b>mug</b>.", (503, "busy")])
+    with serving(lambda body: next(say)) as here, started(work, "--server", here.url) as address:
+        page = open_page(address)
+        ask(page, "What is the Steel Mug No. 30?")
+        asked_for(page, "Steel Mug No. 30")
+        tuned, source = map(words, cards(page))
+        assert tuned == "Tuned model A <b>mug</b>."
+        assert "A mug of steel, 30 cm high." in source
+        ask(page, "Steel Mug No. 3")
+        said = f"The server at {here.url} answered /v1/completions with status 503: busy"
+        expect(page.locator("#tc3-result [role=alert]")).to_have_text(said, timeout=WAIT)
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,13 +1,18 @@
 import builtins
 import json
 import os
+import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from completions import serving
 
-from tc3lib import demo, models
+from tc3lib import demo, models, prompts, settings
 from tc3lib.errors import Tc3Error
+from tc3lib.files import write_rows
 
 
 @pytest.fixture
@@ -67,7 +72,7 @@ def test_a_preset_for_a_gpu_is_an_error_where_there_is_none(tiny, tmp_path, monk
 def test_the_model_is_loaded_as_it_was_trained(tiny, tmp_path, monkeypatch):
     run = {"run": "1", "data": {}, "settings": {"model": {"load_in_4bit": False}}}
     (tmp_path / "run.json").write_text(json.dumps(run))
-    monkeypatch.setattr(demo, "_check", lambda config, work: None)
+    monkeypatch.setattr(demo, "_check", lambda work: None)
     monkeypatch.setattr(demo, "Catalogue", lambda work, template: None)
 
     def load(folder, settings):
@@ -76,6 +81,90 @@ def test_the_model_is_loaded_as_it_was_trained(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "load_adapter", load)
     with pytest.raises(Tc3Error, match="lora_model, load_in_4bit=False"):
         demo.main([str(tmp_path)])
+
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = sys.modules["unsloth"] = None  # as where they are not installed
+from tc3lib import demo
+from tc3lib.evaluation import asking
+def page(ask, titles):
+    print("PAGE", asking.render(ask(titles[0])))
+    sys.exit()
+demo.page, demo._gradio = page, lambda: None
+demo.main(sys.argv[1:])
+"""
+
+
+@pytest.fixture(scope="module")
+def work(rows, tokenizer, tmp_path_factory):
+    """A work folder of the recipe's preset, whose model no CPU loads, with an adapter that has no weights."""
+    work = tmp_path_factory.mktemp("work")
+    write_rows(work / "trn_output.json", ({key: row[key] for key in ("input_text", "response")} for row in rows))
+    (work / "trn_output.uid.jsonl").write_text("".join(f'"{row["uid"]}"\n' for row in rows))
+    write_rows(work / "train.jsonl", rows[:24])
+    write_rows(work / "eval.jsonl", rows[24:])
+    prompts.save_tokenizer(tokenizer, work / "lora_model")
+    (work / "run.json").write_text(json.dumps(demo.run_record.describe(settings.llama3_8b(), work)))
+    return work
+
+
+def ask_server(work, *options):
+    command = [sys.executable, "-c", WITHOUT_TORCH, str(work), *options]
+    environment = os.environ | {"TC3_PRESET": "llama3_8b"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_a_server_is_asked_without_torch_unsloth_or_a_gpu(work, rows, tokenizer):
+    with serving(lambda body: f"From {body['model']}.", ["a base", "tuned"]) as here:
+        done = ask_server(work, "--server", here.url, "--model", "tuned", "--base-model", "a base")
+    assert done.returncode == 0, done.stderr
+    shown = done.stdout.partition("PAGE")[2]
+    assert shown.index("From a base.") < shown.index("From tuned.") < shown.index(rows[24]["uid"])
+    asked = [(body["model"], body["prompt"]) for body in here.asked]
+    ids = prompts.encode_prompt(tokenizer, rows[24]["input_text"])
+    assert asked == [("a base", ids), ("tuned", ids)]
+
+
+def test_a_server_that_is_not_there_or_has_no_such_model_is_told_before_the_page(work):
+    with serving(lambda body: "", ["tuned"]) as here:
+        done = ask_server(work, "--server", here.url, "--model", "tuned", "--base-model", "llama")
+        wanted = f"server at {here.url} has no model 'llama'; it serves 'tuned': choose one of them with --base-model."
+        assert done.stderr.splitlines()[-1] == f"Tc3Error: the {wanted}"
+    done = ask_server(work, "--server", here.url)  # it is gone
+    assert done.stderr.splitlines()[-1].startswith(f"Tc3Error: no answer from the server at {here.url}: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_the_commands_and_requests_of_the_page_on_serving_do_what_it_says(work, tiny, tokenizer, monkeypatch, capsys):
+    text = (Path(__file__).parents[2] / "docs" / "serving.md").read_text(encoding="utf-8")
+    ids = prompts.encode_prompt(tokenizer, "Enamel Kettle, 2 Liter")
+    end = tokenizer.eos_token_id
+    with serving(lambda body: "A kettle.", ["describe", "base"]) as here:
+
+        def filled(code):
+            return code.replace("http://127.0.0.1:8000", here.url).replace("WORK", str(work))
+
+        (code,) = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
+        exec(filled(code))
+        assert capsys.readouterr().out == f"A kettle. stop {len(ids)}\n"
+        assert [(body["prompt"], body["stop_token_ids"]) for body in here.asked] == [(ids, [end])]
+        asked = []
+        monkeypatch.setattr(demo, "page", lambda ask, titles: asked.append(ask("Enamel Kettle, 2 Liter")) or sys.exit())
+        commands = re.findall(r"^python -m tc3lib\.demo (.*--server.*)", text, re.M)
+        for command, here.models in zip(commands, (["describe"], ["describe", "base"]), strict=True):
+            with pytest.raises(SystemExit):
+                demo.main(shlex.split(filled(command)))
+        assert [bool(answers.base) for answers in asked] == [False, True]
+        assert [body["prompt"] for body in here.asked] == 4 * [ids]
+    (body,) = re.findall(r"/v1/completions -H .*? -d '(\{.*?\})'", text, re.S)
+    assert json.loads(body)["prompt"] == prompts.prompt_text(tokenizer, "Enamel Kettle, 2 Liter")
+
+
+def test_the_name_of_a_served_model_needs_a_server(capsys):
+    with pytest.raises(SystemExit):
+        demo.main(["--model", "tuned"])
+    assert "--model and --base-model name models of a --server" in capsys.readouterr().err
 
 
 def test_a_failure_is_one_line_without_a_stack(tmp_path):
