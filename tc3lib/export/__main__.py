@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "hub_repo": options.hub,
     }
     config = config.change(**{name: value for name, value in given.items() if value})
+    if options.gguf and "gguf" not in config.exporting.export_to:
+        raise Tc3Error("--gguf says in which precisions, but gguf is not among the formats: add it to --to.")
     if options.public:
         config = config.change(hub_private=False)
     from tc3lib import export  # only now: importing torch takes seconds

@@ -1,11 +1,11 @@
 """GGUF files for llama.cpp and what is built on it, by llama.cpp's own converter and quantiser.
 
 The converter is a script of llama.cpp's repository, which no wheel carries; the quantiser is a function of its library,
-which comes with llama-cpp-python. Each runs in a process of its own: what fails in llama.cpp may end the process.
+which comes with llama-cpp-python. Each runs in a process of its own (`with_llama_cpp.py`): what fails in llama.cpp may
+end the process.
 """
 
 import importlib.util
-import runpy
 import subprocess
 import sys
 import tarfile
@@ -14,7 +14,6 @@ from pathlib import Path
 
 from tc3lib.errors import Tc3Error
 from tc3lib.export import child
-from tc3lib.files import read_json
 from tc3lib.settings import Settings
 
 VERSION = "0.3.36"
@@ -22,6 +21,7 @@ VERSION = "0.3.36"
 SIZES = {"f16": 1.0, "q8_0": 0.55, "q4_k_m": 0.35}
 """Of a file, as a share of the weights in 16 bit."""
 _SCRIPT = "convert_hf_to_gguf.py"
+_PROGRAM = Path(__file__).with_name("with_llama_cpp.py")
 _UNSLOTH = Path.home() / ".unsloth" / "llama.cpp"
 _OURS = Path.home() / ".cache" / "tc3lib" / f"llama.cpp-{VERSION}"
 
@@ -85,7 +85,7 @@ def convert(script: Path, merged: Path, base: Path, target: Path) -> None:
         Tc3Error: The converter does not know the model or its tokenizer, or failed otherwise.
     """
     try:
-        child.run(["-m", "tc3lib.export.gguf", "convert", script, merged, base, target], "the converter")
+        child.run([_PROGRAM, "convert", script, merged, base, target], "the converter")
     except Tc3Error as error:
         if "get_vocab_base_pre" in str(error):
             raise Tc3Error(
@@ -101,33 +101,4 @@ def quantise(source: Path, target: Path, kind: str) -> None:
     Raises:
         Tc3Error: llama.cpp could not.
     """
-    child.run(["-m", "tc3lib.export.gguf", "quantise", source, target, kind], f"quantising to {kind}")
-
-
-def _convert(script: str, merged: str, base: str, target: str) -> None:
-    from transformers import AutoTokenizer
-
-    load = AutoTokenizer.from_pretrained
-    AutoTokenizer.from_pretrained = lambda folder, *_, **options: load(base, **options)
-    sys.path.insert(0, str(Path(script).parent))
-    sys.argv = [script, merged, "--outfile", target, "--outtype", "f16", "--model-name", "tc3lib"]
-    runpy.run_path(script, run_name="__main__")
-
-    import gguf  # the converter's
-
-    # Of some models it decides itself whether bos comes first, whatever their tokenizer says.
-    field = gguf.GGUFReader(target, "r+").get_field("tokenizer.ggml.add_bos_token")
-    field.parts[field.data[0]][0] = read_json(Path(merged) / "tokenizer_config.json")["add_bos_token"]
-
-
-def _quantise(source: str, target: str, kind: str) -> None:
-    import llama_cpp
-
-    options = llama_cpp.llama_model_quantize_default_params()
-    options.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{kind.upper()}")
-    if status := llama_cpp.llama_model_quantize(source.encode(), target.encode(), options):
-        raise SystemExit(f"llama.cpp ended with status {status}")
-
-
-if __name__ == "__main__":
-    {"convert": _convert, "quantise": _quantise}[sys.argv[1]](*sys.argv[2:])
+    child.run([_PROGRAM, "quantise", source, target, kind], f"quantising to {kind}")

@@ -39,9 +39,13 @@ class Bound:
 BOUNDS = {
     "merged": Bound(same=0.75, loss=0.02),
     "f16": Bound(same=0.75, loss=0.02),
-    "q8_0": Bound(same=0.6, loss=0.05),
-    "q4_k_m": Bound(same=0.15, loss=0.3, ended=0.25),
+    "q8_0": Bound(same=0.6, loss=0.03),
+    "q4_k_m": Bound(same=0.15, loss=0.15, ended=0.25),
 }
+"""Those of the loss are three to four times what SmolLM2 (135M) showed: 0.005, 0.005, 0.010 and 0.041; a larger model
+loses less. There the first 16 tokens, mostly a title, were the same in 100, 100, 100 and 94 % of 32 answers, the first
+24 in 84, 84, 91 and 44 %: an answer that does not begin with the title parts sooner, so the bounds are below these.
+Of the answers, 6 to 9 points more ended than the adapter's: up to 3 of 32, either way, by a late tie."""
 
 DEQUANTISED = Bound(same=0, loss=0.3, ended=0.25)
 """Of the adapter itself, on the base model in 16 bit instead of the 4 bit of its training."""

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tc3lib import export, prompts
 from tc3lib.errors import Tc3Error
-from tc3lib.export import merge, verify
+from tc3lib.export import merge, ollama, verify
 from tc3lib.files import read_json, write_json, write_rows
 
 
@@ -99,6 +99,18 @@ def test_the_modelfiles_ask_and_stop_as_the_training_did(exported):
         assert parameters == [
             'stop "<|end_of_text|>"', "temperature 0", "repeat_penalty 1", "num_predict 48", "num_ctx 512",
         ]  # fmt: skip
+
+
+def test_a_base_model_of_the_hub_is_to_be_downloaded_beside_the_modelfile(exported, tmp_path):
+    """Ollama refuses the links of the Hub's cache."""
+    work, config = shutil.copytree(exported[0], tmp_path / "work"), exported[1]
+    ollama.write(work, config, "me/base", ["merged", "q4_k_m", "f16"])
+    assert (work / "export" / "Modelfile").read_text().startswith("FROM ./gguf/model-Q4_K_M.gguf\n")
+    assert (
+        (work / "export" / "Modelfile.adapter")
+        .read_text()
+        .startswith("# hf download me/base --local-dir base\nFROM ./base\nADAPTER ./adapter\nTEMPLATE")
+    )
 
 
 def test_the_figures_stand_in_both_model_cards(exported):

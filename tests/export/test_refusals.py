@@ -67,6 +67,8 @@ def test_a_wrong_format_or_precision_is_told_where_it_is_typed(config, tmp_path,
     for given in (["--to", "merged,ggf"], ["--gguf", "q5"]):
         with pytest.raises(Tc3Error, match=r"a setting does not fit: (export_to has no 'ggf'|gguf_types has no 'q5')"):
             main([str(tmp_path), *given])
+    with pytest.raises(Tc3Error, match="--gguf says in which precisions, but gguf is not among the formats"):
+        main([str(tmp_path), "--to", "merged", "--gguf", "q8_0"])
     with pytest.raises(Tc3Error, match=r"no lora_model in .*: run 03_train first"):
         main([str(tmp_path / "lora_model")])
 
