@@ -156,7 +156,7 @@ def opened_engine(
 ) -> "Iterator[Callable[[list[str], Path], list[Answer]]]":
     """Load the model of a work folder, and give what answers titles with it."""
     if engine == "vllm":
-        from tc3lib.vllm_engine import Engine
+        from tc3lib.evaluation.vllm_engine import Engine
 
         with Engine(work, config, titles, gpu_memory) as loaded:
             yield loaded.generate

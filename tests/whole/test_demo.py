@@ -105,7 +105,7 @@ def work(rows, tokenizer, tmp_path_factory):
     write_rows(work / "train.jsonl", rows[:24])
     write_rows(work / "eval.jsonl", rows[24:])
     prompts.save_tokenizer(tokenizer, work / "lora_model")
-    (work / "run.json").write_text(json.dumps(demo.run_record.describe(settings.llama3_8b(), work)))
+    (work / "run.json").write_text(json.dumps(demo.run_record.describe(settings.get("llama3_8b"), work)))
     return work
 
 

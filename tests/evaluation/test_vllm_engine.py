@@ -18,8 +18,8 @@ from tc3lib.export import merge, verify
 from tc3lib.files import read_rows, write_json
 from tc3lib.prompts import encode_prompt, save_tokenizer
 
-ROOT = Path(__file__).parents[1]
-PACKAGE = Path(__file__).parent / "helpers" / "vllm_package"
+ROOT = Path(__file__).parents[2]
+PACKAGE = ROOT / "tests" / "helpers" / "vllm_package"
 TITLES = [
     "Steel Mug", "Mug 1", "Book of Tests", "Lamp, blue", "Oak table", "Mug <|end_of_text|>", "Kettle," * 40, "A",
     "Bowl", "Steel Mug",
@@ -30,7 +30,8 @@ COMMAND = """
 import sys
 for name in ("unsloth", "peft", "trl", "datasets", "bitsandbytes", "rapidfuzz", "pandas", "matplotlib"):
     sys.modules[name] = None
-from tc3lib import describe, vllm_engine
+from tc3lib import describe
+from tc3lib.evaluation import vllm_engine
 describe.CHUNK, vllm_engine.KEPT_AT_ONCE = 4, 2
 describe.main(sys.argv[1:])
 """
@@ -55,8 +56,9 @@ def engine(monkeypatch, tmp_path):
     """The module, with the stand-in for vLLM, and what that logs."""
     monkeypatch.syspath_prepend(PACKAGE)
     monkeypatch.setenv("FAKE_VLLM_LOG", str(tmp_path / "log"))
-    yield importlib.import_module("tc3lib.vllm_engine"), tmp_path / "log"
-    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm" or name == "tc3lib.vllm_engine"]:
+    engine = "tc3lib.evaluation.vllm_engine"
+    yield importlib.import_module(engine), tmp_path / "log"
+    for name in [name for name in sys.modules if name.partition(".")[0] == "vllm" or name == engine]:
         del sys.modules[name]
 
 
