@@ -69,7 +69,7 @@ pd.Series({"read": report.read, "kept": report.kept, **report.dropped}, name="li
 # it) and placeholders (`drop_placeholders=True` drops them), which are trained on as they are.
 
 # %%
-none = "None was found." if config.data.clean else "With clean=False none is looked for."
+none = "None was found (with clean=False none is looked for)."
 plotting.table(report.examples, ["what", "rows", "uid", "text", "kept_as"], none=none)
 
 # %% [markdown]

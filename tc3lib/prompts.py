@@ -5,7 +5,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
 from pathlib import Path
@@ -36,8 +36,19 @@ TODAY = date(2024, 7, 26)
 
 def format_record(title: str, content: str, template: PromptSettings = RECIPE) -> dict[str, str]:
     """Return the fine-tuning record of a product, as `trn_output.json` holds it."""
-    before, after = _around_content(title, template)
-    return {"instruction": template.instruction, "input_text": title, "response": f"{before}{content}{after}"}
+    return formatter(template)(title, content)
+
+
+def formatter(template: PromptSettings) -> Callable[[str, str], dict[str, str]]:
+    """Return `format_record` for one template and millions of products."""
+    before, after = (part.split("{title}") for part in template.response.split("{content}"))
+    instruction = template.instruction
+
+    def record(title: str, content: str) -> dict[str, str]:
+        response = f"{title.join(before)}{content}{title.join(after)}"
+        return {"instruction": instruction, "input_text": title, "response": response}
+
+    return record
 
 
 def description(record: Mapping[str, str], template: PromptSettings = RECIPE) -> str:

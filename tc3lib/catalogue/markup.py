@@ -87,7 +87,7 @@ def _with_tags(text: str) -> str | None:
     for _ in range(4):
         if "<" in text and _TAG.search(text):
             return text
-        if not _ESCAPED.search(text):
+        if "lt;" not in text or not _ESCAPED.search(text):
             break
         text = unescape(text)
     return None
@@ -95,7 +95,8 @@ def _with_tags(text: str) -> str | None:
 
 def _without_short_codes(text: str) -> str:
     """Replace WordPress's short codes by marks: those with attributes, with a closing one, or of a page builder."""
-    found = {(slash, name) for slash, name, _ in _SHORT_CODE.findall(text)}
+    if not (found := {(slash, name) for slash, name, _ in _SHORT_CODE.findall(text)}):
+        return text
 
     def replaced(code: re.Match[str]) -> str:
         _, name, attributes = code.groups()

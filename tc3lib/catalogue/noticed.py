@@ -1,13 +1,11 @@
 """Notice what is odd in the rows that are kept: HTML, broken text, placeholders. Nothing is changed here."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tc3lib.catalogue.markup import has_markup
 from tc3lib.catalogue.rows import Product
-from tc3lib.prompts import description
-from tc3lib.settings import PromptSettings
 
 EXAMPLES, WIDTH = 3, 160
 """Examples of each kind, and their characters."""
@@ -46,20 +44,17 @@ def is_placeholder(text: str) -> bool:
     return len(text) <= _LONGEST and (text.casefold() in _PLACEHOLDERS or _NOTHING.fullmatch(text) is not None)
 
 
-def notice(products: Sequence[Product], records: Sequence[Mapping[str, str]], template: PromptSettings) -> Noticed:
-    """Return what is odd in kept rows, given as they were read and what `prompts.format_record` made of them."""
+def notice(kept: Sequence[tuple[Product, str, str]]) -> Noticed:
+    """Return what is odd in kept rows, given as they were read, with title and content as cleaning left them."""
     noticed: Noticed = {}
-    titles = template.response.count("{title}")
-    around = len(template.response.replace("{title}", "").replace("{content}", ""))
-    for product, record in zip(products, records, strict=True):
-        title, response = record["input_text"], record["response"]
-        short = len(title) <= _LONGEST or len(response) <= titles * len(title) + around + _LONGEST
+    for product, title, content in kept:
         kinds = {}
-        if has_markup(product.content) or has_markup(product.title):
+        read_title, read_content = product.title, product.content  # where cleaning changed nothing there is no HTML
+        if (content != read_content and has_markup(read_content)) or (title != read_title and has_markup(read_title)):
             kinds["html"] = has_markup
-        if is_broken(response):
+        if is_broken(content) or is_broken(title):
             kinds["broken"] = is_broken
-        content = description(record, template) if short or kinds else ""
+        short = len(title) <= _LONGEST or len(content) <= _LONGEST
         if short and (is_placeholder(title) or is_placeholder(content)):
             kinds["placeholder"] = is_placeholder
         for kind, tells in kinds.items():

@@ -26,7 +26,7 @@ from tc3lib.catalogue.source import find, opened, read
 from tc3lib.catalogue.table_rows import missing
 from tc3lib.errors import Tc3Error
 from tc3lib.files import alone, blaming, replacing_all, write_json
-from tc3lib.prompts import format_record
+from tc3lib.prompts import formatter
 from tc3lib.settings import Settings
 
 PARALLEL_FROM_BYTES = 64 << 20
@@ -155,8 +155,8 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
 
 def _convert(rows: Rows, config: Settings, literal_breaks: bool = False) -> _Part:
     """Tidy products and encode their records."""
-    tidy, template = tidier(config.data, literal_breaks), config.prompting
-    records, uids, products, dropped = [], [], [], []
+    tidy, record = tidier(config.data, literal_breaks), formatter(config.prompting)
+    records, uids, kept, dropped = [], [], [], []
     counts = Counter({"empty_line": rows.empty, "header": rows.headers, "damaged": len(rows.damaged)})
     for product in rows.products:
         title, content = product.title, product.content
@@ -164,15 +164,15 @@ def _convert(rows: Rows, config: Settings, literal_breaks: bool = False) -> _Par
             if config.data.drop_placeholders and (is_placeholder(tidy_title) or is_placeholder(tidy_content)):
                 counts["placeholder"] += 1
                 continue
-            records.append(format_record(tidy_title, tidy_content, template))
+            records.append(record(tidy_title, tidy_content))
             uids.append(product.uid)
-            products.append(product)
+            kept.append((product, tidy_title, tidy_content))
         else:
             dropped.append(_why_dropped(title, content))
     counts.update(dropped)
     counts["kept"] = len(records)
     # The user's rule alone stays as fast as it was.
-    noticed = notice(products, records, template) if config.data.clean else {}
+    noticed = notice(kept) if config.data.clean else {}
     return _Part(_encode_lines(records), _encode_lines(uids), rows.damaged, counts, noticed)
 
 
