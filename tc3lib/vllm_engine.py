@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 # vLLM reads these as it is imported. It starts a process for each GPU, which a copy of this one could not use.
 os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 import torch
 from tqdm.auto import tqdm
