@@ -154,10 +154,16 @@ def choose_engine(wanted: str) -> str:
 def opened_engine(
     engine: str, work: Path, config: Settings, titles: list[str], gpu_memory: float | None
 ) -> "Iterator[Callable[[list[str], Path], list[Answer]]]":
-    """Load the model of a work folder, and give what answers titles with it."""
-    if engine == "vllm":
-        from tc3lib.evaluation.vllm_engine import Engine
+    """Load the model of a work folder, and give what answers titles with it.
 
+    Raises:
+        Tc3Error: It cannot be loaded.
+    """
+    if engine == "vllm":
+        try:
+            from tc3lib.evaluation.vllm_engine import Engine
+        except ImportError as error:
+            raise Tc3Error(f"vLLM cannot be imported: {error}. Install it again, or --engine builtin.") from error
         with Engine(work, config, titles, gpu_memory) as loaded:
             yield loaded.generate
     else:

@@ -7,13 +7,15 @@ own. `python -m tc3lib.describe` imports this module where vLLM is installed.
 import asyncio
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 # vLLM reads these as it is imported. It starts a process for each GPU, which a copy of this one could not use.
 os.environ.setdefault("VLLM_WORKER_MULTIPROC_METHOD", "spawn")
-os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 import torch
 from tqdm.auto import tqdm
@@ -36,6 +38,19 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Of an adapter, for which vLLM has kernels."""
 KEPT_AT_ONCE = 256
 """Answers that are written to the disk together."""
+_WATCH = """
+# Runs beside this process, whose end is the end of its stdin.
+import contextlib, os, select, sys
+import psutil
+parent, started = psutil.Process(int(sys.argv[1])), set()
+while not select.select([sys.stdin], [], [], 1)[0]:
+    with contextlib.suppress(psutil.Error):
+        started |= set(parent.children(recursive=True))
+for process in started:
+    with contextlib.suppress(psutil.Error):
+        if process.pid != os.getpid():
+            process.kill()
+"""
 
 
 class Weights(NamedTuple):
@@ -95,6 +110,9 @@ class Engine:
             arguments["gpu_memory_utilization"] = gpu_memory
         what = f"{found.model} with the adapter in {found.adapter}" if found.adapter else str(found.model)
         print(f"vLLM loads {what}, which takes a minute or two")
+        # Where this process is killed, vLLM's would stay and keep the GPU's memory: the watch ends them.
+        watch = [sys.executable, "-c", _WATCH, str(os.getpid())]
+        self._watch = subprocess.Popen(watch, stdin=subprocess.PIPE, start_new_session=True)
         self._runner = asyncio.Runner()
         try:
             self._engine = self._runner.run(self._load(arguments))
@@ -110,6 +128,7 @@ class Engine:
     def __exit__(self, *_: object) -> None:
         self._engine.shutdown()
         self._runner.close()
+        self._watch.communicate()
 
     async def _load(self, arguments: dict[str, Any]) -> AsyncLLMEngine:
         # With vLLM's defaults for many prompts at once, as its class LLM has them.

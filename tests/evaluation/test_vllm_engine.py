@@ -6,8 +6,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 from runs import randomise
 
@@ -75,6 +77,12 @@ def test_a_catalogue_is_described_as_by_the_built_in_engine_and_goes_on_after_a_
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert "engine: vllm (--engine)" in killed.stdout
     assert not (work / "new.described.jsonl").exists()
+    (left,) = [line["process"] for line in map(json.loads, log.read_text().splitlines()) if "process" in line]
+    gone, waited = lambda: not psutil.pid_exists(left) or psutil.Process(left).status() == psutil.STATUS_ZOMBIE, 0
+    while not gone():
+        waited += 1
+        assert waited < 100, "vLLM's process was left"
+        time.sleep(0.1)
     monkeypatch.setattr(describe, "CHUNK", 4)
     describe.main(command)
     out = capsys.readouterr().out
@@ -160,6 +168,9 @@ def test_what_vllm_raises_is_one_line(tuned, engine, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM_FAILS", "Engine core initialization failed.\nSee root cause above")
     with pytest.raises(Tc3Error, match=r"cannot load .* with the adapter in .*: Engine core initialization failed"):
         module.Engine(work, config, ["A"])
+    monkeypatch.setitem(sys.modules, "tc3lib.vllm_engine", None)
+    with pytest.raises(Tc3Error, match=r"vLLM cannot be imported: .*\. Install it again, or --engine builtin"):
+        describe.opened_engine("vllm", work, config, ["A"], None).__enter__()
 
 
 def test_auto_takes_vllm_where_it_is_installed_and_there_is_a_gpu(monkeypatch, capsys):

@@ -8,6 +8,8 @@ import asyncio
 import json
 import os
 import signal
+import subprocess
+import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -81,6 +83,8 @@ class AsyncLLMEngine:
         from transformers import AutoModelForCausalLM
 
         self.arguments, self.lora, self.answered = arguments, None, 0
+        self.process = subprocess.Popen(["sleep", "600"])  # as the real one's, it outlives a kill
+        log(process=self.process.pid)
         self.model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype="float32").eval()
         self.loop = asyncio.get_running_loop()
 
@@ -115,6 +119,7 @@ class AsyncLLMEngine:
             raise ValueError(f"The decoder prompt (length {len(ids)}) is longer than the maximum model length")
         await asyncio.sleep(0.01 / (1 + int(request_id)))  # the last title is ready first
         if str(self.answered) == os.environ.get("FAKE_VLLM_KILLED_AFTER"):
+            time.sleep(1.5)  # who watches this process has seen the other one by then
             os.kill(os.getpid(), signal.SIGKILL)
         self.answered += 1
         asked, stops = torch.tensor([ids]), sampling_params.stop_token_ids
@@ -128,4 +133,6 @@ class AsyncLLMEngine:
         yield RequestOutput(request_id, None, ids, None, [CompletionOutput(0, "", new, None, None, reason)], True)
 
     def shutdown(self, timeout=None):
+        self.process.kill()
+        self.process.wait()
         log(shutdown=True)
