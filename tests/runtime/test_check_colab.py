@@ -152,7 +152,8 @@ def imported():
                 names |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {"tc3lib", "google", "llama_cpp", "gguf"}  # the last two: for GGUF files
+    for_who_wants_them = {"llama_cpp", "gguf", "vllm"}
+    return names - sys.stdlib_module_names - {"tc3lib", "google"} - for_who_wants_them
 
 
 def test_what_the_library_imports_is_pinned_or_judged():
