@@ -168,7 +168,7 @@ def test_what_vllm_raises_is_one_line(tuned, engine, monkeypatch):
     monkeypatch.setenv("FAKE_VLLM_FAILS", "Engine core initialization failed.\nSee root cause above")
     with pytest.raises(Tc3Error, match=r"cannot load .* with the adapter in .*: Engine core initialization failed"):
         module.Engine(work, config, ["A"])
-    monkeypatch.setitem(sys.modules, "tc3lib.vllm_engine", None)
+    monkeypatch.setitem(sys.modules, "tc3lib.evaluation.vllm_engine", None)
     with pytest.raises(Tc3Error, match=r"vLLM cannot be imported: .*\. Install it again, or --engine builtin"):
         describe.opened_engine("vllm", work, config, ["A"], None).__enter__()
 
