@@ -83,7 +83,8 @@ class AsyncLLMEngine:
         from transformers import AutoModelForCausalLM
 
         self.arguments, self.lora, self.answered = arguments, None, 0
-        self.process = subprocess.Popen(["sleep", "600"])  # as the real one's, it outlives a kill
+        # As the real one's, it outlives a kill.
+        self.process = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         log(process=self.process.pid)
         self.model = AutoModelForCausalLM.from_pretrained(arguments.model, dtype="float32").eval()
         self.loop = asyncio.get_running_loop()
@@ -124,7 +125,8 @@ class AsyncLLMEngine:
         self.answered += 1
         asked, stops = torch.tensor([ids]), sampling_params.stop_token_ids
         whole = self.model.generate(
-            input_ids=asked, attention_mask=torch.ones_like(asked), do_sample=False, eos_token_id=stops, pad_token_id=0,
+            input_ids=asked, attention_mask=torch.ones_like(asked), do_sample=False, eos_token_id=stops or [-1],
+            pad_token_id=0,
             max_new_tokens=min(sampling_params.max_tokens, self.arguments.max_model_len - len(ids)),
         )  # fmt: skip
         new = whole[0, len(ids) :].tolist()
