@@ -151,6 +151,7 @@ def test_a_wrong_stop_is_found_and_what_was_there_before_stays(exported, tmp_pat
     assert adapter(work) == adapter(exported[0])
 
 
+@pytest.mark.slow
 def test_another_adapters_posttest_is_not_compared_and_what_is_not_made_again_is_named(
     exported, tmp_path, monkeypatch, capsys
 ):

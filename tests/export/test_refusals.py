@@ -94,6 +94,7 @@ def test_gguf_needs_llama_cpp_python_and_a_converter(config, tmp_path, monkeypat
     assert not (tmp_path / "ours").exists()
 
 
+@pytest.mark.slow
 def test_a_converter_that_does_not_know_the_tokenizer_is_explained(tmp_path):
     script = tmp_path / "convert_hf_to_gguf.py"
     script.write_text("raise NotImplementedError('BPE pre-tokenizer was not recognized - update get_vocab_base_pre()')")
