@@ -20,7 +20,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `questions.jsonl`, `train.jsonl`, `settings.json` | `pretest.jsonl`, `pretest.made_by.json` | GPU (`tiny`: CPU) |
+# | `questions.jsonl`, `train.jsonl`, `settings.json` | `pretest.jsonl`, `pretest.made_by.json` | GPU (`smollm2`, `tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README

@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `train.jsonl`, `eval.jsonl`, `settings.json` | `outputs/`, `loss.jsonl`, `loss.png`, `lora_model/`, `run.json` | GPU (`tiny`: CPU) |
+# | `train.jsonl`, `eval.jsonl`, `settings.json` | `outputs/`, `loss.jsonl`, `loss.png`, `lora_model/`, `run.json` | GPU (`smollm2`, `tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README

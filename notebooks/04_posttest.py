@@ -19,7 +19,7 @@
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `pretest.jsonl`, `pretest.made_by.json`, `settings.json` | `posttest.jsonl`, `posttest.made_by.json`, `report.json`, `report.html` | GPU (`tiny`: CPU) |
+# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `pretest.jsonl`, `pretest.made_by.json`, `settings.json` | `posttest.jsonl`, `posttest.made_by.json`, `report.json`, `report.html` | GPU (`smollm2`, `tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README

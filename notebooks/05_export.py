@@ -15,11 +15,11 @@
 #
 # [![Open In Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/tc3lib/tc3lib/blob/v0.1.0/notebooks/05_export.ipynb)
 #
-# Writes the fine-tuned model in the forms that other programs take, and asks each of them held-out questions.
+# Writes the fine-tuned model in the forms that other programs take, and asks the weights held-out questions.
 #
 # | Reads | Writes | Needs |
 # | --- | --- | --- |
-# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `settings.json` | `export/`, `export.json` | GPU (`tiny`: CPU) |
+# | `lora_model/`, `run.json`, `train.jsonl`, `eval.jsonl`, `questions.jsonl`, `settings.json` | `export/`, `export.json` | GPU (`smollm2`, `tiny`: CPU) |
 
 # %% [markdown]
 # In Colab this line installs the library and the packages that it was tested with. Outside Colab it does nothing: README
@@ -36,7 +36,7 @@ from tc3lib import runtime
 
 # %% [markdown]
 # The settings are those that `settings.json` in the work folder keeps. Choose the formats; "gguf" needs
-# `pip install llama-cpp-python` besides.
+# `pip install llama-cpp-python==0.3.36 sentencepiece` first.
 
 # %%
 config, work = runtime.setup(
@@ -45,8 +45,8 @@ config, work = runtime.setup(
 )
 
 # %% [markdown]
-# Merge the adapter into the base model in 16 bit and make the other formats of that. Each is opened by the program that
-# will use it, in a process of its own; one that answers otherwise than its precision explains is set aside.
+# Merge the adapter into the base model in 16 bit and make other formats from that. Weights and GGUF files are opened
+# in a process of their own; one whose answers differ more than its precision explains is set aside.
 
 # %%
 from tc3lib import export, plotting
@@ -54,19 +54,19 @@ from tc3lib import export, plotting
 record = export.export(work, config)
 
 # %% [markdown]
-# The share of answers that begin as the adapter's, the loss of a token, the share of answers that ended by themselves.
+# Share of answers that begin like the adapter's, loss per token, share of answers that the model ended itself.
 
 # %%
 plotting.table(export.rows(record), ["format", "program", "equal", "loss", "ended", "verdict"])
 
 # %% [markdown]
-# With this file Ollama asks as the training did: `ollama create describe -f export/Modelfile`, then `ollama run describe`.
+# With this file Ollama asks as in training: `ollama create describe -f export/Modelfile`, then `ollama run describe`.
 
 # %%
 print((work / "export" / "Modelfile").read_text())
 
 # %% [markdown]
-# Upload what was proved to the Hugging Face Hub, as a private repository, if "hub" is among the formats.
+# Upload what was proved to the Hugging Face Hub, private unless `hub_private=False`, if "hub" is among the formats.
 
 # %%
 export.upload(work, config)

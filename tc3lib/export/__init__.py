@@ -1,4 +1,4 @@
-"""Notebook 05: what was trained, in the forms that other programs take, each proved by the program that will use it."""
+"""Notebook 05: what was trained, in the forms that other programs take; its weights are proved by such a program."""
 
 from tc3lib.export.hub import upload
 from tc3lib.export.run import export

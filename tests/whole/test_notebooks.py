@@ -87,7 +87,7 @@ def test_the_header_names_what_the_stage_reads_writes_and_needs(name):
     reads, writes, needs = (column.strip() for column in table.strip("|").split("|"))
     assert re.findall(r"`([^`]+)`", reads) == list(stage.reads or ("trn.json",))
     assert re.findall(r"`([^`]+)`", writes) == list(stage.writes)
-    assert needs == ("GPU (`tiny`: CPU)" if stage.gpu else "CPU")
+    assert needs == ("GPU (`smollm2`, `tiny`: CPU)" if stage.gpu else "CPU")
 
 
 @pytest.mark.parametrize("name", NAMES)
