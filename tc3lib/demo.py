@@ -12,7 +12,6 @@ import html
 import os
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
@@ -162,7 +161,7 @@ def _check_gpu(config: Settings) -> None:
 
 def _examples(work: Path) -> list[str]:
     """Return titles to try: three held out, one trained on."""
-    held_out, trained = (list(islice(read_rows(work / name), 3)) for name in ("eval.jsonl", "train.jsonl"))
+    held_out, trained = (read_rows(work / name, 3) for name in ("eval.jsonl", "train.jsonl"))
     return [row["input_text"] for row in (*held_out, *trained[:1])]
 
 

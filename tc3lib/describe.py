@@ -18,7 +18,7 @@ from tc3lib.catalogue.rows import Columns
 from tc3lib.catalogue.source import opened, read
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error, show_alone
-from tc3lib.files import write_rows
+from tc3lib.files import alone, write_rows
 from tc3lib.runtime import processes, workspace
 from tc3lib.settings import DataSettings, Settings, setting_names
 
@@ -73,7 +73,7 @@ def _read_titles(path: Path, columns: Columns, config: DataSettings) -> list[dic
 
 
 def describe(
-    generate: "Callable[[list[str], Path], list[Answer]]", rows: Sequence[Mapping[str, Any]], target: Path
+    generate: "Callable[[list[str], Path], list[Answer]]", rows: Sequence[Mapping[str, Any]], target: Path, engine: str
 ) -> Iterator[dict[str, Any]]:
     """Yield `uid`, `title`, `answer` and `eos` (ended by the model itself) of each row, in order.
 
@@ -81,10 +81,11 @@ def describe(
 
     Args:
         generate: Returns the answers to titles; a file keeps those that are finished.
+        engine: What answers. Each engine has files of its own, which another leaves alone.
     """
     for start in range(0, len(rows), CHUNK):
         chunk = rows[start : start + CHUNK]
-        kept = target.with_name(f"{target.name}.{start}.partial")
+        kept = target.with_name(f"{target.name}.{start}.{engine}.partial")
         if len(rows) > CHUNK:
             print(f"titles {start + 1:,} to {start + len(chunk):,} of {len(rows):,}")
         answers = generate([row["title"] for row in chunk], kept)
@@ -139,7 +140,7 @@ def choose_engine(wanted: str) -> str:
     if engine == "vllm" and not installed["vllm"]:
         raise Tc3Error(
             "--engine vllm: vLLM is not installed here. It needs an environment of its own, in which this command then "
-            "runs: `pip install vllm==0.25.1 xxhash selectolax`."
+            "runs: `pip install vllm==0.25.1 xxhash selectolax openpyxl` (pyarrow for Parquet, ftfy for fix_encoding)."
         )
     if engine == "builtin" and not installed["unsloth"]:
         raise Tc3Error(
@@ -163,7 +164,8 @@ def opened_engine(
         try:
             from tc3lib.evaluation.vllm_engine import Engine
         except ImportError as error:
-            raise Tc3Error(f"vLLM cannot be imported: {error}. Install it again, or --engine builtin.") from error
+            lacking = error.name if isinstance(error, ModuleNotFoundError) and error.name else "vLLM"
+            raise Tc3Error(f"--engine vllm: {error}. Install {lacking}, or --engine builtin.") from error
         with Engine(work, config, titles, gpu_memory) as loaded:
             yield loaded.generate
     else:
@@ -208,13 +210,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = change(run_record.as_trained(config, work), options.settings)
     name = Path(options.file.name.removesuffix(".gz").removesuffix(".zip")).stem
     target = work / f"{name}.described.jsonl"
-    if target.exists():
-        raise Tc3Error(f"{target} already exists: move or rename it, and run this again.")
-    rows = read_titles(options.file, config.data)
-    titles = [row["title"] for row in rows]
-    with opened_engine(engine, work, config, titles, options.gpu_memory) as generate:
-        write_rows(target, describe(generate, rows, target))
-    forget(target)
+    with alone(work, target):
+        if target.exists():
+            raise Tc3Error(f"{target} already exists: move or rename it, and run this again.")
+        rows = read_titles(options.file, config.data)
+        titles = [row["title"] for row in rows]
+        try:
+            with opened_engine(engine, work, config, titles, options.gpu_memory) as generate:
+                write_rows(target, describe(generate, rows, target, engine))
+            forget(target)
+        finally:
+            target.with_name(f"{target.name}.lock.partial").unlink(missing_ok=True)
     print(f"{len(rows):,} answers are in {target}")
 
 

@@ -148,19 +148,26 @@ def _new_file(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def alone(folder: Path, target: Path | None = None) -> Iterator[None]:
     """Lock a folder against a second process that would write to it; do nothing where locks are not supported.
+
+    Args:
+        target: Lock this file alone, which need not be there yet, by one beside it, `<target>.lock.partial`.
 
     Raises:
         Tc3Error: Another process holds the lock, or there is no such folder.
     """
-    with blaming(folder):
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    locked, flags = folder, os.O_RDONLY | os.O_DIRECTORY
+    if target:
+        locked, flags = target.with_name(f"{target.name}.lock.partial"), os.O_RDWR | os.O_CREAT
+    with blaming(locked):
+        handle = os.open(locked, flags, 0o666)
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Tc3Error(f"another run is writing to {folder}: wait until it is done, or stop it.") from None
+            what = target or folder
+            raise Tc3Error(f"another run is writing to {what}: wait until it is done, or stop it.") from None
         except OSError:
             pass
         yield

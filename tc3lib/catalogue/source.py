@@ -229,7 +229,8 @@ def _member(path: Path, raw: IO[bytes]) -> IO[bytes]:
 def _refuse(path: Path, head: bytes, packing: str) -> None:
     """Raise a `Tc3Error` that says what the file is, if its first bytes are not those of a catalogue."""
     text = head[:4096].lstrip(codecs.BOM_UTF8 + b" \t\r\n").lower()
-    wide = next((name for mark, name in _WIDE.items() if head.startswith(mark)), "UTF-16" if 0 in head[:2] else None)
+    unmarked = "UTF-16" if head[:2].count(0) == 1 and b"\0\0" not in head[:4] else None
+    wide = next((name for mark, name in _WIDE.items() if head.startswith(mark)), unmarked)
     archive = next((name for mark, name in _ARCHIVES.items() if head.startswith(mark)), None)
     if not head:
         raise Tc3Error(f"{path} is empty: copy or download it again.")

@@ -69,6 +69,21 @@ def read_answer(
     return Answer(title, text, new if end is None else new[: end + 1], end is not None, seconds)
 
 
+def check_room(title: str, prompt: int, new: int, room: int | None) -> None:
+    """Raise Tc3Error if a title's prompt leaves no room for an answer.
+
+    Args:
+        prompt: Its tokens.
+        new: `max_new_tokens`.
+        room: Most tokens of both that the model takes. None: as many as there are.
+    """
+    if room and prompt + new > room:
+        raise Tc3Error(
+            f"the prompt with the title {title[:60]!r} has {prompt:,} tokens; the model takes {room:,}, max_new_tokens="
+            f"{new} of them for the answer: shorten the title, or leave its row out."
+        )
+
+
 def kept_answers(path: Path, key: str) -> dict[int, Answer]:
     """Return the answers in `path` by number, none if they were kept under another key; write the file anew with them.
 

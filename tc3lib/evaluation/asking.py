@@ -3,8 +3,6 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from IPython.display import HTML
-
 from tc3lib.catalogue.lookup import ABSENT, Catalogue, Found
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation.answers import Answer
@@ -14,6 +12,7 @@ from tc3lib.prompts import encode_prompt, end_id
 from tc3lib.settings import Settings
 
 if TYPE_CHECKING:
+    from IPython.display import HTML
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 LIMIT = 2000
@@ -112,8 +111,10 @@ def _encode(tokenizer: "PreTrainedTokenizerBase", text: str, config: Settings, m
     return prompt
 
 
-def show(asked: Asked) -> HTML:
+def show(asked: Asked) -> "HTML":
     """Return the answers and the source side by side, to be displayed in a notebook; every text is escaped."""
+    from IPython.display import HTML  # only here: a page that asks a server needs no IPython
+
     return HTML(render(asked))
 
 

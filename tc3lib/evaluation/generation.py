@@ -15,7 +15,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from xxhash import xxh3_128
 
 from tc3lib.errors import Tc3Error
-from tc3lib.evaluation.answers import Answer, end_ids, keep, kept_answers, read_answer
+from tc3lib.evaluation.answers import Answer, check_room, end_ids, keep, kept_answers, read_answer
 from tc3lib.prompts import encode_prompt, encode_prompts, prompt_text, text_tokenizer
 from tc3lib.settings import GenerationSettings, Settings
 
@@ -54,6 +54,9 @@ def generate(
     """
     prompts = encode_prompts(tokenizer, [{"input_text": title} for title in titles], config.prompting)
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for index in order[-1:]:
+        check_room(titles[index], len(prompts[index]), config.generation.max_new_tokens, room)
     answers = kept_answers(kept, _key(model, tokenizer, prompts, config)) if kept else {}
     if answers:
         print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")

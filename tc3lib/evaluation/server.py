@@ -85,7 +85,7 @@ def find(url: str, name: str | None, option: str = "--model") -> ServedModel:
 def _request(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     try:
         response = httpx.request("POST" if body else "GET", f"{url}{path}", json=body, timeout=TIMEOUT)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Tc3Error(
             f"no answer from the server at {url}: {reason.rstrip('.')}. Start it, or give its address with --server, "

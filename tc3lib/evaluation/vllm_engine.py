@@ -28,7 +28,7 @@ from vllm.usage.usage_lib import UsageContext
 from xxhash import xxh3_128
 
 from tc3lib.errors import Tc3Error
-from tc3lib.evaluation.answers import Answer, end_ids, keep, kept_answers, read_answer
+from tc3lib.evaluation.answers import Answer, check_room, end_ids, keep, kept_answers, read_answer
 from tc3lib.export import base_model, verify
 from tc3lib.files import read_json
 from tc3lib.prompts import encode_prompts, load_tokenizer
@@ -65,13 +65,19 @@ def weights(work: Path, config: Settings) -> Weights:
     """Return the merged weights where notebook 05 has proved them for this adapter, else the base model in 16 bit.
 
     Raises:
-        Tc3Error: The base model cannot be found or fetched.
+        Tc3Error: The base model cannot be found or fetched, or `export_base` was not tried with this adapter.
     """
     record, merged = read_json(work / "export.json"), work / "export" / "merged"
     same = record.get("adapter_sha256") == verify.adapter_digest(work)
     if same and "merged" in verify.proved(record) and merged.is_dir():
         return Weights(merged, None)
-    return Weights(base_model.fetch(base_model.name(config)), work / "lora_model")
+    name = base_model.name(config)
+    if config.exporting.export_base and not (same and record.get("base") == name):
+        raise Tc3Error(
+            f"export_base={name!r} was not tried with this adapter: run 05_export, or remove it from "
+            f"{work / 'settings.json'}."
+        )
+    return Weights(base_model.fetch(name), work / "lora_model")
 
 
 class Engine:
@@ -93,7 +99,12 @@ class Engine:
         self._lora = LoRARequest("tc3", 1, str(found.adapter)) if found.adapter else None
         self._made_by = [base_model.name(config), verify.adapter_digest(work), "adapter" if found.adapter else "merged"]
         parts = (titles[start : start + 1000] for start in range(0, len(titles), 1000))
-        longest = max(len(prompt) for part in parts for prompt in self._prompts(part))
+        longest, title = max(
+            (len(ids), title) for part in parts for title, ids in zip(part, self._prompts(part), strict=True)
+        )
+        shape = AutoConfig.from_pretrained(found.model).get_text_config()
+        room = getattr(shape, "max_position_embeddings", None)
+        check_room(title, longest, config.generation.max_new_tokens, room)
         arguments = {
             "model": str(found.model),
             "tokenizer": str(work / "lora_model"),

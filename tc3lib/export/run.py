@@ -61,8 +61,10 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
         if (old := read_json(work / "export.json")).get("adapter_sha256") == record["adapter_sha256"]:
             record["formats"] |= old["formats"]  # those that are not made again
         else:
-            made = {"gguf": ["gguf"], "ollama": ["Modelfile", "Modelfile.adapter"]}
-            left = [name for kind in made.keys() - set(wanted) for name in made[kind] if (folder / name).exists()]
+            new = {gguf.file_name(kind) for kind in config.exporting.gguf_types} if script else set()
+            left = [f"gguf/{path.name}" for path in (folder / "gguf").glob("*.gguf") if path.name not in new]
+            if "ollama" not in wanted:
+                left += [name for name in ("Modelfile", "Modelfile.adapter", "adapter") if (folder / name).exists()]
             if left:
                 print(f"of another adapter, and not made again: {', '.join(sorted(left))} in {folder}")
         try:

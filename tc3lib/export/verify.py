@@ -171,7 +171,8 @@ def rows(record: Mapping[str, Any]) -> list[dict[str, str]]:
 def in_4bit(work: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return loss and share of ended answers of the model as trained, which notebook 04 measured; None before it."""
     tested, run, path = read_json(work / "report.json"), read_json(work / "run.json"), work / "posttest.jsonl"
-    same = (tested.get("run"), tested.get("steps")) == (run.get("run"), (run.get("result") or {}).get("steps"))
+    steps = (run.get("result") or {}).get("steps")
+    same = (tested.get("run"), tested.get("steps", steps)) == (run.get("run"), steps)  # older reports have no steps
     rows = {row["title"]: row for row in read_rows(path) if row["part"] == "eval"} if same and path.is_file() else {}
     if not rows.keys() >= set(asked["titles"]):
         print("04_posttest was not run with this adapter: how it answers on the base model in 4 bit is not compared")

@@ -7,11 +7,12 @@ from pathlib import Path
 
 
 def convert(script: str, merged: str, base: str, target: str) -> None:
-    """Run the converter on the folder `merged`, with the tokenizer of `base` in the place of its own."""
+    """Run the converter on the folder `merged`, with the tokenizer of `base`, if it has one, instead of its own."""
     from transformers import AutoTokenizer
 
     load = AutoTokenizer.from_pretrained
-    AutoTokenizer.from_pretrained = lambda folder, *_, **options: load(base, **options)
+    if any(Path(base).glob("tokenizer*")):
+        AutoTokenizer.from_pretrained = lambda folder, *_, **options: load(base, **options)
     sys.argv = [script, merged, "--outfile", target, "--outtype", "f16", "--model-name", "tc3lib"]
     runpy.run_path(script, run_name="__main__")
 

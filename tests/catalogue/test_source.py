@@ -103,6 +103,7 @@ REFUSED = {
     "UTF-16": (LINE.decode().encode("utf-16"), "is UTF-16 text; expected UTF-8. Save it again"),
     "UTF-16 without a mark": (LINE.decode().encode("utf-16-le"), "is UTF-16 text"),
     "UTF-16, big end first": (codecs.BOM_UTF16_BE + LINE.decode().encode("utf-16-be"), "is UTF-16 text"),
+    "zeros, of a copy that was broken off": (bytes(5000), "JSON is malformed"),
     "UTF-32": (LINE.decode().encode("utf-32"), "is UTF-32 text"),
     "HTML": (QUOTA, "is an HTML page with the title 'google drive - quota exceeded', not a catalogue"),
     "HTML in gzip": (gzip.compress(b"\n " + QUOTA), "is an HTML page"),

@@ -116,6 +116,13 @@ def test_merged_weights_are_taken_where_they_were_proved_for_this_adapter(tuned,
     ):  # fmt: skip
         write_json(work / "export.json", other)
         assert module.weights(work, config) == adapter
+    elsewhere = config.change(export_base=config.model.model_name)
+    with pytest.raises(
+        Tc3Error, match=r"export_base='.*' was not tried with this adapter: run 05_export"
+    ):
+        module.weights(work, elsewhere)
+    write_json(work / "export.json", record | {"formats": {}, "base": config.model.model_name})
+    assert module.weights(work, elsewhere) == adapter
     write_json(work / "export.json", record)
     assert module.weights(work, config) == module.Weights(work / "export" / "merged", None)
     with module.Engine(work, config, TITLES, 0.5) as loaded:
@@ -141,6 +148,8 @@ def test_there_is_room_for_the_longest_prompt_on_every_gpu_and_for_the_rank(tune
     assert (arguments["data_parallel_size"], arguments["max_lora_rank"]) == (3, 16)
     assert arguments["gpu_memory_utilization"] == 0.92
     assert arguments["generation_config"] == "vllm"
+    with pytest.raises(Tc3Error, match=r"the prompt with the title 'Kettle of .* has .* tokens; the model takes 2,048"):
+        module.Engine(work, config, ["Steel Mug", title * 4])
 
 
 def test_answers_of_another_adapter_or_other_settings_are_not_taken_for_these(tuned, engine, tmp_path):
@@ -170,7 +179,9 @@ def test_what_vllm_raises_is_one_line(tuned, engine, monkeypatch):
     with pytest.raises(Tc3Error, match=r"cannot load .* with the adapter in .*: Engine core initialization failed"):
         module.Engine(work, config, ["A"])
     monkeypatch.setitem(sys.modules, "tc3lib.evaluation.vllm_engine", None)
-    with pytest.raises(Tc3Error, match=r"vLLM cannot be imported: .*\. Install it again, or --engine builtin"):
+    with pytest.raises(
+        Tc3Error, match=r"--engine vllm: .* Install tc3lib\.evaluation\.vllm_engine, or --engine b"
+    ):
         describe.opened_engine("vllm", work, config, ["A"], None).__enter__()
 
 

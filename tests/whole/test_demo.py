@@ -85,7 +85,7 @@ def test_the_model_is_loaded_as_it_was_trained(tiny, tmp_path, monkeypatch):
 
 WITHOUT_TORCH = """
 import sys
-sys.modules["torch"] = sys.modules["unsloth"] = None  # as where they are not installed
+sys.modules["torch"] = sys.modules["unsloth"] = sys.modules["IPython"] = None  # as where they are not installed
 from tc3lib import demo
 from tc3lib.evaluation import asking
 def page(ask, titles):

@@ -6,6 +6,7 @@ import pytest
 from tc3lib import describe, models
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
+from tc3lib.files import alone
 
 
 def test_titles_are_read_without_contents_and_tidied(config, tmp_path, capsys):
@@ -88,11 +89,11 @@ def test_answers_come_in_order_and_are_kept_until_all_are_there(base, config, tm
     def generate(titles, kept):
         return generation.generate(*base, titles, config, kept)
 
-    answered = describe.describe(generate, rows, target)
+    answered = describe.describe(generate, rows, target, "builtin")
     first = [next(answered) for _ in range(5)]
-    assert {path.name for path in tmp_path.iterdir()} == {f"{target.name}.{start}.partial" for start in (0, 3)}
+    assert {path.name for path in tmp_path.iterdir()} == {f"{target.name}.{start}.builtin.partial" for start in (0, 3)}
     capsys.readouterr()
-    again = list(describe.describe(generate, rows, target))
+    again = list(describe.describe(generate, rows, target, "builtin"))
     out = capsys.readouterr().out
     assert out.count("3 of 3 answers were there already") == 2
     assert [line for line in out.splitlines() if line.startswith("titles")] == [
@@ -101,8 +102,17 @@ def test_answers_come_in_order_and_are_kept_until_all_are_there(base, config, tm
     assert again[:5] == first
     assert [{"uid": row["uid"], "title": row["title"]} for row in again] == rows
     assert all(isinstance(row["answer"], str) and isinstance(row["eos"], bool) for row in again)
+    kept = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    next(describe.describe(generate, rows, target, "vllm"))
+    assert kept.items() < {path.name: path.read_bytes() for path in tmp_path.iterdir()}.items()
     describe.forget(target)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_title_that_leaves_no_room_for_an_answer_is_named_before_any_is_answered(base, config):
+    titles = ["Steel Mug", "Kettle of steel " * 1200]
+    with pytest.raises(Tc3Error, match=r"the prompt with the title 'Kettle of .* has .* tokens; the model takes 2,048"):
+        generation.generate(*base, titles, config.change(max_new_tokens=4))
 
 
 def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
@@ -126,6 +136,11 @@ def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
     (tmp_path / "settings.json").write_text('{"preset": "tiny", "title_column": "nome", "max_new_tokens": 4}')
     loaded = []
     monkeypatch.setattr(models, "load_adapter", lambda folder, settings: loaded.append(settings) or base)
+    with (
+        alone(tmp_path, tmp_path / "new.2.described.jsonl"),
+        pytest.raises(Tc3Error, match=r"another run is writing to .*new\.2\.described\.jsonl: wait until it is done"),
+    ):
+        describe.main([str(tmp_path), str(source)])
     describe.main([str(tmp_path), str(source), "--set", "max_seq_length=512"])
     assert [(settings.load_in_4bit, settings.dtype) for settings in loaded] == [(False, "float32")]  # as it was trained
     written = (tmp_path / "new.2.described.jsonl").read_text()
