@@ -117,9 +117,7 @@ def test_merged_weights_are_taken_where_they_were_proved_for_this_adapter(tuned,
         write_json(work / "export.json", other)
         assert module.weights(work, config) == adapter
     elsewhere = config.change(export_base=config.model.model_name)
-    with pytest.raises(
-        Tc3Error, match=r"export_base='.*' was not tried with this adapter: run 05_export"
-    ):
+    with pytest.raises(Tc3Error, match=r"export_base='.*' was not tried with this adapter: run 05_export"):
         module.weights(work, elsewhere)
     write_json(work / "export.json", record | {"formats": {}, "base": config.model.model_name})
     assert module.weights(work, elsewhere) == adapter
@@ -179,9 +177,7 @@ def test_what_vllm_raises_is_one_line(tuned, engine, monkeypatch):
     with pytest.raises(Tc3Error, match=r"cannot load .* with the adapter in .*: Engine core initialization failed"):
         module.Engine(work, config, ["A"])
     monkeypatch.setitem(sys.modules, "tc3lib.evaluation.vllm_engine", None)
-    with pytest.raises(
-        Tc3Error, match=r"--engine vllm: .* Install tc3lib\.evaluation\.vllm_engine, or --engine b"
-    ):
+    with pytest.raises(Tc3Error, match=r"--engine vllm: .* Install tc3lib\.evaluation\.vllm_engine, or --engine b"):
         describe.opened_engine("vllm", work, config, ["A"], None).__enter__()
 
 

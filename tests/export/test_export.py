@@ -159,14 +159,18 @@ def test_another_adapters_posttest_is_not_compared_and_what_is_not_made_again_is
     work, config = shutil.copytree(exported[0], tmp_path / "work"), exported[1].change(export_to=("merged",))
     asked = verify.questions(work, config)
     assert verify.in_4bit(work, asked)["ended"] == 1
-    write_json(work / "report.json", read_json(work / "report.json") | {"steps": 20})
+    report = read_json(work / "report.json")
+    write_json(work / "report.json", {name: report[name] for name in report.keys() - {"steps"}})  # as they were before
+    assert verify.in_4bit(work, asked)["ended"] == 1
+    write_json(work / "report.json", report | {"steps": 20})
     write_json(work / "export.json", read_json(work / "export.json") | {"adapter_sha256": "0"})
     (work / "export" / "gguf").mkdir()
+    (work / "export" / "gguf" / "model-Q8_0.gguf").touch()
     capsys.readouterr()
     assert export.export(work, config)["in_4bit"] is None
     out = capsys.readouterr().out
     assert "04_posttest was not run with this adapter" in out
-    assert "of another adapter, and not made again: Modelfile, Modelfile.adapter, gguf in" in out
+    assert "not made again: Modelfile, Modelfile.adapter, adapter, gguf/model-Q8_0.gguf in" in out
 
 
 def test_a_model_that_cannot_be_opened_says_why(exported, tmp_path):
