@@ -131,7 +131,7 @@ def measure(names, source: Path, target: Path, rounds: int) -> dict[str, list[di
             done = subprocess.run(command, capture_output=True, text=True)
             if done.returncode:
                 raise SystemExit(f"{name}: {done.stderr[-2000:]}")
-            found[name].append(json.loads(done.stdout))
+            found[name].append(json.loads(done.stdout.splitlines()[-1]))
             last = found[name][-1]
             print(f"round {number + 1}: {name}: {last['seconds']:.2f} s, {last['peak']:.0f} MiB", file=sys.stderr)
             if number == 0 and name in RECIPE:
