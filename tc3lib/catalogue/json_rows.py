@@ -289,8 +289,10 @@ def blocks(file: IO[bytes], start: int, end: int | None, skip: bool = False) -> 
     """
     offset = start - skip
     file.seek(offset)
-    if skip:
-        offset += _skip_line(file)
+    if (
+        skip
+    ):  # and where that line goes on after `end`, none begins here: of a line of 1 GB each range reads its own part
+        offset += _skip_line(file, None if end is None else end - offset)
     while end is None or offset < end:
         block = file.read(BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - offset))
         if not block:
@@ -307,10 +309,10 @@ def blocks(file: IO[bytes], start: int, end: int | None, skip: bool = False) -> 
             offset += len(too_long) if too_long.endswith(b"\n") else len(too_long) + _skip_line(file)
 
 
-def _skip_line(file: IO[bytes]) -> int:
-    """Read on to the end of a line; return how many bytes that was."""
+def _skip_line(file: IO[bytes], most: int | None = None) -> int:
+    """Read on to the end of a line, or a little over `most` bytes; return how many bytes that was."""
     size = 0
-    while piece := file.readline(BLOCK_BYTES):
+    while (most is None or size < most) and (piece := file.readline(BLOCK_BYTES)):
         size += len(piece)
         if piece.endswith(b"\n"):
             break

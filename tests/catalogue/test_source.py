@@ -281,6 +281,14 @@ def test_ranges_give_what_the_whole_file_gives_wherever_it_is_cut(tmp_path, monk
         assert [line for begin, end in ranges for line in lines(begin, end)] == plain
 
 
+def test_a_range_within_one_long_line_reads_little_more_than_itself(monkeypatch):
+    monkeypatch.setattr(json_rows, "BLOCK_BYTES", 10)
+    file = io.BytesIO(b"{}\n" + b"x" * 10_000 + b"\n{}\n")
+    assert list(json_rows.blocks(file, 500, 1000, skip=True)) == []
+    assert file.tell() <= 1020
+    assert list(json_rows.blocks(file, 9_990, None, skip=True)) == [(10_004, [b"{}\n"])]
+
+
 @pytest.mark.parametrize(
     "line",
     [
