@@ -215,12 +215,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise Tc3Error(f"{target} already exists: move or rename it, and run this again.")
         rows = read_titles(options.file, config.data)
         titles = [row["title"] for row in rows]
-        try:
-            with opened_engine(engine, work, config, titles, options.gpu_memory) as generate:
-                write_rows(target, describe(generate, rows, target, engine))
-            forget(target)
-        finally:
-            target.with_name(f"{target.name}.lock.partial").unlink(missing_ok=True)
+        with opened_engine(engine, work, config, titles, options.gpu_memory) as generate:
+            write_rows(target, describe(generate, rows, target, engine))
+        forget(target)
     print(f"{len(rows):,} answers are in {target}")
 
 

@@ -170,7 +170,11 @@ def alone(folder: Path, target: Path | None = None) -> Iterator[None]:
             raise Tc3Error(f"another run is writing to {what}: wait until it is done, or stop it.") from None
         except OSError:
             pass
-        yield
+        try:
+            yield
+        finally:
+            if target:
+                locked.unlink(missing_ok=True)
     finally:
         os.close(handle)
 

@@ -289,9 +289,7 @@ def blocks(file: IO[bytes], start: int, end: int | None, skip: bool = False) -> 
     """
     offset = start - skip
     file.seek(offset)
-    if (
-        skip
-    ):  # and where that line goes on after `end`, none begins here: of a line of 1 GB each range reads its own part
+    if skip:  # no further than `end`: otherwise every range within one line of 1 GB would read all of it
         offset += _skip_line(file, None if end is None else end - offset)
     while end is None or offset < end:
         block = file.read(BLOCK_BYTES if end is None else min(BLOCK_BYTES, end - offset))

@@ -52,9 +52,8 @@ class Trained:
         start, end = numpy.searchsorted(self.lengths, (shortest - 1, longest + 1))
         self.looked_at += int(end - start)
         differ = numpy.zeros(end - start, "i4")
-        for here, there in zip(
-            self.letters[:, start:end], letter_counts([text]), strict=True
-        ):  # bin by bin: in the cache
+        counts = letter_counts([text])
+        for here, there in zip(self.letters[:, start:end], counts, strict=True):  # bin by bin: in the cache
             differ += numpy.abs(here - there[0])
         possible = numpy.flatnonzero(differ <= most * (self.lengths[start:end] + len(text)) + 1e-6)
         possible = possible[numpy.argsort(differ[possible], kind="stable")]

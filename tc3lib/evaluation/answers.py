@@ -54,9 +54,8 @@ def end_ids(
         named: The `eos_token_id` of that config. Only special or added tokens count: where it is missing, it has the
             default of the model's class.
     """
-    added = [
-        number for number in (named if isinstance(named, list) else [named]) if number in tokenizer.added_tokens_decoder
-    ]
+    ids = named if isinstance(named, list) else [named]
+    added = [number for number in ids if number in tokenizer.added_tokens_decoder]
     return list(dict.fromkeys([end_id(tokenizer, template), *added]))
 
 

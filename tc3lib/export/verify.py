@@ -138,7 +138,7 @@ def doubts(record: Mapping[str, Any]) -> str:
 
 
 def adapter_digest(work: Path) -> str:
-    """Return the hash by which `export.json` names the adapter that it is about."""
+    """Return the SHA-256 of the adapter's weights, as `export.json` records it."""
     with open(work / "lora_model" / "adapter_model.safetensors", "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

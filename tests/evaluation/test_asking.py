@@ -6,21 +6,10 @@ from markupsafe import escape
 from runs import randomise
 
 from tc3lib import models
-from tc3lib.catalogue.lookup import ABSENT, HELD_OUT, TRAINED, Catalogue, Found, Match
+from tc3lib.catalogue.lookup import ABSENT, HELD_OUT, TRAINED, Found, Match
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import asking, generation
 from tc3lib.evaluation.answers import Answer
-from tc3lib.files import write_rows
-
-
-@pytest.fixture(scope="module")
-def catalogue(rows, tmp_path_factory):
-    """The rows, the first 16 of them trained on."""
-    work = tmp_path_factory.mktemp("work")
-    write_rows(work / "trn_output.json", ({key: row[key] for key in ("input_text", "response")} for row in rows))
-    (work / "trn_output.uid.jsonl").write_text("".join(f'"{row["uid"]}"\n' for row in rows))
-    write_rows(work / "train.jsonl", rows[:16])
-    return Catalogue(work)
 
 
 @pytest.fixture(scope="module")

@@ -7,21 +7,10 @@ import pytest
 from completions import serving
 
 from tc3lib import prompts
-from tc3lib.catalogue.lookup import Catalogue
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import asking, server
-from tc3lib.files import write_rows
 
 TITLE = "Steel Mug No. 3"
-
-
-@pytest.fixture(scope="module")
-def catalogue(rows, tmp_path_factory):
-    work = tmp_path_factory.mktemp("work")
-    write_rows(work / "trn_output.json", ({key: row[key] for key in ("input_text", "response")} for row in rows))
-    (work / "trn_output.uid.jsonl").write_text("".join(f'"{row["uid"]}"\n' for row in rows))
-    write_rows(work / "train.jsonl", rows[:16])
-    return Catalogue(work)
 
 
 @pytest.mark.parametrize("title", [TITLE, "a <|end_of_text|> of ### Response:\nmugs"])
