@@ -18,7 +18,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-# What makes a target's notebooks a run: executed in FOLDER with TC3_PRESET, as pages too, and the scores printed.
+# What makes a target's notebooks a run: executed in FOLDER with TC3_PRESET, and the scores printed.
 define run_notebooks
 	$(BIN)/jupyter nbconvert --log-level WARN --to notebook --execute --output-dir $(FOLDER) \
 	    --ExecutePreprocessor.timeout=$(CELL_SECONDS) notebooks/0[1-4]*.ipynb \

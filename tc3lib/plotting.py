@@ -113,7 +113,7 @@ def plot_comparison(report: Mapping[str, Any]) -> Figure:
         axes.set_yticks([])
         axes.margins(y=0.15)
         axes.spines[["top", "right", "left"]].set_visible(False)
-    subplots[0].legend(frameon=False, fontsize=8)
+    figure.legend(*subplots[0].get_legend_handles_labels(), loc="outside right", frameon=False, fontsize=8)
     return figure
 
 
