@@ -44,8 +44,8 @@ def run(loaded, rows, config, max_tokens=None, share=True):
     try:
         with (
             tempfile.TemporaryDirectory() as work,
-            patch("tc3lib.models.load_base_model", lambda config: (model, tokenizer)),
-            patch("tc3lib.models.add_lora", lambda model, lora: model),
+            patch("tc3lib.model_loading.load_base_model", lambda config: (model, tokenizer)),
+            patch("tc3lib.model_loading.add_lora", lambda model, lora: model),
             patch("tc3lib.training.plan.free_gib", lambda limit: None),  # checkpointing as it is set
             patch.object(batches, "collate", lambda rows, share_prefix: collate(rows, share_prefix and share)),
         ):
@@ -95,7 +95,7 @@ def main() -> None:
     ensure_model(arguments.folder, *options, *(["--layers", str(arguments.layers)] if arguments.layers else []))
     import torch
 
-    from tc3lib import models, settings
+    from tc3lib import model_loading, settings
     from tc3lib.training import ways
 
     rows = token_rows(ROWS * arguments.steps)
@@ -106,11 +106,11 @@ def main() -> None:
     results, worst, halved = {}, True, []
     for checkpointing in (False, "unsloth"):
         config = base.change(use_gradient_checkpointing=checkpointing)
-        model, tokenizer = models.load_base_model(config.model)
+        model, tokenizer = model_loading.load_base_model(config.model)
         start = time.monotonic()
         way = ways.choose(model, rows, [len(row["input_ids"]) for row in rows], share_prefix=True)
         print(f"{arguments.family}: {way}, found out in {time.monotonic() - start:.1f} s")
-        loaded = models.add_lora(model, config.lora), tokenizer
+        loaded = model_loading.add_lora(model, config.lora), tokenizer
         suffix = f", checkpointing {checkpointing!r}" if checkpointing else ""
 
         def ours(name, tokens=10**6, share=True, config=config, loaded=loaded, suffix=suffix):

@@ -27,7 +27,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "float16"], default=None)
     arguments = parser.parse_args()
     ensure_model(arguments.folder)
-    from tc3lib import models, settings  # isort: skip  (models first: unsloth patches transformers)
+    from tc3lib import model_loading, settings  # isort: skip  (model_loading first: unsloth patches transformers)
     import torch
     from train import text_rows
 
@@ -36,7 +36,7 @@ def main() -> None:
     config = settings.get("llama3_8b").change(
         model_name=str(arguments.folder), dtype=arguments.dtype, max_new_tokens=arguments.tokens
     )
-    model, tokenizer = models.load_base_model(config.model)
+    model, tokenizer = model_loading.load_base_model(config.model)
     titles = [row["input_text"] for row in text_rows(arguments.titles)]
 
     def ask(count: int, size: int | None) -> tuple[list, float, float]:

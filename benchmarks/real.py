@@ -39,19 +39,19 @@ def config(catalogue: Path, model: Path, steps: int) -> Settings:
 
 def run(chosen: Settings, work: Path) -> None:
     """Do what the four notebooks do."""
-    from tc3lib import catalogue, models, training
+    from tc3lib import catalogue, model_loading, training
     from tc3lib.evaluation import comparison, questions, report
 
     catalogue.prepare(chosen, work)
     catalogue.select(chosen, work)
-    model, tokenizer = models.load_base_model(chosen.model)
+    model, tokenizer = model_loading.load_base_model(chosen.model)
     questions.answer(model, tokenizer, chosen, work, "pretest")
     del model
     trainer = training.build_trainer(made := training.Run(chosen, work))
     training.train(trainer, made)
     training.save_adapter(trainer, made)
     del trainer
-    model, tokenizer = models.load_adapter(work / "lora_model", chosen.model)
+    model, tokenizer = model_loading.load_adapter(work / "lora_model", chosen.model)
     questions.answer(model, tokenizer, chosen, work, "posttest")
     report.write(comparison.compare(work, chosen), work)
 

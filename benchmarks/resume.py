@@ -84,7 +84,7 @@ def main() -> None:
     ensure_model(arguments.folder)
     import torch
 
-    from tc3lib import models  # noqa: F401  (first: it imports unsloth)
+    from tc3lib import model_loading  # noqa: F401  (first: it imports unsloth)
 
     folder, steps, middle = arguments.folder, arguments.steps, arguments.steps // 2 + 1
     with tempfile.TemporaryDirectory() as name:

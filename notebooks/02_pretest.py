@@ -48,10 +48,10 @@ config, work = runtime.setup(
 # Load the base model in 4 bit, with its own tokenizer.
 
 # %%
-from tc3lib import files, models, plotting
+from tc3lib import files, model_loading, plotting
 from tc3lib.evaluation import generation, metrics, questions
 
-model, tokenizer = models.load_base_model(config.model)
+model, tokenizer = model_loading.load_base_model(config.model)
 
 # %% [markdown]
 # The demo titles, written as you watch, each with the `uid` of its row in the catalogue.

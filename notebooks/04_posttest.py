@@ -47,11 +47,11 @@ config, work = runtime.setup(
 # Load the base model with the adapter on top, if it is the last run's and was trained on the rows of this folder.
 
 # %%
-from tc3lib import files, models, plotting
+from tc3lib import files, model_loading, plotting
 from tc3lib.checkpoints import run_record
 
 run_record.check_adapter(work)
-model, tokenizer = models.load_adapter(work / "lora_model", config.model)
+model, tokenizer = model_loading.load_adapter(work / "lora_model", config.model)
 
 # %% [markdown]
 # The demo titles, first with the adapter switched off: this is the base model again.

@@ -110,10 +110,10 @@ def _loaded(config: Settings, work: Path) -> Callable[[str], "Asked"]:
     """Return what asks the model in this process."""
     _check_gpu(config)
     catalogue = Catalogue(work, config.prompting)
-    from tc3lib import models  # half a minute, so after all that can be wrong
+    from tc3lib import model_loading  # half a minute, so after all that can be wrong
     from tc3lib.evaluation import asking
 
-    model, tokenizer = models.load_adapter(work / "lora_model", config.model)
+    model, tokenizer = model_loading.load_adapter(work / "lora_model", config.model)
     return partial(asking.ask, model, tokenizer, config=config, catalogue=catalogue)
 
 

@@ -169,10 +169,10 @@ def opened_engine(
         with Engine(work, config, titles, gpu_memory) as loaded:
             yield loaded.generate
     else:
-        from tc3lib import models  # only now: importing unsloth takes half a minute
+        from tc3lib import model_loading  # only now: importing unsloth takes half a minute
         from tc3lib.evaluation import generation
 
-        model, tokenizer = models.load_adapter(work / "lora_model", config.model)
+        model, tokenizer = model_loading.load_adapter(work / "lora_model", config.model)
         yield lambda titles, kept: generation.generate(model, tokenizer, titles, config, kept)
 
 

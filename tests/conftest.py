@@ -22,17 +22,17 @@ def config():
 
 @pytest.fixture(scope="session")
 def tokenizer(config):
-    from tc3lib import models
+    from tc3lib import model_loading
 
-    return models.load_base_model(config.model)[1]
+    return model_loading.load_base_model(config.model)[1]
 
 
 @pytest.fixture
 def base(config):
     """A freshly loaded base model and its tokenizer."""
-    from tc3lib import models
+    from tc3lib import model_loading
 
-    return models.load_base_model(config.model)
+    return model_loading.load_base_model(config.model)
 
 
 @pytest.fixture(scope="session")

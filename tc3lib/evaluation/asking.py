@@ -47,7 +47,7 @@ def ask(
     switched off for a while: two threads must not ask one model at the same time.
 
     Args:
-        model: From `models.load_adapter`, or from `models.load_base_model`, which gives no tuned answer.
+        model: From `model_loading.load_adapter`, or from `model_loading.load_base_model`, which gives no tuned answer.
         config: Its prompt and `max_new_tokens` are used.
 
     Raises:

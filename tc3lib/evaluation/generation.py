@@ -1,6 +1,6 @@
 """Generate descriptions from titles, greedily: in batches to be scored, streamed to be read."""
 
-from tc3lib import models  # isort: skip  (first: it imports unsloth, which patches transformers)
+from tc3lib import model_loading  # isort: skip  (first: it imports unsloth, which patches transformers)
 
 import json
 import time
@@ -183,7 +183,7 @@ def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
         "revision": getattr(base.config, "_commit_hash", None),
         "dtype": str(base.get_input_embeddings().weight.dtype).removeprefix("torch."),
         "in_4bit": getattr(base, "is_loaded_in_4bit", False),
-        "weights": models.fingerprint(model),
+        "weights": model_loading.fingerprint(model),
         "tokenizer": _tokenizer_digest(text_tokenizer(tokenizer)),
         "prompt": prompt_text(tokenizer, "{title}", config.prompting),
         **{name: decoding[name] for name in ("max_new_tokens", "do_sample", "eos_token_id")},

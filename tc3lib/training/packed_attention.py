@@ -10,7 +10,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
-from tc3lib import models
+from tc3lib import model_loading
 from tc3lib.errors import Tc3Error
 
 NAME = "tc3lib_shared_prefix"
@@ -62,7 +62,7 @@ def shared_prefix(model: PreTrainedModel, lengths: Sequence[int], device: torch.
     global _segments
     _segments = line = Segments(lengths, device)
     try:
-        with models.replaced_attention(model, NAME, attend, attend_in_transformers):
+        with model_loading.replaced_attention(model, NAME, attend, attend_in_transformers):
             yield
     finally:
         _segments = None

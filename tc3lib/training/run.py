@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
 from transformers.trainer_callback import PrinterCallback
 from trl import SFTConfig, SFTTrainer
 
-from tc3lib import models
+from tc3lib import model_loading
 from tc3lib.checkpoints import run_record
 from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
@@ -99,7 +99,7 @@ def build_trainer(run: Run) -> SFTTrainer:
     where it computes in that.
     """
     config = run.config
-    model, tokenizer = models.load_base_model(config.model)
+    model, tokenizer = model_loading.load_base_model(config.model)
     same = tokenizer.backend_tokenizer.to_str() == run.tokenizer.backend_tokenizer.to_str()
     if not same or prompt_text(tokenizer, "{title}", config.prompting) != run.record["prompt"]:
         run.tokenize(tokenizer)  # unsloth repairs some
@@ -110,7 +110,7 @@ def build_trainer(run: Run) -> SFTTrainer:
         way = ways.choose(model, run.train_rows, run.lengths(), share_prefix=not config.lora.lora_dropout)
     fit = plan.fit(run.lengths(), config, model.config.get_text_config(), free, processes.count(), way)
     print(fit)
-    model = models.add_lora(model, fit.lora)
+    model = model_loading.add_lora(model, fit.lora)
     arguments = _arguments(model, run, way, checkpointing=bool(fit.lora.use_gradient_checkpointing))
     common = {"model": model, "processing_class": tokenizer}
     if way != "packed":
@@ -136,7 +136,7 @@ def build_trainer(run: Run) -> SFTTrainer:
     for parameter in trainer.model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
-    run.record |= run_record.fingerprint(trainer) | {"base": models.fingerprint(trainer.model)}
+    run.record |= run_record.fingerprint(trainer) | {"base": model_loading.fingerprint(trainer.model)}
     run.record["plan"] = dataclasses.asdict(run.plan) | {
         "way": way or "recipe",
         "max_tokens": fit.max_tokens,

@@ -14,7 +14,7 @@ from completions import serving
 from playwright.sync_api import expect
 from runs import randomise
 
-from tc3lib import models, settings
+from tc3lib import model_loading, settings
 from tc3lib.catalogue.lookup import Catalogue
 from tc3lib.checkpoints import run_record as checkpoints
 from tc3lib.evaluation import asking
@@ -34,8 +34,8 @@ def work(rows, tmp_path_factory):
     (work / "trn_output.uid.jsonl").write_text("".join(f'"{row["uid"]}"\n' for row in rows))
     write_rows(work / "train.jsonl", rows[:24])
     write_rows(work / "eval.jsonl", rows[24:])
-    model, tokenizer = models.load_base_model(config.model)
-    model = randomise(models.add_lora(model, config.lora), std=0.05)
+    model, tokenizer = model_loading.load_base_model(config.model)
+    model = randomise(model_loading.add_lora(model, config.lora), std=0.05)
     model.save_pretrained(work / "lora_model")
     tokenizer.save_pretrained(work / "lora_model")
     write_json(work / "run.json", checkpoints.describe(config, work))
@@ -46,7 +46,7 @@ def work(rows, tmp_path_factory):
 def expected(work):
     """What the page must show for a question, asked here."""
     config = settings.get("tiny")
-    model, tokenizer = models.load_adapter(work / "lora_model", config.model)
+    model, tokenizer = model_loading.load_adapter(work / "lora_model", config.model)
     catalogue = Catalogue(work)
     return lambda question: asking.ask(model, tokenizer, question, config, catalogue)
 

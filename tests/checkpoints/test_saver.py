@@ -14,7 +14,7 @@ from runs import adapter, at_step, prepared, run
 from runs import losses as without_speed
 from safetensors.torch import load_file
 
-from tc3lib import files, models, training
+from tc3lib import files, model_loading, training
 from tc3lib.checkpoints import run_record, store
 from tc3lib.checkpoints import saver as saving
 from tc3lib.errors import Tc3Error
@@ -561,10 +561,10 @@ def test_not_even_one_that_a_manifest_vouches_for(config, rows, whole, work, tmp
 def test_a_pickle_planted_next_to_the_adapter_does_not_run(config, rows, whole, work, tmp_path):
     shutil.copytree(whole, work, dirs_exist_ok=True)
     plant(work / "lora_model", tmp_path / "mark")
-    models.load_adapter(work / "lora_model", config.model)
+    model_loading.load_adapter(work / "lora_model", config.model)
     (work / "lora_model" / "adapter_model.safetensors").unlink()
     with pytest.raises(Tc3Error, match=r"adapter_model\.safetensors is missing"):
-        models.load_adapter(work / "lora_model", config.model)
+        model_loading.load_adapter(work / "lora_model", config.model)
     assert not (tmp_path / "mark").exists()
 
 

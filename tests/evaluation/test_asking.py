@@ -5,7 +5,7 @@ import pytest
 from markupsafe import escape
 from runs import randomise
 
-from tc3lib import models
+from tc3lib import model_loading
 from tc3lib.catalogue.lookup import ABSENT, HELD_OUT, TRAINED, Found, Match
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import asking, generation
@@ -14,14 +14,14 @@ from tc3lib.evaluation.answers import Answer
 
 @pytest.fixture(scope="module")
 def loaded(config):
-    return models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    return model_loading.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
 
 
 @pytest.fixture(scope="module")
 def tuned(config):
     """A model whose adapter changes the answers, as a trained one does."""
-    model, tokenizer = models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
-    return randomise(models.add_lora(model, config.lora).eval(), std=0.5), tokenizer
+    model, tokenizer = model_loading.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    return randomise(model_loading.add_lora(model, config.lora).eval(), std=0.5), tokenizer
 
 
 def answered(text, eos=True):

@@ -6,7 +6,7 @@ import pytest
 import torch
 from runs import randomise
 
-from tc3lib import models, settings
+from tc3lib import model_loading, settings
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
 from tc3lib.evaluation.answers import read_answer
@@ -18,7 +18,7 @@ SOURCES = [{"uid": "B000000001", "input_text": "Steel Mug", "response": "A mug."
 
 def load(config):
     """Load the base model in float32: in low precision sums depend on the padding, and greedy choices on the sums."""
-    return models.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
+    return model_loading.load_base_model(config.change(dtype="float32", load_in_4bit=False).model)
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_streaming_prints_each_answer_with_its_source(asked, config, capsys):
 
 def test_a_model_that_trains_with_checkpointing_answers_as_in_evaluation_mode(config):
     model, tokenizer = load(config)
-    model = models.add_lora(model, config.change(use_gradient_checkpointing="unsloth").lora).eval()
+    model = model_loading.add_lora(model, config.change(use_gradient_checkpointing="unsloth").lora).eval()
     expected = generation.generate(model, tokenizer, TITLES, config)
     model.train()
     assert generation.generate(model, tokenizer, TITLES, config) == expected
@@ -162,7 +162,7 @@ def test_after_an_interruption_only_what_is_missing_is_asked(
 @pytest.mark.parametrize("change", ["titles", "settings", "adapter", "adapter off", "not ours"])
 def test_kept_answers_to_anything_else_are_not_used(config, batches, tmp_path, change):
     model, tokenizer = load(config)
-    model = models.add_lora(model, config.lora).eval()
+    model = model_loading.add_lora(model, config.lora).eval()
     titles, kept = [f"Mug {n}" for n in range(8)], tmp_path / "kept"
     settings = interrupted((model, tokenizer), config, batches, kept, titles)
     with model.disable_adapter() if change == "adapter off" else nullcontext():
@@ -187,7 +187,7 @@ def test_a_kept_file_that_cannot_be_written_stops_before_the_first_answer(asked,
 def test_with_the_adapter_off_the_base_model_is_streamed(config):
     model, tokenizer = load(config)
     expected = generation.stream(model, tokenizer, TITLES, config)
-    model = randomise(models.add_lora(model, config.lora).eval(), std=0.3)
+    model = randomise(model_loading.add_lora(model, config.lora).eval(), std=0.3)
     tuned = generation.stream(model, tokenizer, TITLES, config)
     assert tuned != expected
     assert generation.stream(model, tokenizer, TITLES, config, adapter=False) == expected

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tc3lib import files, models
+from tc3lib import files, model_loading
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation, questions
 from tc3lib.prompts import encode, format_record
@@ -75,7 +75,7 @@ def test_answering_gives_a_row_for_every_question_and_keeps_it(base, config, row
     assert (made["max_new_tokens"], made["do_sample"]) == (24, False)
     with pytest.raises(Tc3Error, match=r"made otherwise: max_new_tokens was 24 and is now 9\. Run 02_pretest again"):
         questions.answer(*base, config.change(max_new_tokens=9), tmp_path, "posttest")
-    tuned = models.add_lora(base[0], config.lora)
+    tuned = model_loading.add_lora(base[0], config.lora)
     assert generation.made_by(tuned, base[1], config) == made
     files.write_json(tmp_path / "pretest.made_by.json", made | {"weights": "of another model"})
     with pytest.raises(Tc3Error, match="made otherwise: other weights"):

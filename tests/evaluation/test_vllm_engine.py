@@ -13,7 +13,7 @@ import psutil
 import pytest
 from runs import randomise
 
-from tc3lib import describe, models
+from tc3lib import describe, model_loading
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
 from tc3lib.export import merge, verify
@@ -44,8 +44,8 @@ def tuned(config, tmp_path_factory):
     """A work folder with an adapter, its settings, and what the built-in engine answers with it."""
     work = tmp_path_factory.mktemp("tuned")
     config = config.change(load_in_4bit=False, dtype="float32", max_new_tokens=48)
-    model, tokenizer = models.load_base_model(config.model)
-    model = randomise(models.add_lora(model, config.lora), 0.05)
+    model, tokenizer = model_loading.load_base_model(config.model)
+    model = randomise(model_loading.add_lora(model, config.lora), 0.05)
     model.save_pretrained(work / "lora_model")
     save_tokenizer(tokenizer, work / "lora_model")
     settings = {"preset": "tiny", "load_in_4bit": False, "dtype": "float32", "max_new_tokens": 48}

@@ -6,7 +6,7 @@ import pytest
 from runs import run
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
-from tc3lib import export, models, prompts
+from tc3lib import export, model_loading, prompts
 from tc3lib.evaluation import generation
 from tc3lib.files import write_rows
 
@@ -42,7 +42,7 @@ def config(config, work):
 @pytest.fixture(scope="module")
 def before(config):
     """What the pretest is made by."""
-    return generation.made_by(*models.load_base_model(config.model), config)
+    return generation.made_by(*model_loading.load_base_model(config.model), config)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def exported(config, rows, work, before):
 @pytest.mark.slow
 def test_the_posttest_is_asked_as_the_pretest_was(config, work, before, exported):
     """The tokenizer that is saved with the adapter has another eos than the base model's."""
-    model, tokenizer = models.load_adapter(work / "lora_model", config.model)
+    model, tokenizer = model_loading.load_adapter(work / "lora_model", config.model)
     assert tokenizer.eos_token == "<|eot_id|>"
     assert generation.made_by(model, tokenizer, config) == before
 

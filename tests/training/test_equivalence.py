@@ -6,7 +6,7 @@ import torch
 from runs import randomise
 from steps import DISTURBED, ROWS, STEPS, build, changed, memory_for, rows_of, small, train
 
-from tc3lib import models, prompts, settings
+from tc3lib import model_loading, prompts, settings
 from tc3lib.errors import Tc3Error
 from tc3lib.training import batches
 from tc3lib.training.packed_attention import shared_prefix
@@ -128,8 +128,8 @@ def logits_alone(model, row):
 def model():
     """An adapter that does something: B is not zero."""
     config = changed()
-    model, tokenizer = models.load_base_model(config.model)
-    return randomise(models.add_lora(model, config.lora).eval(), std=0.02), tokenizer
+    model, tokenizer = model_loading.load_base_model(config.model)
+    return randomise(model_loading.add_lora(model, config.lora).eval(), std=0.02), tokenizer
 
 
 @pytest.mark.parametrize("share_prefix", [True, False])

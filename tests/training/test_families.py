@@ -6,7 +6,7 @@ from families import FAMILIES, make
 from steps import rows_of, train
 from torch.nn.functional import cross_entropy
 
-from tc3lib import models, prompts, settings, training
+from tc3lib import model_loading, prompts, settings, training
 from tc3lib.evaluation import generation
 from tc3lib.prompts import format_record
 from tc3lib.training.packed_trainer import PackedTrainer
@@ -61,8 +61,8 @@ def test_the_labels_are_response_and_eos_and_bos_is_there_if_there_is_one(family
 
 def test_the_first_step_is_that_of_its_rows_one_by_one(family):
     """With the attention of the model's own, whichever way the trainer takes."""
-    model, _ = models.load_base_model(family.config.model)
-    model = models.add_lora(model, family.config.lora)
+    model, _ = model_loading.load_base_model(family.config.model)
+    model = model_loading.add_lora(model, family.config.lora)
     rows = family.seen[1]
     total = sum(label != -100 for _, labels in rows for label in labels)
     loss = 0.0
@@ -97,11 +97,11 @@ def test_all_linear_layers_of_the_language_model_and_no_others_are_trained(famil
 def test_answers_are_the_same_in_batches_alone_and_after_a_reload(family):
     together, alone = family.config, family.config.change(generation_batch_size=1)
     trained = family.trainer.model, family.made.tokenizer
-    reloaded = models.load_adapter(family.adapter_folder, family.config.model)
+    reloaded = model_loading.load_adapter(family.adapter_folder, family.config.model)
     answers = generation.generate(*trained, TITLES, together)
     assert generation.generate(*trained, TITLES, alone) == answers
     assert generation.generate(*reloaded, TITLES, together) == answers
-    base = generation.generate(*models.load_base_model(family.config.model), TITLES, alone)
+    base = generation.generate(*model_loading.load_base_model(family.config.model), TITLES, alone)
     with reloaded[0].disable_adapter():
         assert generation.generate(*reloaded, TITLES, alone) == base != answers
     stops = {reloaded[1].convert_tokens_to_ids(token) for token in (family.family.eos, *family.family.stops)}

@@ -8,7 +8,7 @@ import torch
 from runs import adapter, losses, prepared, run
 from transformers import TrainerCallback
 
-from tc3lib import models, prompts, training
+from tc3lib import model_loading, prompts, training
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error
 from tc3lib.runtime import workspace
@@ -82,7 +82,7 @@ def test_precision_follows_the_model(base, config, rows, tmp_path, monkeypatch, 
 
     model, tokenizer = base
     model.get_input_embeddings().to(getattr(torch, dtype))
-    monkeypatch.setattr(models, "load_base_model", lambda config: (model, tokenizer))
+    monkeypatch.setattr(model_loading, "load_base_model", lambda config: (model, tokenizer))
     monkeypatch.setattr("tc3lib.training.run.SFTConfig", stop)
     with pytest.raises(Settings) as raised:
         training.build_trainer(prepared(config, rows, tmp_path))
@@ -198,7 +198,7 @@ def test_rows_are_encoded_again_where_the_loaded_tokenizer_differs(config, rows,
     """unsloth repairs some tokenizers as it loads a model; generation will use the repaired one."""
     from tokenizers.normalizers import Replace
 
-    load = models.load_base_model
+    load = model_loading.load_base_model
 
     def load_repaired(config):
         model, tokenizer = load(config)
@@ -207,7 +207,7 @@ def test_rows_are_encoded_again_where_the_loaded_tokenizer_differs(config, rows,
 
     rows = [prompts.format_record(row["input_text"], prompts.description(row).upper()) for row in rows]
     made = prepared(config, rows, tmp_path)
-    monkeypatch.setattr(models, "load_base_model", load_repaired)
+    monkeypatch.setattr(model_loading, "load_base_model", load_repaired)
     learned = [made.train_rows[0]["input_ids"]]
     training.build_trainer(made)
     learned.append(made.train_rows[0]["input_ids"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from families import make
 
-from tc3lib import models, prompts, settings
+from tc3lib import model_loading, prompts, settings
 from tc3lib.prompts import format_record
 from tc3lib.training import packed_attention, ways
 
@@ -24,7 +24,7 @@ def load(tmp_path_factory):
     def load(name):
         folder = make(name, tmp_path_factory.mktemp(name) / name)
         config = settings.get("tiny").change(model_name=str(folder), load_in_4bit=False, dtype="float32")
-        model, tokenizer = models.load_base_model(config.model)
+        model, tokenizer = model_loading.load_base_model(config.model)
         return model, prompts.encode_rows(tokenizer, RECORDS)
 
     return load

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from completions import serving
 
-from tc3lib import demo, models, prompts, settings
+from tc3lib import demo, model_loading, prompts, settings
 from tc3lib.errors import Tc3Error
 from tc3lib.files import write_rows
 
@@ -78,7 +78,7 @@ def test_the_model_is_loaded_as_it_was_trained(tiny, tmp_path, monkeypatch):
     def load(folder, settings):
         raise Tc3Error(f"{folder.name}, load_in_4bit={settings.load_in_4bit}")
 
-    monkeypatch.setattr(models, "load_adapter", load)
+    monkeypatch.setattr(model_loading, "load_adapter", load)
     with pytest.raises(Tc3Error, match="lora_model, load_in_4bit=False"):
         demo.main([str(tmp_path)])
 

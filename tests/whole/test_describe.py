@@ -3,7 +3,7 @@ import json
 import openpyxl
 import pytest
 
-from tc3lib import describe, models
+from tc3lib import describe, model_loading
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
 from tc3lib.files import alone
@@ -135,7 +135,7 @@ def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
     monkeypatch.setenv("TC3_HOME", "elsewhere")
     (tmp_path / "settings.json").write_text('{"preset": "tiny", "title_column": "nome", "max_new_tokens": 4}')
     loaded = []
-    monkeypatch.setattr(models, "load_adapter", lambda folder, settings: loaded.append(settings) or base)
+    monkeypatch.setattr(model_loading, "load_adapter", lambda folder, settings: loaded.append(settings) or base)
     with (
         alone(tmp_path, tmp_path / "new.2.described.jsonl"),
         pytest.raises(Tc3Error, match=r"another run is writing to .*new\.2\.described\.jsonl: wait until it is done"),

@@ -16,13 +16,13 @@ ALLOWED = {
     "files": {"errors"},
     "prompts": {"errors", "settings"},
     "runtime": {"errors", "settings", "files"},
-    "models": BASE,
+    "model_loading": BASE,
     "plotting": BASE,
     "catalogue": BASE,
     "checkpoints": {*BASE, "runtime"},
-    "training": {*BASE, "runtime", "models", "plotting", "checkpoints"},
+    "training": {*BASE, "runtime", "model_loading", "plotting", "checkpoints"},
     "export": {*BASE, "runtime", "checkpoints"},
-    "evaluation": {*BASE, "runtime", "models", "plotting", "catalogue", "export"},
+    "evaluation": {*BASE, "runtime", "model_loading", "plotting", "catalogue", "export"},
 }
 """Those that are run, `describe`, `demo` and `__main__`, may import anything."""
 
@@ -63,7 +63,7 @@ def test_every_part_of_the_house_has_its_row():
 @pytest.mark.parametrize(
     ("package", "owners"),
     [
-        ("unsloth", {"models"}),
+        ("unsloth", {"model_loading"}),
         ("vllm", {"evaluation.vllm_engine"}),
         ("google", {"runtime.drive"}),
         ("trl", {"training"}),

@@ -17,7 +17,7 @@ import pytest
 from planted import found_in
 from runs import losses
 
-from tc3lib import models, settings, training
+from tc3lib import model_loading, settings, training
 from tc3lib.__main__ import summary
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import comparison, questions
@@ -171,11 +171,11 @@ def judge(model, tokenizer, work):
 
 @pytest.mark.slow
 def test_the_run_is_better_by_fewer_questions_too(work, fewer):
-    assert judge(*models.load_adapter(work / "lora_model", CONFIG.model), fewer)["better"] is True
+    assert judge(*model_loading.load_adapter(work / "lora_model", CONFIG.model), fewer)["better"] is True
 
 
 def test_a_run_whose_adapter_is_not_applied_is_not_better(work, fewer):
-    model, tokenizer = models.load_adapter(work / "lora_model", CONFIG.model)
+    model, tokenizer = model_loading.load_adapter(work / "lora_model", CONFIG.model)
     with model.disable_adapter():
         found = judge(model, tokenizer, fewer)
     assert found["better"] is False
@@ -185,7 +185,7 @@ def test_a_run_whose_adapter_is_not_applied_is_not_better(work, fewer):
 @pytest.mark.slow
 def test_a_run_with_another_models_tokenizer_is_not_compared(work, fewer, tmp_path):
     """One of the same words and special tokens, which numbers its words the other way round."""
-    model, tokenizer = models.load_adapter(work / "lora_model", CONFIG.model)
+    model, tokenizer = model_loading.load_adapter(work / "lora_model", CONFIG.model)
     path = tmp_path / "other" / "tokenizer.json"
     tokenizer.save_pretrained(path.parent)
     content = json.loads(path.read_text())

@@ -11,17 +11,17 @@ from families import make
 from runs import prepared, randomise
 from safetensors.torch import load_file, save_file
 
-from tc3lib import files, models, settings, training
+from tc3lib import files, model_loading, settings, training
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
 
 TITLES = ["Steel Mug", "Nice for Mice"]
 IN_A_FRESH_PROCESS = """
 import sys
-from tc3lib import models, settings
+from tc3lib import model_loading, settings
 from tc3lib.evaluation import generation
 config = settings.get("tiny").change(max_new_tokens=24)
-model, tokenizer = models.load_adapter(sys.argv[1], config.model)
+model, tokenizer = model_loading.load_adapter(sys.argv[1], config.model)
 for answer in generation.generate(model, tokenizer, sys.argv[2:], config):
     print("ANSWER", ascii(answer.text))
 """
@@ -55,7 +55,7 @@ def test_the_base_model_is_quantised_to_nf4_ready_to_answer_and_brings_its_token
 
 
 def test_lora_is_on_all_seven_projections_and_alone_is_trained(base, config):
-    model = models.add_lora(base[0], config.lora)
+    model = model_loading.add_lora(base[0], config.lora)
     trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
     assert all("lora_A" in name or "lora_B" in name for name in trained)
     assert len(trained) == 2 * 7 * base[0].config.num_hidden_layers
@@ -65,7 +65,7 @@ def test_lora_is_on_all_seven_projections_and_alone_is_trained(base, config):
 
 def test_two_adapters_of_one_seed_are_the_same_and_another_seed_differs(config):
     def first_values(lora):
-        return hashes(models.add_lora(models.load_base_model(config.model)[0], lora), adapter=True)
+        return hashes(model_loading.add_lora(model_loading.load_base_model(config.model)[0], lora), adapter=True)
 
     assert first_values(config.lora) == first_values(config.lora)
     assert first_values(config.lora) != first_values(config.change(random_state=1).lora)
@@ -112,7 +112,7 @@ def test_a_base_model_that_is_missing_or_damaged_is_named(config, tmp_path, dama
         shutil.copytree(config.model.model_name, tmp_path / "base")
         (tmp_path / "base" / "model.safetensors").write_bytes(b"short")
     with pytest.raises(Tc3Error, match=r"cannot load the model '.*base' \(model_name\): "):
-        models.load_base_model(config.change(model_name=str(tmp_path / "base")).model)
+        model_loading.load_base_model(config.change(model_name=str(tmp_path / "base")).model)
 
 
 def test_a_base_model_with_one_weight_that_is_not_a_number_is_refused(config, tmp_path):
@@ -121,40 +121,40 @@ def test_a_base_model_with_one_weight_that_is_not_a_number_is_refused(config, tm
     weights["model.layers.1.mlp.up_proj.weight"][3, 7] = float("nan")
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(Tc3Error, match=r"the model '.*base' computes no numbers: a weight of it is NaN or infinite"):
-        models.load_base_model(config.change(model_name=str(base)).model)
+        model_loading.load_base_model(config.change(model_name=str(base)).model)
 
 
 def test_a_base_model_that_moved_is_found_and_another_in_its_place_is_refused(config, tmp_path, capsys):
     old, new, folder = tmp_path / "old", tmp_path / "new", tmp_path / "lora_model"
     shutil.copytree(config.model.model_name, old)
-    model, tokenizer = models.load_base_model(config.change(model_name=str(old)).model)
-    known = models.fingerprint(model)
-    tuned = randomise(models.add_lora(model, config.lora), 0.1)
+    model, tokenizer = model_loading.load_base_model(config.change(model_name=str(old)).model)
+    known = model_loading.fingerprint(model)
+    tuned = randomise(model_loading.add_lora(model, config.lora), 0.1)
     save(tuned, tokenizer, folder)
     files.write_json(folder / "run.json", {"base": known})
     with pytest.raises(
         Tc3Error, match=r"of the adapter in .*lora_model was in .*old, where nothing is now: set model_"
     ):
         old.rename(new)
-        models.load_adapter(folder, config.change(model_name=str(old)).model)
+        model_loading.load_adapter(folder, config.change(model_name=str(old)).model)
     answers = generation.generate(tuned.eval(), tokenizer, TITLES, config)
-    found, tokenizer = models.load_adapter(folder, config.change(model_name=str(new)).model)
+    found, tokenizer = model_loading.load_adapter(folder, config.change(model_name=str(new)).model)
     assert f"the base model is no longer in {old}: {new} is taken" in capsys.readouterr().out
     assert generation.generate(found, tokenizer, TITLES, config) == answers
     assert generation.made_by(found, tokenizer, config)["model"] == str(new)
-    assert models.fingerprint(found) == known
+    assert model_loading.fingerprint(found) == known
     files.write_json(folder / "run.json", {"base": "another"})
     with pytest.raises(Tc3Error, match=r"'.*new' is not the one that the adapter in .*lora_model was trained on"):
-        models.load_adapter(folder, config.change(model_name=str(new)).model)
+        model_loading.load_adapter(folder, config.change(model_name=str(new)).model)
 
 
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])
 def test_a_missing_adapter_is_named(base, config, tmp_path, missing):
     model, tokenizer = base
-    save(models.add_lora(model, config.lora), tokenizer, tmp_path / "lora_model")
+    save(model_loading.add_lora(model, config.lora), tokenizer, tmp_path / "lora_model")
     (tmp_path / "lora_model" / missing).unlink()
     with pytest.raises(Tc3Error, match=rf"no adapter in .*lora_model \({missing} is missing\): run 03_train first"):
-        models.load_adapter(tmp_path / "lora_model", config.model)
+        model_loading.load_adapter(tmp_path / "lora_model", config.model)
 
 
 def test_only_the_report_of_an_absent_kernel_is_filtered():
@@ -175,14 +175,14 @@ def family(name, folder, **changes):
 
 def test_layers_that_a_model_calls_otherwise_are_named_or_mapped(tmp_path, capsys):
     config = family("phi3", tmp_path)
-    model, _ = models.load_base_model(config.model)
+    model, _ = model_loading.load_base_model(config.model)
     with pytest.raises(Tc3Error) as error:
-        models.add_lora(model, config.change(target_modules=("q_proj", "o_proj")).lora)
+        model_loading.add_lora(model, config.change(target_modules=("q_proj", "o_proj")).lora)
     assert str(error.value) == (
         "target_modules: 'phi3' models have no q_proj. Their linear layers are down_proj, gate_up_proj, o_proj, "
         "qkv_proj."
     )
-    adapted = models.add_lora(model, config.lora)
+    adapted = model_loading.add_lora(model, config.lora)
     assert set(adapted.peft_config["default"].target_modules) == {"down_proj", "gate_up_proj", "o_proj", "qkv_proj"}
     assert (
         "this model has no q_proj, k_proj, v_proj, gate_proj, up_proj; all its linear layers instead: down_proj, "
@@ -193,29 +193,29 @@ def test_layers_that_a_model_calls_otherwise_are_named_or_mapped(tmp_path, capsy
 def test_a_processors_tokenizer_is_taken_out_of_it(tmp_path, monkeypatch):
     """On a GPU unsloth gives a processor for models that see images too."""
     config = family("gemma3 with images", tmp_path)
-    load = models.FastLanguageModel.from_pretrained
+    load = model_loading.FastLanguageModel.from_pretrained
 
     def with_processor(**named):
         model, tokenizer = load(**named)
         return model, SimpleNamespace(tokenizer=tokenizer, image_processor=None)
 
-    monkeypatch.setattr(models.FastLanguageModel, "from_pretrained", with_processor)
-    model, tokenizer = models.load_base_model(config.model)
+    monkeypatch.setattr(model_loading.FastLanguageModel, "from_pretrained", with_processor)
+    model, tokenizer = model_loading.load_base_model(config.model)
     assert tokenizer.eos_token == "<eos>"
-    adapted = {name for name, _ in models.add_lora(model, config.lora).named_parameters() if "lora_A" in name}
+    adapted = {name for name, _ in model_loading.add_lora(model, config.lora).named_parameters() if "lora_A" in name}
     assert len(adapted) == 7 * 2
     assert all(".language_model.layers." in name for name in adapted)
     assert sum(name.endswith("q_proj") for name, _ in model.named_modules() if "vision_tower" in name) == 1
 
 
 def test_a_tokenizer_without_pad_pads_with_its_eos(tmp_path, monkeypatch):
-    load = models.FastLanguageModel.from_pretrained
+    load = model_loading.FastLanguageModel.from_pretrained
 
     def without_pad(**named):
         model, tokenizer = load(**named)
         tokenizer.pad_token = None
         return model, tokenizer
 
-    monkeypatch.setattr(models.FastLanguageModel, "from_pretrained", without_pad)
-    _, tokenizer = models.load_base_model(family("llama2", tmp_path).model)
+    monkeypatch.setattr(model_loading.FastLanguageModel, "from_pretrained", without_pad)
+    _, tokenizer = model_loading.load_base_model(family("llama2", tmp_path).model)
     assert tokenizer.pad_token == tokenizer.eos_token == "</s>"
