@@ -105,10 +105,11 @@ class Engine:
         shape = AutoConfig.from_pretrained(found.model).get_text_config()
         room = getattr(shape, "max_position_embeddings", None)
         check_room(title, longest, config.generation.max_new_tokens, room)
+        self._dtype = _dtype(config.model.dtype, found.adapter)
         arguments = {
             "model": str(found.model),
             "tokenizer": str(work / "lora_model"),
-            "dtype": config.model.dtype or "auto",
+            "dtype": self._dtype,
             "max_model_len": longest + config.generation.max_new_tokens,
             "data_parallel_size": max(1, torch.cuda.device_count()),
             "generation_config": "vllm",  # how it decodes is said with each title
@@ -212,8 +213,17 @@ class Engine:
 
     def _key(self, prompts: Sequence[list[int]]) -> str:
         """Return a hash of all that decides the answers."""
-        decoding = [self._config.generation.max_new_tokens, self._config.model.dtype, self._ends]
+        decoding = [self._config.generation.max_new_tokens, self._dtype, self._ends]
         return xxh3_128(json.dumps(["vllm", self._made_by, decoding, prompts]).encode()).hexdigest()
+
+
+def _dtype(wanted: str | None, adapter: Path | None) -> str:
+    """Return the precision that is set. On a GPU vLLM has no adapters in float32."""
+    if wanted != "float32" or not adapter or not torch.cuda.is_available():
+        return wanted or "auto"
+    short = "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    print(f"in {short}: on a GPU vLLM takes no adapter in float32")
+    return short
 
 
 def _named_end(model: Path) -> int | list[int] | None:

@@ -132,6 +132,19 @@ def test_merged_weights_are_taken_where_they_were_proved_for_this_adapter(tuned,
     assert (arguments["gpu_memory_utilization"], arguments["dtype"]) == (0.5, "float32")
 
 
+def test_with_an_adapter_a_gpu_computes_in_16_bit(tuned, engine, monkeypatch, capsys):
+    """vLLM's kernels for adapters there assert it, minutes after the start: seen on an H200."""
+    work, config, *_ = tuned
+    module, log = engine
+    monkeypatch.setattr(module.torch.cuda, "is_available", lambda: True)
+    for supported, short in ((True, "bfloat16"), (False, "float16")):
+        monkeypatch.setattr(module.torch.cuda, "is_bf16_supported", lambda supported=supported: supported)
+        log.unlink(missing_ok=True)
+        module.Engine(work, config, TITLES).__exit__()
+        assert json.loads(log.read_text().splitlines()[0])["arguments"]["dtype"] == short
+        assert f"in {short}: on a GPU vLLM takes no adapter in float32" in capsys.readouterr().out
+
+
 def test_there_is_room_for_the_longest_prompt_on_every_gpu_and_for_the_rank(tuned, engine, monkeypatch):
     work, config, tokenizer, expected = tuned
     module, log = engine
