@@ -25,8 +25,12 @@ TOLERANCE = {"loss": 2e-3, "grad_norm": 2e-2}
 thousands of labels, a gradient norm is dominated by fewer, larger terms."""
 
 
-def run(loaded, rows, config, max_tokens=None, share=True):
-    """Train from the model's present adapter; return losses and gradient norms, and put the adapter back."""
+def run(loaded, rows, config, way, max_tokens=None, share=True):
+    """Train from the model's present adapter; return losses and gradient norms, and put the adapter back.
+
+    Args:
+        way: How rows pass, of `training.ways`; None with plan="recipe".
+    """
     from unittest.mock import patch
 
     import torch
@@ -46,6 +50,7 @@ def run(loaded, rows, config, max_tokens=None, share=True):
             tempfile.TemporaryDirectory() as work,
             patch("tc3lib.model_loading.load_base_model", lambda config: (model, tokenizer)),
             patch("tc3lib.model_loading.add_lora", lambda model, lora: model),
+            patch("tc3lib.training.ways.choose", lambda *_, **__: way),  # found before there was an adapter
             patch("tc3lib.training.plan.free_gib", lambda limit: None),  # checkpointing as it is set
             patch.object(batches, "collate", lambda rows, share_prefix: collate(rows, share_prefix and share)),
         ):
@@ -113,8 +118,8 @@ def main() -> None:
         loaded = model_loading.add_lora(model, config.lora), tokenizer
         suffix = f", checkpointing {checkpointing!r}" if checkpointing else ""
 
-        def ours(name, tokens=10**6, share=True, config=config, loaded=loaded, suffix=suffix):
-            results[name + suffix] = run(loaded, rows, config, tokens, share)
+        def ours(name, tokens=10**6, share=True, config=config, loaded=loaded, way=way, suffix=suffix):
+            results[name + suffix] = run(loaded, rows, config, way, tokens, share)
 
         def short(gib, ours=ours):
             """Train on a card of `gib`, with the whole step planned for one pass."""
@@ -131,7 +136,7 @@ def main() -> None:
                 gradient_accumulation_steps=ROWS // size,
             )  # fmt: skip
             kind = {True: "padding-free", False: "padded", None: "padding_free unset"}[padding_free]
-            results[f"TRL's own {size}x{ROWS // size}, {kind}{suffix}"] = run(loaded, rows, changed)
+            results[f"TRL's own {size}x{ROWS // size}, {kind}{suffix}"] = run(loaded, rows, changed, None)
 
         packed = way == "packed"
         first = "one pass, shared prefix" if packed else "plan=auto"
