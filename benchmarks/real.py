@@ -1,7 +1,7 @@
 """Train a real model on a real catalogue, SmolLM2-135M-Instruct on what Debian's packages are, and say what came of it.
 
     python data/fetch_debian.py debian.json && python data/make_smollm2.py BASE
-    python benchmarks/real.py run debian.json WORK --model BASE      # 600 steps of 32 rows: four minutes on a GPU
+    python benchmarks/real.py run debian.json WORK --model BASE      # 600 steps of 128 rows: four minutes on a GPU
     python benchmarks/real.py answers runs/real                      # of a finished run, such as that of `make real`
 
 Both print the scores and three answers that share no eight words in a row with any description of the catalogue: the
@@ -32,7 +32,8 @@ def config(catalogue: Path, model: Path, steps: int) -> Settings:
 
     return settings.get("smollm2").change(
         source=str(catalogue.absolute()), model_name=str(model.absolute()), max_steps=steps, max_seq_length=1024,
-        dtype=None if torch.cuda.is_available() else "float32", learning_rate=5e-4, gradient_accumulation_steps=4,
+        dtype=None if torch.cuda.is_available() else "float32", r=64, lora_alpha=64, learning_rate=3e-3,
+        gradient_accumulation_steps=16,
         eval_rows=256, question_rows=128, eval_steps=max(1, steps // 10), save_steps=steps,
     )  # fmt: skip
 
