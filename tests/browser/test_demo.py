@@ -133,7 +133,7 @@ def test_the_source_is_marked(open_page, address, question, mark):
     [
         ("", "The question is empty: type a title, or a question that contains one."),
         ("a mug " * 900, "The question has 5,399 characters, the limit is 2,000: shorten it."),
-        ("Größe äöü " * 150, "at most 256 fit (max_seq_length 768 less max_new_tokens 512): shorten the question."),
+        ("Größe äöü " * 150, "tokens, max_seq_length is 768: shorten that text, or leave its row out."),
     ],
 )
 def test_what_cannot_be_asked_is_told_in_a_line(open_page, address, question, said):

@@ -1,10 +1,12 @@
 import json
+import shutil
 from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
 from runs import randomise
+from transformers import GPTNeoXConfig, OPTConfig
 
 from tc3lib import model_loading, settings
 from tc3lib.errors import Tc3Error
@@ -54,6 +56,24 @@ def test_a_batch_answers_as_single_titles_do(asked, config, side):
     alone = generation.generate(*asked, titles, config.change(max_new_tokens=16, generation_batch_size=1))
     assert together == alone
     assert len({answer.text for answer in together}) > 15
+
+
+def test_a_base_model_brings_no_decoding_of_its_own(asked, config, tmp_path):
+    """Qwen2.5-Instruct has a penalty on repetitions, which vLLM, Ollama and the merged weights do not get."""
+    shutil.copytree(config.model.model_name, tmp_path / "base")
+    decoding = {"repetition_penalty": 1.3, "no_repeat_ngram_size": 3, "max_length": 40, "eos_token_id": 1}
+    (tmp_path / "base" / "generation_config.json").write_text(json.dumps(decoding))
+    model, tokenizer = load(config.change(model_name=str(tmp_path / "base")))
+    assert model.generation_config.eos_token_id == 1
+    assert generation.generate(model, tokenizer, TITLES, config) == generation.generate(*asked, TITLES, config)
+
+
+def test_a_prompt_that_would_be_cut_is_an_error(asked, config):
+    """On a GPU unsloth cuts the end off a prompt of more than max_seq_length tokens, of every prompt in its batch."""
+    short = config.change(max_seq_length=66)
+    for ask in (generation.generate, generation.stream):
+        with pytest.raises(Tc3Error, match=r"with 'A Very Long .* has 87 tokens, max_seq_length is 66: shorten"):
+            ask(*asked, TITLES, short)
 
 
 def test_an_answer_ends_at_eos_and_padding_after_it_does_not_count(asked):
@@ -207,6 +227,8 @@ def test_answers_at_once_depend_on_memory_and_on_the_longest_of_them():
     assert at_once[0] < at_once[1] < at_once[2] < at_once[3] < at_once[4] == generation.MOST_ANSWERS
     assert 10 < generation.answers_at_once([100] * 10 + [1500] * 200, config, shape, 16 * generation.GIB) < at_once[3]
     assert generation.answers_at_once([100] * 999, config, shape, None) == 32
+    for older in (GPTNeoXConfig(), OPTConfig()):  # without num_key_value_heads, or intermediate_size
+        assert generation.answers_at_once([100] * 999, config, older, 70 * generation.GIB) > 1
 
 
 def test_a_chat_is_asked_as_it_was_learned_and_the_end_of_its_turn_ends_the_answer(asked, config, monkeypatch):

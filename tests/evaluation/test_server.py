@@ -53,14 +53,9 @@ def test_a_chat_has_the_tokens_of_its_template_and_stops_at_the_end_of_a_turn(to
     assert body["stop_token_ids"] == [prompts.end_id(tokenizer, config.prompting)] != [tokenizer.eos_token_id]
 
 
-@pytest.mark.parametrize(
-    ("question", "message"),
-    [(" ", "the question is empty"), ("Größe äöü " * 190, r"at most 488 fit \(max_seq_length 512 less")],
-    ids=["empty", "tokens"],
-)
-def test_what_cannot_be_asked_is_not_sent(question, message, tokenizer, config, catalogue):
-    with serving(lambda body: "") as here, pytest.raises(Tc3Error, match=message):
-        asking.ask_server(server.find(here.url, None), None, tokenizer, question, config, catalogue)
+def test_an_empty_question_is_not_sent(tokenizer, config, catalogue):
+    with serving(lambda body: "") as here, pytest.raises(Tc3Error, match="the question is empty"):
+        asking.ask_server(server.find(here.url, None), None, tokenizer, " ", config, catalogue)
     assert here.asked == []
 
 
