@@ -54,7 +54,7 @@ def test_a_run_that_learned_is_better(tmp_path):
         "Better than before on products that it was not trained on: loss 3.1"
     )
     assert found["rows"] == {"eval": 30, "train": 30, "demo": 1}
-    assert found["verdict"]["learned"].startswith("It learned the manner; that it learned these products by heart is")
+    assert found["verdict"]["learned"].startswith("It generalises; no memorisation is shown: ")
     assert found["time"]["02_pretest: answers"] == 30.5
     report.write(found, tmp_path)
     assert files.read_json(tmp_path / "report.json")["metrics"] == found["metrics"]
@@ -71,10 +71,13 @@ def test_a_run_that_learned_is_better(tmp_path):
 @pytest.mark.parametrize(
     ("after", "sentence", "learned"),
     [
-        pytest.param(base, "no difference shown", "That it learned anything is not shown", id="adapter-not-applied"),
+        pytest.param(base, "no difference shown", "No learning is shown", id="adapter-not-applied"),
         pytest.param(lambda n: ("qx zv " * 9, 11.0), "worse", "", id="another-tokenizer"),
         pytest.param(
-            lambda n: good(n) if n >= 30 else base(n), "", "It learned these products, not the manner", id="by-heart"
+            lambda n: good(n) if n >= 30 else base(n),
+            "",
+            "It memorised training descriptions; no gain on held-out ones is shown",
+            id="by-heart",
         ),
     ],
 )
@@ -85,7 +88,7 @@ def test_a_run_that_did_not_learn_is_not_better(tmp_path, after, sentence, learn
     assert found["learned"].startswith(learned)
 
 
-def test_answers_in_the_right_manner_to_other_titles_are_not_better(tmp_path):
+def test_answers_in_the_right_style_to_other_titles_are_not_better(tmp_path):
     """As after training on shuffled labels: likelier texts, right opening, but of any product."""
     found = write(tmp_path, base, lambda n: (f"The 'Mug {n}' is {text(n + 7)}", 2.0 + n % 3 / 10))
     held_out = {name: metric["parts"]["eval"]["says"] for name, metric in found["metrics"].items()}
@@ -127,7 +130,7 @@ def test_few_questions_and_near_twins_that_were_kept_are_said(tmp_path):
         "Whether it is better on products that it was not trained on (3 of them near twins of some that it was) cannot "
         "be said, with fewer than 10 questions: loss 3.0"
     )
-    assert found["verdict"]["learned"].endswith("is not shown by fewer than 10 questions.")
+    assert found["verdict"]["learned"].endswith("cannot be said from fewer than 10 questions.")
     assert {metric["parts"]["eval"]["says"] for metric in found["metrics"].values()} <= {
         "too few questions", "not measured",
     }  # fmt: skip

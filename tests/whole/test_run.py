@@ -96,7 +96,7 @@ def test_the_base_model_cannot_do_it_and_the_fine_tuned_one_can(report):
     assert held_out["loss"]["after"] <= 0.6 * held_out["loss"]["before"]
     assert {held_out[name]["says"] for name in ("loss", "perplexity", "rougeL", "chrf", "own", "opening")} == {"better"}
     assert report["verdict"]["better"] is True
-    assert report["verdict"]["learned"].startswith("It learned the manner")
+    assert report["verdict"]["learned"].startswith("It generalises")
 
 
 def test_the_page_and_the_card_carry_the_same_numbers(work, report):
@@ -206,7 +206,7 @@ def test_a_run_with_another_models_tokenizer_is_not_compared(work, fewer, tmp_pa
     ids=["at random", "moved by seven"],
 )
 def test_a_run_on_shuffled_descriptions_is_not_better(work, fewer, shuffle):
-    """It learns the manner, so that the loss falls, and nothing of what a title has to do with its description."""
+    """It learns the style, so that the loss falls, and nothing of what a title has to do with its description."""
     rows = read_rows(work / "train.jsonl")
     pairs = zip(rows, shuffle(rows), strict=True)
     shuffled = [row | format_record(row["input_text"], description(other)) for row, other in pairs]
