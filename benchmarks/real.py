@@ -78,11 +78,11 @@ def show(work: Path) -> None:
     for name in MEASURES:
         found = report["metrics"][name]["parts"]["eval"]
         print(f"{name:<14}{found['before']:.4f} -> {found['after']:.4f}  {found['says']}")
-    from tc3lib.evaluation.comparison import pairs
+    from tc3lib.evaluation.comparison import joined
     from tc3lib.prompts import description
 
-    joined = pairs(*(read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest")))
-    rows = [row | {"answer": row["after"]} for row in joined if row["part"] in ("demo", "eval")]
+    both = joined(*(read_rows(work / f"{name}.jsonl") for name in ("pretest", "posttest")))
+    rows = [row | {"answer": row["after"]} for row in both if row["part"] in ("demo", "eval")]
     rows.sort(key=lambda row: (row["part"] != "demo", -(row["rougeL_after"] or 0)))
     catalogue = map(description, read_rows(work / "trn_output.json"))
     found = own_words(rows, catalogue)

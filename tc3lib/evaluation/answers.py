@@ -142,4 +142,4 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         was, is_now = before.get(name), now[name]
         if was != is_now and name not in free:
             change = _TOO_LONG.get(name, f"{name} was {was!r} and is now {is_now!r}")
-            raise Tc3Error(f"pretest.jsonl was made otherwise: {change}. Run 02_pretest again, or set it back.")
+            raise Tc3Error(f"pretest.jsonl comes from another set-up: {change}. Run 02_pretest again, or restore that.")

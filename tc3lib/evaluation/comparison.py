@@ -26,14 +26,14 @@ def compare(work: Path, config: Settings) -> dict[str, Any]:
         `run`.
 
     Raises:
-        Tc3Error: A file is missing, the two tests did not ask the same questions or were made otherwise, or none is
+        Tc3Error: A file is missing, the two tests did not ask the same questions or differ in their set-up, or none is
             held out.
     """
     tests = ("pretest", "posttest")
     made = [recorded(work, name) for name in tests]
     check_same(*made)
     before, after = (read_rows(work / f"{name}.jsonl") for name in tests)
-    both, template = pairs(before, after), config.prompting
+    both, template = joined(before, after), config.prompting
     old, new = by_part(before), by_part(after)
     copied = copies.copying((row for half in (old, new) for rows in half.values() for row in rows), work, template)
     sums = {part: tuple(metrics.score(half[part], copied, template) for half in (old, new)) for part in old}
@@ -144,7 +144,7 @@ def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
     return f"That it learned anything is not shown: {shown}."
 
 
-def pairs(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def joined(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows of both tests joined: the answers as `before` and `after`, each with its ROUGE-L.
 
     Raises:

@@ -112,13 +112,9 @@ def score(
 
 
 def rouge_l(answer: str, reference: str) -> float:
-    """Return ROUGE-L F1, 0 to 1, rounded to float32."""
+    """Return ROUGE-L F1, 0 to 1."""
     answered, real = (_WORD.findall(text.lower()) for text in (answer, reference))
-    common = LCSseq.similarity(answered, real)
-    if not common:
-        return 0.0
-    precision, recall = common / len(answered), common / len(real)
-    return float(numpy.float32(2 * precision * recall / (precision + recall)))
+    return 2 * LCSseq.similarity(answered, real) / (len(answered) + len(real) or 1)
 
 
 def value(name: str, pairs: Pairs) -> float | None:

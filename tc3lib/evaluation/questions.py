@@ -38,7 +38,7 @@ def answer(
         batch's time). A title that is not in the catalogue has no `uid`, `reference` and loss.
 
     Raises:
-        Tc3Error: The posttest would be made otherwise than the pretest was.
+        Tc3Error: The posttest's set-up is not that of the pretest.
     """
     made = made_by(model, tokenizer, config)
     if name == "posttest":

@@ -109,7 +109,7 @@ def test_best_worst_and_most_changed_are_held_out_rows_and_none_is_shown_twice(t
     found = write(tmp_path, base, lambda n: good(n) if n in (4, 5, 6) else base(n))
     shown = found["answers"]
     assert {row["title"] for row in shown["best"]} == {"Mug 4", "Mug 5", "Mug 6"}
-    both = comparison.pairs(*(files.read_rows(tmp_path / f"{name}.jsonl") for name in ("pretest", "posttest")))
+    both = comparison.joined(*(files.read_rows(tmp_path / f"{name}.jsonl") for name in ("pretest", "posttest")))
     lowest = sorted(row["rougeL_after"] for row in both if row["part"] == "eval")
     assert [row["rougeL_after"] for row in shown["worst"]] == lowest[:3]
     moved = [abs(row["rougeL_after"] - row["rougeL_before"]) for row in shown["most_changed"]]
@@ -165,7 +165,7 @@ def test_tests_of_different_questions_are_not_compared(tmp_path, change):
 def test_a_pretest_that_was_made_otherwise_is_not_compared_and_the_difference_is_named(tmp_path, change, said):
     write(tmp_path, base, good)
     files.write_json(tmp_path / "posttest.made_by.json", MADE | change)
-    with pytest.raises(Tc3Error, match=f"pretest.jsonl was made otherwise: {said}. Run 02_pretest again"):
+    with pytest.raises(Tc3Error, match=f"pretest.jsonl comes from another set-up: {said}. Run 02_pretest again"):
         comparison.compare(tmp_path, settings.get("tiny"))
 
 

@@ -73,12 +73,14 @@ def test_answering_gives_a_row_for_every_question_and_keeps_it(base, config, row
     made = files.read_json(tmp_path / "pretest.made_by.json")
     assert (made["model"], made["dtype"], made["in_4bit"]) == (config.model.model_name, "bfloat16", True)
     assert (made["max_new_tokens"], made["do_sample"]) == (24, False)
-    with pytest.raises(Tc3Error, match=r"made otherwise: max_new_tokens was 24 and is now 9\. Run 02_pretest again"):
+    with pytest.raises(
+        Tc3Error, match=r"comes from another set-up: max_new_tokens was 24 and is now 9\. Run 02_pretest again"
+    ):
         questions.answer(*base, config.change(max_new_tokens=9), tmp_path, "posttest")
     tuned = model_loading.add_lora(base[0], config.lora)
     assert generation.made_by(tuned, base[1], config) == made
     files.write_json(tmp_path / "pretest.made_by.json", made | {"weights": "of another model"})
-    with pytest.raises(Tc3Error, match="made otherwise: other weights"):
+    with pytest.raises(Tc3Error, match="comes from another set-up: other weights"):
         questions.answer(tuned, base[1], config, tmp_path, "posttest")
 
 

@@ -195,7 +195,7 @@ def test_a_run_with_another_models_tokenizer_is_not_compared(work, fewer, tmp_pa
     path.write_text(json.dumps(content))
     other = type(tokenizer).from_pretrained(path.parent)
     assert other("A mug of steel.").input_ids != tokenizer("A mug of steel.").input_ids
-    with pytest.raises(Tc3Error, match=r"pretest\.jsonl was made otherwise: another tokenizer"):
+    with pytest.raises(Tc3Error, match=r"pretest\.jsonl comes from another set-up: another tokenizer"):
         judge(model, other, fewer)
 
 
