@@ -23,7 +23,13 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AttentionInterface,
+    AttentionMaskInterface,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from unsloth import FastLanguageModel
 
 from tc3lib.errors import Tc3Error
@@ -51,8 +57,8 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
             f"cannot load the model {config.model_name!r} (model_name): {reason} Expected a local folder or a Hugging "
             "Face repository; a gated one needs HF_TOKEN."
         ) from error
-    # On a GPU unsloth sets it to the length of the context, and every call with max_new_tokens would warn.
-    model.generation_config.max_length = None
+    # Greedy is greedy, as in vLLM and llama.cpp: some models bring a penalty on repetitions, or a longest answer.
+    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
     tokenizer = text_tokenizer(tokenizer)
     if tokenizer.pad_token is None:  # padding is masked wherever there is some, so it may look like anything
         tokenizer.pad_token = tokenizer.eos_token

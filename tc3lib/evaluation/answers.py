@@ -68,14 +68,20 @@ def read_answer(
     return Answer(title, text, new if end is None else new[: end + 1], end is not None, seconds)
 
 
-def check_room(title: str, prompt: int, new: int, room: int | None) -> None:
-    """Raise Tc3Error if a title's prompt leaves no room for an answer.
+def check_room(title: str, prompt: int, new: int, room: int | None, max_seq_length: int | None = None) -> None:
+    """Raise Tc3Error if a title's prompt is too long, or leaves no room for an answer.
 
     Args:
         prompt: Its tokens.
         new: `max_new_tokens`.
         room: Most tokens of both that the model takes. None: as many as there are.
+        max_seq_length: Most tokens of a prompt: on a GPU unsloth cuts the end off a longer one.
     """
+    if max_seq_length and prompt > max_seq_length:
+        raise Tc3Error(
+            f"the prompt with {title[:60]!r} has {prompt:,} tokens, max_seq_length is {max_seq_length:,}: shorten that "
+            "text, or leave its row out."
+        )
     if room and prompt + new > room:
         raise Tc3Error(
             f"the prompt with the title {title[:60]!r} has {prompt:,} tokens; the model takes {room:,}, max_new_tokens="

@@ -56,7 +56,6 @@ def ask(
     from tc3lib.evaluation.generation import generate  # not at the top: `show` and `render` need no unsloth
 
     question, text, found = _look_up(question, catalogue)
-    _encode(tokenizer, text, config, model.max_seq_length)
     if not hasattr(model, "peft_config"):
         return Asked(question, text, generate(model, tokenizer, [text], config)[0], None, found)
     with model.disable_adapter():
@@ -82,7 +81,7 @@ def ask_server(
         Tc3Error: As for `ask`; or the server does not answer.
     """
     question, text, found = _look_up(question, catalogue)
-    prompt = _encode(tokenizer, text, config, config.model.max_seq_length)
+    prompt = encode_prompt(tokenizer, text, config.prompting)
     end, new = end_id(tokenizer, config.prompting), config.generation.max_new_tokens
     answers = [model and model.answer(prompt, end, new) for model in (base, tuned)]
     return Asked(question, text, *answers, found)
@@ -97,18 +96,6 @@ def _look_up(question: str, catalogue: Catalogue) -> tuple[str, str, Found]:
         raise Tc3Error(f"the question has {len(question):,} characters, the limit is {LIMIT:,}: shorten it.")
     found = catalogue.find(question)
     return question, found.matches[0].title if found.how in ("exact", "named") else question, found
-
-
-def _encode(tokenizer: "PreTrainedTokenizerBase", text: str, config: Settings, max_seq_length: int) -> list[int]:
-    """Return the ids of the prompt, which leave room for an answer."""
-    prompt, new = encode_prompt(tokenizer, text, config.prompting), config.generation.max_new_tokens
-    room = max_seq_length - new
-    if len(prompt) > room:
-        raise Tc3Error(
-            f"the prompt with this question has {len(prompt):,} tokens, at most {room:,} fit (max_seq_length "
-            f"{max_seq_length:,} less max_new_tokens {new:,}): shorten the question."
-        )
-    return prompt
 
 
 def show(asked: Asked) -> "HTML":

@@ -110,7 +110,7 @@ def verdict(compared: Mapping[str, Any], near_twins: int = 0) -> dict[str, Any]:
 
 
 def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
-    """Say whether the manner was learned or the products of the training set, from how far the loss fell on each.
+    """Say whether it learned to describe or memorised the training descriptions, from how far the loss fell on each.
 
     Args:
         compared: As for `verdict`.
@@ -118,13 +118,11 @@ def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
     """
     found = compared["loss"]["parts"]
     if "train" not in found:
-        return (
-            "Whether it learned the manner or these products was not asked: there are no questions of the training set."
-        )
+        return "Whether it generalises or memorised was not measured: no questions are of the training set."
     if any(part["says"] == "not measured" for part in found.values()):
-        return "Whether it learned the manner or these products cannot be said: some losses are not numbers."
+        return "Whether it generalises or memorised cannot be said: some losses are not numbers."
     if any(part["says"] == "too few questions" for part in found.values()):
-        return f"Whether it learned the manner or these products is not shown by fewer than {metrics.FEWEST} questions."
+        return f"Whether it generalises or memorised cannot be said from fewer than {metrics.FEWEST} questions."
     draws = [
         metrics.differences("loss", *(half["loss"] for half in sums[part]), seed) for seed, part in enumerate(found)
     ]
@@ -134,14 +132,14 @@ def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
         f"the loss fell by {fell['train']:.4f} on products that it was trained on and by {fell['eval']:.4f} on others "
         f"(difference {fell['train'] - fell['eval']:.4f}, 95 % interval {low:.4f} to {high:.4f})"
     )
-    manner, products = found["eval"]["says"] == "better", low > 0
-    if manner and products:
-        return f"It learned the manner, and these products besides: {shown}."
-    if manner:
-        return f"It learned the manner; that it learned these products by heart is not shown: {shown}."
-    if products:
-        return f"It learned these products, not the manner: {shown}."
-    return f"That it learned anything is not shown: {shown}."
+    generalises, memorised = found["eval"]["says"] == "better", low > 0
+    if generalises and memorised:
+        return f"It generalises, and also memorised training descriptions: {shown}."
+    if generalises:
+        return f"It generalises; no memorisation is shown: {shown}."
+    if memorised:
+        return f"It memorised training descriptions; no gain on held-out ones is shown: {shown}."
+    return f"No learning is shown: {shown}."
 
 
 def joined(before: Sequence[Mapping[str, Any]], after: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -54,9 +54,8 @@ def generate(
     """
     prompts = encode_prompts(tokenizer, [{"input_text": title} for title in titles], config.prompting)
     order = sorted(range(len(titles)), key=lambda index: len(prompts[index]))
-    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for index in order[-1:]:
-        check_room(titles[index], len(prompts[index]), config.generation.max_new_tokens, room)
+        _check_room(model, titles[index], prompts[index], config)
     answers = kept_answers(kept, _key(model, tokenizer, prompts, config)) if kept else {}
     if answers:
         print(f"{len(answers)} of {len(titles)} answers were there already, from an interrupted run")
@@ -122,6 +121,7 @@ def stream(
         place = "not in the catalogue" if title not in uids else "in the catalogue"
         print(f"{title}  [source: {place if uids.get(title) is None else f'uid {uids[title]}'}]")
         prompt = encode_prompt(tokenizer, title, config.prompting)
+        _check_room(model, title, prompt, config)
         ids = torch.tensor([prompt], device=model.device)
         with evaluating(model), nullcontext() if adapter else model.disable_adapter():
             decoding = _decoding(model, tokenizer, config)
@@ -158,12 +158,14 @@ def answers_at_once(
         return 32
     room = max(0.0, free_bytes - RESERVE_GIB * GIB) * USED
     heads = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
-    token = 2 * 2 * shape.num_hidden_layers * shape.num_key_value_heads * heads  # a key and a value in 16 bit
+    shared = getattr(shape, "num_key_value_heads", None) or shape.num_attention_heads
+    inner = getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size  # older families name it otherwise
+    token = 2 * 2 * shape.num_hidden_layers * shared * heads  # a key and a value in 16 bit
 
     def needed(width: int) -> float:
         """Return the bytes of one prompt: its cache, which is copied once as the answer begins, and its logits."""
         cache = token * (width + max(config.max_new_tokens, CACHE_AHEAD) + width)
-        return cache + 3 * 4 * shape.vocab_size + 2 * width * (4 * shape.hidden_size + 3 * shape.intermediate_size)
+        return cache + 3 * 4 * shape.vocab_size + 2 * width * (4 * shape.hidden_size + 3 * inner)
 
     fitting = [count for count, width in enumerate(widths[:MOST_ANSWERS], 1) if count * needed(width) <= room]
     return max(fitting, default=1)
@@ -209,6 +211,11 @@ def _answer_batch(
     ).to(model.device)
     outputs = model.generate(**batch, **_decoding(model, tokenizer, config))
     return outputs[:, batch["input_ids"].shape[1] :].tolist()
+
+
+def _check_room(model: PreTrainedModel, title: str, prompt: Sequence[int], config: Settings) -> None:
+    room = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    check_room(title, len(prompt), config.generation.max_new_tokens, room, config.model.max_seq_length)
 
 
 def stops(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: Settings) -> list[int]:

@@ -39,7 +39,7 @@ def with_transformers(model_path: str, adapter: str | None, asked: dict[str, Any
         with torch.inference_mode():
             whole = model.generate(
                 input_ids=prompt, attention_mask=torch.ones_like(prompt), do_sample=False,
-                max_new_tokens=asked["max_new_tokens"], **stop,
+                repetition_penalty=1.0, max_new_tokens=asked["max_new_tokens"], **stop,
             )[0].tolist()  # fmt: skip
             ids = torch.tensor([question["input_ids"]], device=model.device)
             where = torch.tensor(question["completion_mask"]).nonzero().flatten().to(model.device)
