@@ -122,7 +122,8 @@ def opened(path: Path, columns: Columns, header_row: int | None = None) -> Itera
     """Open a catalogue: JSON, CSV or Excel, as it is or in zip; JSON and CSV also in gzip; Parquet.
 
     The bytes decide, not the name. Only text that begins with neither `{` nor `[` is CSV if one of its first lines
-    names the columns for title and content, or else if the file is called .csv, .tsv, .tab or .txt.
+    names the columns for title and content, or else if the file is called .csv, .tsv, .tab or .txt
+    and no line begins with `{`.
 
     Raises:
         Tc3Error: It is missing, empty, a folder, or another kind of file, which the message names; or two of the
@@ -171,7 +172,8 @@ def opened(path: Path, columns: Columns, header_row: int | None = None) -> Itera
         elif begin != b"[":
             source.delimiter, source.header, named = csv_header(head, columns, header_row)
             suffixes = name.lower().removesuffix(".gz").removesuffix(".zip")
-            if named or header_row or suffixes.endswith((".csv", ".tsv", ".tab", ".txt")):
+            called = suffixes.endswith((".csv", ".tsv", ".tab", ".txt")) and b"\n{" not in head
+            if named or header_row or called:
                 source.kind = "CSV"
         if source.kind.startswith("JSON") and not "".join(filter(None, columns)).isascii():
             spelt = {nfc(key): key for key in first_keys(source)}

@@ -485,6 +485,7 @@ def test_json_lines_stay_json_lines_whatever_their_name_and_first_line(tmp_path)
         "shop.csv": line,
         "trn.json": b"spoilt, title\n" + line * 200,
         "a.csv": b"[" + line + b"]",
+        "a.txt": b"spoilt\n" + line * 200,
     }.items():
         assert {title for _, title in prepared(shop(tmp_path, content, name), max_damaged=0.01)[1]} == {"Mug"}
 
