@@ -81,11 +81,8 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[bytes]]]:
-    """Replace several files that belong together: none before all are whole and on the disk.
-
-    With `keep_empty=False` the last one, if nothing was written to it, is removed instead.
-    """
+def replacing_all(*paths: Path) -> Iterator[list[IO[bytes]]]:
+    """Replace several files that belong together: none before all are whole and on the disk."""
     with ExitStack() as stack:
         files = [stack.enter_context(_new_file(path)) for path in paths]
         yield files
@@ -97,10 +94,7 @@ def replacing_all(*paths: Path, keep_empty: bool = True) -> Iterator[list[IO[byt
                     raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         for path, file in reversed([*zip(paths, files, strict=True)]):
             with blaming(path):
-                if keep_empty or path != paths[-1] or os.fstat(file.fileno()).st_size:
-                    os.replace(file.name, path)
-                else:
-                    path.unlink(missing_ok=True)
+                os.replace(file.name, path)
 
 
 @contextmanager

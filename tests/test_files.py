@@ -91,15 +91,6 @@ def test_whatever_call_fails_the_old_file_stays_and_no_other(folder, monkeypatch
     assert os.listdir(folder) == ["rows.jsonl"]
 
 
-def test_nothing_written_takes_the_old_file_away_if_asked_to(folder):
-    with files.replacing_all(folder / "other", folder / "rows.jsonl", keep_empty=False):
-        pass
-    assert os.listdir(folder) == ["other"]
-    with files.replacing_all(folder / "other", folder / "rows.jsonl", keep_empty=False) as (_, file):
-        file.write(b"x")
-    assert (folder / "rows.jsonl").read_bytes() == b"x"
-
-
 @pytest.mark.parametrize("failing", ["a", "b", "c"])
 @pytest.mark.parametrize("call", ["open", "fsync"])
 def test_of_files_that_belong_together_none_is_replaced_if_one_fails(tmp_path, monkeypatch, call, failing):

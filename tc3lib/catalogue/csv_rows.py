@@ -6,7 +6,7 @@ wrong line after a line break in a cell.
 
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from tc3lib.catalogue.json_rows import blocks, numbered
 from tc3lib.catalogue.rows import LINE_BYTES, TOO_LONG, Columns, Source, nfc
@@ -36,7 +36,8 @@ _REASONS = {
 def csv_header(head: bytes, columns: Columns, header_row: int | None) -> tuple[str, int, bool]:
     """Return delimiter and line of a CSV file's header, and whether it names the columns for title and content.
 
-    A delimiter is right if it splits a line into these names. If none does, it is the one that gives most cells.
+    A delimiter is right if it splits a line into these names. If none does, it is the one that gives most cells,
+    and of several the one whose header comes first.
     """
     text = head.decode(errors="surrogateescape")
     named = _SEP.match(text)
@@ -49,7 +50,7 @@ def csv_header(head: bytes, columns: Columns, header_row: int | None) -> tuple[s
         number, names = find_header(rows, columns, header_row)
         found[delimiter] = not has_columns(names, columns), number, -sum(map(bool, names))
     absent = min(absent for absent, *_ in found.values())
-    delimiter = min(found, key=lambda delimiter: found[delimiter] if not absent else found[delimiter][2])
+    delimiter = min(found, key=lambda mark: (found[mark][2], found[mark][1]) if absent else found[mark])
     first = next((number for number, line in enumerate(lines, 1) if number > bool(named) and line.strip()), 1)
     if header_row or not (absent and not _cells(lines[first - 1 :], delimiter)):
         first = found[delimiter][1] or header_row or first
@@ -59,9 +60,14 @@ def csv_header(head: bytes, columns: Columns, header_row: int | None) -> tuple[s
 def _cells(lines: list[str], delimiter: str) -> list[str]:
     """Return the cells of the row that begins in the first line; none if it cannot be read."""
     try:
-        return next(csv.reader((f"{line}\n" for line in lines), delimiter=delimiter, strict=True), [])
+        return next(_reader((f"{line}\n" for line in lines), delimiter), [])
     except csv.Error:
         return []  # another delimiter may do; if none does, `csv_rows` says why
+
+
+def _reader(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
+    """Return a reader that knows `"title", "content"` too, with a space before the quote."""
+    return csv.reader(lines, delimiter=delimiter, strict=True, skipinitialspace=delimiter != " ")
 
 
 def csv_rows(source: Source) -> Iterator[Row]:
@@ -89,7 +95,8 @@ def csv_rows(source: Source) -> Iterator[Row]:
 def _of_width(width: int, delimiter: str, rows: Iterator[Row]) -> Iterator[Row]:
     """Mark rows with more cells than the header as damaged.
 
-    A row may lack empty cells at its end. After a damaged one it may be the rest of that, until one is whole.
+    A short row lacks empty cells at its end. After a damaged row it may be the rest of that one, so short rows are
+    damaged too until one is whole.
     """
     after_damage = False
     for row in rows:
@@ -117,7 +124,7 @@ def _rows(source: Source) -> Iterator[Row]:
             raise csv.Error(TOO_LONG)
         return line.decode(errors="surrogateescape")
 
-    reader = csv.reader(iter(next_line, None), delimiter=source.delimiter, strict=True)
+    reader = _reader(iter(next_line, None), source.delimiter)
     header = True
     while True:
         row.clear()
@@ -144,6 +151,6 @@ def _rows(source: Source) -> Iterator[Row]:
 def _lines(source: Source) -> Iterator[tuple[int, int, bytes]]:
     """Yield number, byte offset and text of each line from the header's on, b"" for one that is too long."""
     number = 1
-    for offset, block in blocks(source.file, source.start, None):
+    for offset, block in blocks(source.file, source.bom_length, None):
         yield from (line for line in numbered(block, number, offset) if line[0] >= source.header)
         number += len(block)

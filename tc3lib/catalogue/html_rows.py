@@ -15,7 +15,7 @@ def html_rows(source: Source) -> Iterator[Row]:
     """Yield the rows of an HTML table after its header; the whole file is held in memory."""
     from selectolax.lexbor import LexborHTMLParser
 
-    source.file.seek(source.start)
+    source.file.seek(source.bom_length)
     content = source.file.read()
     charset = _CHARSET.search(content[: 1 << 12])
     try:
@@ -36,9 +36,14 @@ def html_rows(source: Source) -> Iterator[Row]:
     header, names = find_header(enumerate(rows, 1), source.columns, source.header_row)
     if not has_columns(names, source.columns) and not source.path.name.lower().endswith(".xls"):
         raise web_page(source.path, content[: 1 << 12])
-    yield from below_header(
-        source, names, (Row(number, None, cells) for number, cells in enumerate(rows, 1) if number > header)
-    )
+    below = (Row(number, None, cells, _reason(cells, names)) for number, cells in enumerate(rows, 1) if number > header)
+    yield from below_header(source, names, below)
+
+
+def _reason(cells: list[str], names: list[str]) -> str:
+    if len(cells) >= len(names) or not any(cells):
+        return ""
+    return f"{len(cells)} cells, but the header has {len(names)}: split the cells that span several rows (rowspan)"
 
 
 def _span(value: str | None) -> int:

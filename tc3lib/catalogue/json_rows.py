@@ -41,7 +41,7 @@ def lines(source: Source, start: int = 0, end: int | None = None) -> Iterator[Ro
     A damaged line, or one over `LINE_BYTES`, costs itself alone.
     """
     decode, number = _decoder(source.columns), 1
-    for offset, block in blocks(source.file, max(start, source.start), end, skip=start > source.start):
+    for offset, block in blocks(source.file, max(start, source.bom_length), end, skip=start > source.bom_length):
         try:
             yield Rows(list(map(decode, block)))
         except _ERRORS:
@@ -55,12 +55,12 @@ def elements(source: Source) -> Iterator[Rows]:
     Raises:
         Tc3Error: The array is not valid JSON; the message names line and byte.
     """
-    source.file.seek(source.start)
+    source.file.seek(source.bom_length)
     text = _json(source.file.read())
     if _PYTHON.match(text):
         yield from _products(source, _encoded(_python(text)))
     else:
-        yield from _products(source, _elements(text, source.start, _raw_elements(source, text)))
+        yield from _products(source, _elements(text, source.bom_length, _raw_elements(source, text)))
 
 
 def objects(source: Source) -> Iterator[Rows]:
@@ -114,7 +114,7 @@ def first_keys(source: Source) -> list[str]:
     if source.kind == "JSON object":
         text = next((bytes(value) for _, _, value in _objects(source)), b"").decode(errors="replace")
     else:
-        source.file.seek(source.start)
+        source.file.seek(source.bom_length)
         text = source.file.read(LINE_BYTES).decode(errors="replace")
     try:
         return list(json.JSONDecoder().raw_decode(text, text.find("{"))[0])
@@ -208,7 +208,7 @@ def _encoded(rows: Iterable[dict[str, Any]]) -> Numbered:
 
 
 def _objects(source: Source) -> Numbered:
-    source.file.seek(source.start)
+    source.file.seek(source.bom_length)
     text = _json(source.file.read())
     values, at = [], 0
     while (at := _SEPARATORS.match(text, at).end()) < len(text):
@@ -222,14 +222,36 @@ def _objects(source: Source) -> Numbered:
             values.append(text[at:end].rstrip())
             at = end
     if len(values) != 1:
-        return _elements(text, source.start, values)
+        return _elements(text, source.bom_length, values)
     try:
         found = msgspec.json.decode(values[0], type=dict[str, msgspec.Raw])
     except _ERRORS as error:
         raise _damaged(source, "JSON file", text, 0, error) from None
     if (columns := _columns(found, source.columns)) is not None:
         return _encoded(columns)
-    return _elements(text, source.start, _inside(source, found) or values)
+    if _by_key(source, found):
+        products = _elements(text, source.bom_length, [*found.values()])
+        return (
+            (number, offset, _with_uid(value, source.columns.uid, key))
+            for (number, offset, value), key in zip(products, found, strict=True)
+        )
+    return _elements(text, source.bom_length, _inside(source, found) or values)
+
+
+def _by_key(source: Source, found: dict[str, msgspec.Raw]) -> bool:
+    """Tell whether an object has a product by each key."""
+    values, title = list(found.values()), source.columns.title
+    objects_alone = bool(values) and all(bytes(value).startswith(b"{") for value in values)
+    return objects_alone and title not in found and title in _keys(values[0])
+
+
+def _with_uid(value: msgspec.Raw, uid: str, key: str) -> Value:
+    """Return a product's JSON with its key as its uid, unless it has one."""
+    try:
+        found = msgspec.json.decode(value, type=dict[str, msgspec.Raw])
+    except _ERRORS:
+        return value  # its reader says why
+    return msgspec.json.encode(found | {uid: key}) if bytes(found.get(uid, b"null")) == b"null" else value
 
 
 def _columns(found: dict[str, msgspec.Raw], columns: Columns) -> list[dict[str, Any]] | None:
@@ -256,9 +278,6 @@ def _inside(source: Source, found: dict[str, msgspec.Raw]) -> list[msgspec.Raw]:
     title = source.columns.title
     if title in found:
         return []
-    values = list(found.values())
-    if all(bytes(value).startswith(b"{") for value in values) and title in _keys(values[0]):
-        return values
     lists = dict(_lists(found))
     fitting = {name: items for name, items in lists.items() if title in _keys(items[0])} or lists
     if len(fitting) > 1:
@@ -340,8 +359,8 @@ def _damaged(source: Source, kind: str, text: bytes, start: int, error: Exceptio
     byte -= "trailing characters" in reason  # there msgspec counts the one after
     line = text.count(b"\n", 0, byte) + 1
     return Tc3Error(
-        f"{source.path} is a damaged {kind}: {reason} at byte {source.start + byte:,}, in line {line:,}. Fix it there, "
-        "or save the products as JSON Lines, where a damaged line costs itself alone."
+        f"{source.path} is a damaged {kind}: {reason} at byte {source.bom_length + byte:,}, in line {line:,}. Fix it "
+        "there, or save the products as JSON Lines, where a damaged line costs itself alone."
     )
 
 

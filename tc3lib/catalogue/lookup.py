@@ -85,8 +85,8 @@ class _Record(msgspec.Struct):
 class Catalogue:
     """The prepared rows by title.
 
-    Titles are held in memory, in lower case and without punctuation, with the offsets of their lines: about 170 bytes a
-    row (`benchmarks/lookup.py`). Descriptions stay on the disk. Threads may share a catalogue.
+    Titles are held in memory, in lower case and without punctuation, with their rows and the offsets of these: about
+    300 bytes a row (`benchmarks/lookup.py`). Descriptions stay on the disk. Threads may share a catalogue.
 
     Args:
         work: The work folder with `trn_output.json`, `trn_output.uid.jsonl` and `train.jsonl`.
@@ -97,8 +97,6 @@ class Catalogue:
     """
 
     def __init__(self, work: Path | str, template: PromptSettings = RECIPE) -> None:
-        import numpy
-
         work, self._template = Path(work), template
         self._rows, self._uids, train = (
             work / name for name in ("trn_output.json", "trn_output.uid.jsonl", "train.jsonl")
@@ -108,17 +106,15 @@ class Catalogue:
                 raise Tc3Error(f"no file {path}: the source of an answer is looked up in it. Run 01_prepare first.")
         self._trained = {_digest(record) for record, _ in _read(train)}
         self._keys: list[str] = []
-        hashes, lengths = array("Q"), array("Q")
-        for record, length in _read(self._rows):
+        self._with_key: dict[str, list[int]] = {}
+        lengths = array("Q")
+        for row, (record, length) in enumerate(_read(self._rows)):
             key = _key(record.input_text)
             self._keys.append(key)
-            hashes.append(_hash(key))
+            self._with_key.setdefault(key, []).append(row)
             lengths.append(length)
         with _readable():
             self._starts, self._uid_starts = offsets(self._rows, lengths)
-        values = numpy.frombuffer(hashes, "u8")
-        self._order = numpy.argsort(values, kind="stable").astype("u4")
-        self._hashes = values[self._order]
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -136,9 +132,8 @@ class Catalogue:
         key = _key(question)
         if not key:
             return Found("none", (), 0)
-        same = [
-            match for match in self._matches(((row, 100.0) for row in self._with_key(key)), question) if match.exact
-        ]
+        scored = ((row, 100.0) for row in self._with_key.get(key, ()))
+        same = [match for match in self._matches(scored, question) if match.exact]
         if same:
             return Found("exact", _trained_first(same)[:limit], len(same))
         named = self._named(key)
@@ -151,14 +146,6 @@ class Catalogue:
             return Found("named", _trained_first(matches)[:limit], len(matches))
         return Found("part" if part else "close" if close else "none", self._matches(found, question), len(found))
 
-    def _with_key(self, key: str) -> list[int]:
-        """Return the rows with this key, in the file's order."""
-        import numpy
-
-        value = numpy.uint64(_hash(key))
-        first, last = (int(numpy.searchsorted(self._hashes, value, side)) for side in ("left", "right"))
-        return [int(row) for row in self._order[first:last] if self._keys[row] == key]
-
     def _named(self, key: str) -> list[tuple[int, float]]:
         """Return the rows of the longest title among the question's words, if it makes up most of the question."""
         words = key.split()
@@ -170,7 +157,7 @@ class Catalogue:
             if upto[last] - upto[first] >= NAMED * upto[-1] > 0
         ]
         for letters, length, first in sorted(spans, reverse=True):
-            if rows := self._with_key(" ".join(words[first : first + length])):
+            if rows := self._with_key.get(" ".join(words[first : first + length])):
                 return [(row, 100 * letters / upto[-1]) for row in rows]
         return []
 
@@ -267,12 +254,8 @@ def _bare(key: str) -> str:
     return " ".join(words[meant[0] : meant[-1] + 1]) if meant else key
 
 
-def _hash(key: str) -> int:
-    return xxh3_64_intdigest(key.encode())
-
-
 def _digest(record: _Record) -> int:
-    return _hash(f"{record.input_text}\0{record.response}")
+    return xxh3_64_intdigest(f"{record.input_text}\0{record.response}".encode())
 
 
 def _trained_first(matches: Iterable[Match]) -> tuple[Match, ...]:

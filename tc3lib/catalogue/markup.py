@@ -33,7 +33,7 @@ _ESCAPED = re.compile(rf"&(?:amp;)*lt;(?:/?(?:{_NAME})\b|!--)", re.IGNORECASE)
 _NO_TAG = re.compile(rf"<(?!/?(?:{_NAME})(?:[\s/>]|$)|/?(?:m|o|st1|v|w|x):\w|!--|!doctype\s)", re.IGNORECASE)
 _HIDDEN_TAG = re.compile(rf"<({'|'.join(_HIDDEN)})\b", re.IGNORECASE)
 _ANY_TAG, _TAG_NAME = re.compile(r"<[^<>]*>"), re.compile(r"<(/?)([a-z][a-z0-9]*)")
-_SHORT_CODE = re.compile(r"\[(/?)([a-z][\w-]*)(\s[^\[\]<>=]*=[^\[\]<>]*|\s*/?)\]", re.IGNORECASE)
+_SHORT_CODE = re.compile(r"\[(/?)([a-z][\w-]*)(\s+[\w-]+=[^\[\]<>]*|\s*/?)\]", re.IGNORECASE)
 _BUILDERS = ("vc_", "et_pb_", "fusion_")
 """Page builders of WordPress: how their short codes begin."""
 _LITERAL_BREAK = re.compile(r"(?<!\\)(?:\\r)?\\n")

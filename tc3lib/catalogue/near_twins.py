@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     import numpy
 
 ALIKE = 90
-"""Least likeness of near twins, 0 to 100: `rapidfuzz.fuzz.ratio` of the descriptions without their digits."""
+"""Minimum similarity of near twins, 0 to 100: `rapidfuzz.fuzz.ratio` of the descriptions without their digits."""
 MOST_LOOKED_AT = 500_000_000
 """Rows of like length that are looked at for all held-out rows together; it bounds the time where all have twins."""
 _BINS = 32

@@ -18,7 +18,7 @@ from typing import IO, Any, NamedTuple
 
 import msgspec
 
-from tc3lib.catalogue.cleaning import clean_text, tidier
+from tc3lib.catalogue.cleaning import tidier
 from tc3lib.catalogue.json_rows import first_keys
 from tc3lib.catalogue.noticed import Noticed, is_placeholder, merge, notice
 from tc3lib.catalogue.rows import Columns, Damaged, Rows, Source
@@ -109,7 +109,7 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
     targets = target, target.with_suffix(".uid.jsonl"), work / "quarantine.jsonl"
     with (
         alone(work), opened(path, Columns.of(config.data), config.data.header_row) as source, blaming(target),
-        replacing_all(*targets, keep_empty=False) as files,
+        replacing_all(*targets) as files,
     ):  # fmt: skip
         workers = _number_of_workers(source, config.data.workers)
         if workers > 1:
@@ -123,6 +123,8 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
                 bar.set_postfix_str(f"{total.total():,} rows", refresh=False)
                 bar.update(position - bar.n)
         _check(source, total, files, config.data.max_damaged)
+    if not total["damaged"]:
+        targets[-1].unlink(missing_ok=True)
     kept = total.pop("kept")
     dropped = {reason: count for reason, count in sorted(total.items()) if count}
     seconds = round(time.monotonic() - start, 3)
@@ -141,10 +143,11 @@ def before_and_after(config: Settings, work: Path, rows: int = 5) -> list[dict[s
     changed, seen = [], 0
     with opened(find(config, work), Columns.of(config.data), config.data.header_row) as source:
         for batch in read(source):
+            tidy = tidier(config.data, source.literal_breaks)  # known once the header has been read
             for product in batch.products:
                 for text in filter(None, (product.title, product.content)):
-                    if (tidy := clean_text(text, source.literal_breaks)) != text.strip():
-                        changed.append({"uid": product.uid, "before": text, "after": tidy})
+                    if (after := tidy(text)) != text.strip():
+                        changed.append({"uid": product.uid, "before": text, "after": after})
             seen += batch.read
             if seen >= 20_000:
                 break

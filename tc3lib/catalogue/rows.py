@@ -48,8 +48,8 @@ class Source:
     """gzip, zip or nothing."""
     kind: str = "JSON Lines"
     """JSON Lines, JSON array, JSON object (around a list, or one after another), CSV, Excel, HTML table or Parquet."""
-    start: int = 0
-    """Length of the byte order mark."""
+    bom_length: int = 0
+    """Bytes of the byte order mark."""
     delimiter: str = ""
     header_row: int | None = None
     """The setting. None: the first row that has the columns is the header."""

@@ -18,9 +18,9 @@ from tc3lib.prompts import PROMPT, description, encode_prompts, format_record, l
 from tc3lib.settings import PromptSettings, Settings, rows_needed, used_by_01
 
 FEWEST = 4
-"""Rows that are held out at least, ..."""
+"""Minimum number of held-out rows."""
 SMALL = 20
-"""... of a catalogue with as many rows."""
+"""A catalogue with fewer rows may have fewer than `FEWEST` held out."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class SelectReport:
     eval: int
     questions: int
     near_twins: int
-    """Held-out rows that others replaced, or none: a description trained on is at least 90 % the same, digits aside."""
+    """Held-out rows that were left out: their description is at least 90 % the same as one trained on, digits aside."""
     near_twins_kept: int
-    """Held-out rows that are near twins of a row trained on, because there are too few others."""
+    """Held-out rows that are near twins of a row trained on; they stay because there are too few others."""
     long_titles: int
     """Rows that are not drawn: the title alone fills `max_seq_length`."""
 
@@ -81,23 +81,23 @@ def select(config: Settings, work: Path) -> SelectReport:
     prepared, data = work / "trn_output.json", config.data
     seed = data.sample_seed % 2**64
     index = _index(prepared, seed, config.prompting)
-    ranks, drawn, counts = numpy.unique(index.line, return_index=True, return_counts=True)  # in the hashes' order
-    drawn, long_titles = _short_titles(config, prepared, index, drawn)
+    ranks, distinct, counts = numpy.unique(index.line, return_index=True, return_counts=True)  # in the hashes' order
+    distinct, long_titles = _short_titles(config, prepared, index, distinct)
 
-    def sides(hashes: int) -> tuple[Any, Any]:
-        """Return what is trained on and what may be held out if descriptions below a hash are held out."""
-        held_out = index.description[drawn] < hashes
-        train = drawn[~held_out][: data.train_rows or rows_needed(config.training)]
-        candidates = drawn[held_out]
+    def split(threshold: int) -> tuple[Any, Any]:
+        """Return what is trained on, and what may be held out: the rows with a description's hash below a threshold."""
+        held_out = index.description[distinct] < threshold
+        train = distinct[~held_out][: data.train_rows or rows_needed(config.training)]
+        candidates = distinct[held_out]
         candidates = candidates[~numpy.isin(index.title[candidates], index.title[train])]
         _, first_of_title = numpy.unique(index.title[candidates], return_index=True)
         return train, candidates[numpy.sort(first_of_title)]
 
     fewest = min(FEWEST, data.eval_rows)
-    train, candidates = sides(int(data.eval_share * 2**64))
-    if len(drawn) >= SMALL and len(candidates) < fewest:
-        for last in numpy.unique(index.description[drawn])[: min(len(drawn) // 2, 100)]:
-            train, candidates = sides(int(last) + 1)
+    train, candidates = split(int(data.eval_share * 2**64))
+    if len(distinct) >= SMALL and len(candidates) < fewest:
+        for last in numpy.unique(index.description[distinct])[: min(len(distinct) // 2, 100)]:
+            train, candidates = split(int(last) + 1)
             if len(candidates) >= fewest:
                 break
     rows = len(index.line)
@@ -111,23 +111,23 @@ def select(config: Settings, work: Path) -> SelectReport:
     wanted = min(data.eval_rows, len(candidates))
     if kept or len(chosen) < wanted:
         print(
-            f"{near_twins + kept} held-out rows have a near twin (another colour or size) among the rows trained on: "
-            f"{len(chosen)} are held out instead of {wanted}, {kept or 'none'} of them with one."
+            f"{near_twins + kept} held-out rows are near copies of training rows (another colour or size): "
+            f"{len(chosen)} rows are held out instead of {wanted}, {kept or 'none'} of them near copies."
         )
-    twins: dict[int, list[int]] = {}
+    duplicates: dict[int, list[int]] = {}
     for row in numpy.flatnonzero(numpy.isin(index.line, ranks[counts > 1])):
-        twins.setdefault(int(index.line[row]), []).append(int(row))
+        duplicates.setdefault(int(index.line[row]), []).append(int(row))
     demo_titles = config.generation.demo_titles
-    found = _first_with_title(index, drawn, demo_titles, seed)
+    found = _first_with_title(index, distinct, demo_titles, seed)
     questions = [
         {"uid": None, "part": "demo", **format_record(title, "", config.prompting), "response": None}
         if row is None
-        else next(_rows(prepared, index, [row], "demo", twins))
+        else next(_rows(prepared, index, [row], "demo", duplicates))
         for title, row in zip(demo_titles, found, strict=True)
     ]
     for part, sample in (("eval", chosen), ("train", train)):
-        write_rows(work / f"{part}.jsonl", _rows(prepared, index, sample, part, twins))
-        questions += _rows(prepared, index, sample[: data.question_rows], part, twins)
+        write_rows(work / f"{part}.jsonl", _rows(prepared, index, sample, part, duplicates))
+        questions += _rows(prepared, index, sample[: data.question_rows], part, duplicates)
     write_rows(work / "questions.jsonl", questions)
     ordered = (numpy.sort(hashes) for hashes in (index.title, index.description))
     repeated = (int(numpy.count_nonzero(hashes[1:] == hashes[:-1])) for hashes in ordered)
@@ -187,32 +187,31 @@ def offsets(prepared: Path, lengths: array) -> tuple[array, array]:
     return tuple(array("Q", accumulate(sizes[:-1], initial=0)) for sizes in (lengths, uid_lengths))
 
 
-def _short_titles(config: Settings, prepared: Path, index: _Index, drawn: Any) -> tuple[Any, int]:
+def _short_titles(config: Settings, prepared: Path, index: _Index, distinct: Any) -> tuple[Any, int]:
     """Return the rows whose prompt leaves room for a response in `max_seq_length`, and how many do not.
 
-    No tokenizer makes more tokens of a text than it has bytes, so that hardly ever one is needed. Where it cannot be
-    had, 03 drops these rows.
+    A text has no more tokens than bytes, so the tokenizer is rarely needed. If it cannot be loaded, 03 drops such rows.
     """
     import numpy
 
     longest = config.model.max_seq_length
     template = len(PROMPT.format(config.prompting.instruction, "").encode()) + 1  # a chat's is hardly longer
-    if not (index.title_size[drawn] + template >= longest).any():
-        return drawn, 0
+    if not (index.title_size[distinct] + template >= longest).any():
+        return distinct, 0
     try:
         tokenizer = load_tokenizer(config.model.model_name)
     except Tc3Error as error:
         print(f"titles that fill max_seq_length are not looked for: {error}")
-        return drawn, 0
+        return distinct, 0
     empty = encode_prompts(tokenizer, [{"input_text": ""}], config.prompting)
     template = len(empty[0]) + 8  # which may merge otherwise beside a title
-    doubtful = drawn[index.title_size[drawn] + template >= longest]
+    doubtful = distinct[index.title_size[distinct] + template >= longest]
     too_long = []
     for start in range(0, len(doubtful), 1000):
         some = doubtful[start : start + 1000]
         found = encode_prompts(tokenizer, [*_records(prepared, index, some)], config.prompting)
         too_long += [row for row, ids in zip(some, found, strict=True) if len(ids) >= longest]
-    return drawn[~numpy.isin(drawn, too_long)], len(too_long)
+    return distinct[~numpy.isin(distinct, too_long)], len(too_long)
 
 
 def _without_near_twins(
@@ -244,18 +243,17 @@ def _records(prepared: Path, index: _Index, rows: Sequence[int]) -> Iterator[dic
                 raise Tc3Error(f"{prepared}, line {row + 1}: {error}. Run 01_prepare again from the top.") from None
 
 
-def _first_with_title(index: _Index, drawn: Any, titles: tuple[str, ...], seed: int) -> list[int | None]:
-    """Return the first drawn row with each title, or None."""
-    texts = [title.encode(errors="replace").decode() for title in titles]  # no title has a lone surrogate
-    hashes = [xxh3_64_intdigest(msgspec.json.encode(text)[1:-1], seed) for text in texts]
-    found = [drawn[index.title[drawn] == value][:1] for value in hashes]
+def _first_with_title(index: _Index, distinct: Any, titles: tuple[str, ...], seed: int) -> list[int | None]:
+    """Return the first distinct row with each title, or None."""
+    hashes = [xxh3_64_intdigest(msgspec.json.encode(title)[1:-1], seed) for title in titles]
+    found = [distinct[index.title[distinct] == value][:1] for value in hashes]
     return [int(rows[0]) if len(rows) else None for rows in found]
 
 
 def _rows(
-    prepared: Path, index: _Index, sample: Any, part: str, twins: dict[int, list[int]]
+    prepared: Path, index: _Index, sample: Any, part: str, duplicates: dict[int, list[int]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the records of a sample in order, each with its part and the smallest uid of its twins."""
+    """Yield the records of a sample in order, each with its part and the smallest uid of its duplicates."""
     with open(_uids(prepared), "rb") as file:
 
         def uid(row: int) -> bytes:
@@ -263,7 +261,7 @@ def _rows(
             return file.readline()
 
         for row, record in zip(sample, _records(prepared, index, sample), strict=True):
-            smallest = min(map(uid, twins.get(int(index.line[row]), [row])))
+            smallest = min(map(uid, duplicates.get(int(index.line[row]), [row])))
             try:
                 yield {"uid": json.loads(smallest), "part": part, **record}
             except ValueError as error:

@@ -3,7 +3,6 @@
 import difflib
 import json
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import date, datetime, time, timedelta
@@ -19,8 +18,6 @@ from tc3lib.errors import Tc3Error
 
 SEARCHED = 50
 """Rows that the header is looked for in."""
-_MACHINE_NAME = re.compile(r"[a-z][a-z0-9]*([_\[][\w.\[\]=#:-]*)?")
-"""What marketplaces write below a header: `item_name`, `item_name[language_tag=en_US]#1.value`."""
 _WOOCOMMERCE = ({"Visibility in catalog", "Short description"}, {"Visibilidade no catálogo", "Descrição curta"})
 
 
@@ -106,8 +103,8 @@ def find_header(
 ) -> tuple[int, list[str]]:
     """Return number and names of a table's header, 0 if there is none.
 
-    It is `header_row`, or else the first row that has the columns for title and content; if none has, that which is
-    most likely meant: the first that has as many cells as most rows.
+    It is `header_row`, or else the first row with the columns for title and content. If no row has them, it is the
+    first with the most frequent number of cells, so that an error can list its names.
     """
     found = []
     for number, cells in islice(rows, max(SEARCHED, header_row or 0)):
@@ -143,24 +140,12 @@ def below_header(source: Source, names: Sequence[str], rows: Iterable[Row]) -> I
     at = places(source.path, source.columns, names)
     source.literal_breaks = any(header <= set(names) for header in _WOOCOMMERCE)
     title, content, _ = source.columns
-    directly = True
     for row in rows:
         if row.reason or not row.cells:
             yield row
             continue
         cells = pick(row.cells, at)
-        directly = (
-            directly and _machine_names(row.cells) and all(_marked(cell) for cell in cells[: 2 if content else 1])
-        )
-        yield row._replace(cells=cells, header=directly or (cells[0] == title and cells[1] == content))
-
-
-def _machine_names(cells: Sequence[Any]) -> bool:
-    return all(isinstance(cell, str) and _MACHINE_NAME.fullmatch(cell) for cell in cells if cell not in (None, ""))
-
-
-def _marked(cell: Any) -> bool:
-    return isinstance(cell, str) and ("_" in cell or "[" in cell)
+        yield row._replace(cells=cells, header=cells[0] == title and cells[1] == content)
 
 
 def missing(path: Path, columns: Columns, names: Sequence[str], where: str = "its columns are") -> str:

@@ -16,7 +16,7 @@ from tc3lib.settings import Settings
 
 NAME = "settings.json"
 ONCE = "resume_from_checkpoint"
-"""Never kept: a run that is set aside every time would never end."""
+"""Not kept: if it stayed False, every call of 03_train would begin a new run."""
 
 
 def chosen_preset() -> str | None:

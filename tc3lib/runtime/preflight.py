@@ -85,7 +85,7 @@ def machine(config: Settings, *, gpu: bool, in_colab: bool) -> list[Row]:
 
 def places(config: Settings, work: Path, stage: str, *, gpu: bool, on_drive: bool, in_colab: bool) -> list[Row]:
     """Return the rows of what is written to: the work folder, the model's download, whether Drive keeps the results."""
-    rows = [_work(config, work, stage), *([] if stage == "01_prepare" else _rows(config, work))]
+    rows = [_work(config, work, stage)]
     if gpu and not Path(config.model.model_name).is_dir():
         rows.append(_download(config.model))
     if on_drive:
@@ -178,7 +178,8 @@ def _gpu(config: Settings, in_colab: bool) -> Row:
     if needed and build.endswith("+cpu"):
         advice = f"install the build with CUDA, see pytorch.org, or {_TINY}"
         return Row("GPU", f"{card.name}, which torch {build} cannot use", advice, fatal=True)
-    found, limit = f"{card.name}, {card.free / GIB:.1f} of {card.total / GIB:.1f} GiB free", config.planning.memory_gib
+    free, limit = f"{card.free / GIB:.1f} of {card.total / GIB:.1f} GiB free", config.planning.memory_gib
+    found = f"{card.name}, {'of unknown memory' if math.isnan(card.free) else free}"
     if needed and card.total < CARD:
         return Row("GPU", found, f"the 8B model needs about {CARD // GIB} GiB; {_OTHER_GPU}")
     if needed and card.free < CARD:
@@ -212,6 +213,8 @@ def _card() -> Card | None:
         index, uuid, name, total, free = (field.strip() for field in line.split(","))
         if visible in ("all", index) or uuid.startswith(visible):
             return Card(name, *(float(size) * MIB if size.isdigit() else math.nan for size in (total, free)))
+    if visible.startswith("MIG-"):  # a part of a card, which the query does not list
+        return Card(visible, math.nan, math.nan)
     return None
 
 
@@ -247,7 +250,7 @@ def _work(config: Settings, work: Path, stage: str) -> Row:
     return Row("work folder", f"the run writes about {math.ceil(needed / MIB):,} MiB and {found}", advice, fatal=True)
 
 
-def _rows(config: Settings, work: Path) -> Iterator[Row]:
+def prepared(config: Settings, work: Path) -> Iterator[Row]:
     """Yield a row if notebook 01 ran with other settings than these."""
     ran, now = read_json(work / "prepare_report.json").get("settings", {}), used_by_01(config)
     drawn, wanted = ran.get("train_rows"), now.pop("train_rows")

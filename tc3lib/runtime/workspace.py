@@ -98,10 +98,14 @@ def setup(stage: str, preset: str | None = None, /, **changes: Any) -> tuple[Set
     config = kept_settings.load(work, preset)
     if preset and preset != config.preset:
         print(f"preset {config.preset}, as {kept_settings.source(work)} says, not {preset} of the form field")
+    wanted = config.change(**changes)
+    rows += preflight.machine(wanted, gpu=gpu, in_colab=in_colab)
+    rows += preflight.places(wanted, work, stage, gpu=gpu, on_drive=drive.holds(work), in_colab=in_colab)
+    preflight.refuse(rows)  # before anything is kept
     config = kept_settings.change(config, work, changes)
-    rows += preflight.machine(config, gpu=gpu, in_colab=in_colab)
-    rows += preflight.places(config, work, stage, gpu=gpu, on_drive=drive.holds(work), in_colab=in_colab)
-    preflight.refuse(rows)
+    if stage != "01_prepare":
+        rows += preflight.prepared(config, work)
+        preflight.refuse(rows)  # it is kept: 01 is to run with it
     print(preflight.table(rows))
     print(kept_settings.describe(config, work))
     return config, work

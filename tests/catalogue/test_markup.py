@@ -37,6 +37,8 @@ from tc3lib.catalogue.markup import has_markup, plain_text
         ('<a href="x">A mug</a> cut in a <spa', "A mug cut in a <spa"),
         ('[vc_row][vc_column width="1/2"]Steel mug[/vc_column][/vc_row]', "Steel mug"),
         ('[caption id="a_1" width="300"]<img src="x"> A mug[/caption]', "A mug"),
+        ('A mug [gallery ids="1,2" link="file"]', "A mug"),
+        ('A mug [contact-form-7 id="5" title="Ask us"]', "A mug"),
         ("[et_pb_text]A &amp; b[/et_pb_text]", "A & b"),
     ],
 )  # fmt: skip
@@ -51,6 +53,7 @@ def test_markup_becomes_text(text, expected):
         "ages 2-8", "<3", "a < b", "Tom & Jerry", "List<String>", "a<b>c", "List<Button> and Map<K, V>", "p<0.05",
         "mail <me@example.org>, see <http://example.org>", "Usage: tool <title> <source>", "<b>", "if <p or q> then",
         "[1] [sic] [DVD] arr[i] x[my_index] see [/etc]", "C:\\new\\names", "two\\nlines", "[Vinyl]",
+        "Kit [Cor = Azul]", "Dress [size M, color=red] new", "a [b = c] d",
     ],
 )  # fmt: skip
 def test_text_that_is_no_markup_stays_to_the_letter(text):

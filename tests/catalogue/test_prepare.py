@@ -166,6 +166,10 @@ def test_what_cleaning_changes_is_shown_before_and_after(tmp_path):
         {"uid": "b", "before": noted, "after": "Tea for two."},
     ]
     assert len(catalogue.before_and_after(settings.get("tiny"), tmp_path / "no folder", rows=3)) == 3
+    config = configured(written(tmp_path, json_lines([{"uid": "a", "title": "CafÃ©", "content": "Tea &amp; Co"}])))
+    shown = catalogue.before_and_after(config.change(fix_encoding=True), tmp_path)
+    assert [row["after"] for row in shown] == ["Café", "Tea & Co"]
+    assert catalogue.before_and_after(config.change(clean=False), tmp_path) == []
 
 
 def test_the_bar_shows_the_rows_and_the_time_left(tmp_path, capsys):

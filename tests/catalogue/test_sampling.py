@@ -222,8 +222,8 @@ def test_where_almost_all_have_a_near_twin_four_are_kept_and_it_is_said(tmp_path
     assert len(held_out) == 4
     assert report.near_twins_kept == similar(held_out, train) > 0
     assert (
-        f"{report.near_twins + report.near_twins_kept} held-out rows have a near twin (another colour or size) among "
-        f"the rows trained on: 4 are held out instead of 30, {report.near_twins_kept} of them with one."
+        f"{report.near_twins + report.near_twins_kept} held-out rows are near copies of training rows (another colour "
+        f"or size): 4 rows are held out instead of 30, {report.near_twins_kept} of them near copies."
     ) in capsys.readouterr().out
 
 

@@ -85,6 +85,8 @@ FILES = {
     "tabs": ("shop.tsv", in_csv(ROWS, "\t")),
     "bars": ("shop.csv", in_csv(ROWS, "|")),
     "all quoted": ("shop.csv", in_csv(ROWS, quoting=csv.QUOTE_ALL)),
+    "a space before each quote": ("shop.csv", in_csv(ROWS, quoting=csv.QUOTE_ALL).replace(b'","', b'", "')),
+    "spaces, as a line for Excel says": ("shop.csv", b"sep= \r\n" + in_csv(ROWS, " ")),
     "line feeds": ("shop.csv", in_csv(ROWS, lineterminator="\n")),
     "a byte order mark": ("shop.csv", b"\xef\xbb\xbf" + in_csv(ROWS)),
     "a line for Excel": ("shop.csv", b"sep=;\r\n" + in_csv(ROWS, ";")),
@@ -327,6 +329,26 @@ def test_a_wrong_key_of_json_lines_is_an_error_that_lists_the_keys(tmp_path):
         prepared(source, columns=Columns("nome"))
 
 
+@pytest.mark.parametrize("first", ["PK", "PARENT_SKU", "SQLite", "%PDF", "Rar!"])
+def test_a_header_may_begin_as_other_kinds_of_files_do(tmp_path, first):
+    rows = [(f"{n}", title, content) for n, (_, title, content) in enumerate(ROWS)]
+    found = prepared(shop(tmp_path, in_csv(rows, header=(first, "title", "content"))), columns=Columns(uid=first))
+    assert [title for _, title in found[1]] == [title for _, title in KEPT]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "names"),
+    [
+        ("shop.txt", b"name\ttext\nMug\tA mug.\n", "'name', 'text'"),
+        ("shop.csv", b"title;price\nMug;1,5\n", "'title', 'price'"),
+        ("shop.csv", b"nome;preco\nMug;1,5\nPan;2,5\n", "'nome', 'preco'"),
+    ],
+)
+def test_a_table_without_the_columns_is_told_those_of_its_first_line(tmp_path, name, content, names):
+    with pytest.raises(Tc3Error, match=rf"no column .*: its columns are {names}\."):
+        prepared(shop(tmp_path, content, name))
+
+
 @pytest.mark.parametrize("columns", [Columns("a", "a"), Columns(uid="title")])
 def test_title_content_and_uid_must_be_three_columns(tmp_path, columns):
     with pytest.raises(Tc3Error, match=r"title_column='\w+', content_column='\w+', .*must be three columns"):
@@ -433,7 +455,7 @@ UNREADABLE = {
         b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1" + b"\0" * 999,
         "is an old Excel file (.xls), or one with a passw",
     ),
-    "encrypted Parquet": (b"PARE" + b"\0" * 99, "is a encrypted Parquet file"),
+    "encrypted Parquet": (b"PARE" + b"\0" * 99, "is an encrypted Parquet file: write it without"),
     "Parquet in gzip": (gzip.compress(b"PAR1" + b"\0" * 99), "is a Parquet file in gzip, which cannot be read in piec"),
     "Parquet cut short": (b"PAR1" + b"\0" * 99, "is a damaged Parquet file ("),
 }
@@ -463,6 +485,7 @@ def test_json_lines_stay_json_lines_whatever_their_name_and_first_line(tmp_path)
         "shop.csv": line,
         "trn.json": b"spoilt, title\n" + line * 200,
         "a.csv": b"[" + line + b"]",
+        "a.txt": b"spoilt\n" + line * 200,
     }.items():
         assert {title for _, title in prepared(shop(tmp_path, content, name), max_damaged=0.01)[1]} == {"Mug"}
 

@@ -207,6 +207,13 @@ def test_the_card_is_the_one_that_the_process_may_use(smi, monkeypatch, hidden, 
     assert row.found.startswith("Tesla T4") if gpu else row.found == NONE
 
 
+def test_a_part_of_a_card_is_one_too(smi, monkeypatch):
+    smi(L4)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "MIG-3f8a")
+    row = machine()["GPU"]
+    assert (row.found, row.advice, row.fatal) == ("MIG-3f8a, of unknown memory", "", False)
+
+
 @pytest.mark.parametrize(("text", "status"), [("Unknown Error", 4), ("not a table", 0)])
 def test_a_driver_that_does_not_answer_as_it_should_is_reported_and_no_error(smi, text, status):
     smi(text, status)

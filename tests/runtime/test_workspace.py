@@ -357,11 +357,14 @@ def test_a_model_that_is_to_be_made_first_is_one_line_with_the_command(home, ref
     folder = tmp_path / "runs" / "smollm2-model"
     line = refused("01_prepare", "smollm2")
     assert line == f"there is no folder {folder}: `python {settings.EMBEDDED / 'make_smollm2.py'}` makes it."
+    assert list(home.iterdir()) == []
     folder.mkdir(parents=True)
     config, _ = runtime.setup("01_prepare", "smollm2")
     assert config.model.model_name == str(folder)
     line = refused("01_prepare", "smollm2", model_name=str(tmp_path / "gone"))
     assert line.startswith(f"there is no folder {tmp_path / 'gone'}: set model_name to a folder that is there")
+    assert kept(home) == {"preset": "smollm2"}
+    runtime.setup("01_prepare", "smollm2")
 
 
 @pytest.mark.parametrize(
