@@ -20,7 +20,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
 )
 import unsloth  # noqa: F401, I001
 import torch
-from huggingface_hub import snapshot_download
+from huggingface_hub import try_to_load_from_cache
 from peft import PeftModel
 from safetensors import SafetensorError
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel, PreTrainedTokenizerBase
@@ -160,10 +160,16 @@ def fingerprint(model: PreTrainedModel | PeftModel) -> str:
     """
     base = model.get_base_model() if isinstance(model, PeftModel) else model
     name, known = base.config._name_or_path, hashlib.sha256()
-    try:
-        folder = Path(name) if Path(name).is_dir() else Path(snapshot_download(name, local_files_only=True))
-    except (OSError, ValueError):  # not in the cache, such as with weights of another library's own
-        return hashlib.sha256(name.encode()).hexdigest()
+    folder = Path(name)
+    if not folder.is_dir():
+        # snapshot_download would refuse a folder in which only some of the repository's files were downloaded.
+        try:
+            cached = try_to_load_from_cache(name, "config.json")
+        except ValueError:  # not the name of a repository
+            cached = None
+        if not isinstance(cached, str):  # such as with weights of another library's own
+            return hashlib.sha256(name.encode()).hexdigest()
+        folder = Path(cached).parent
     for path in sorted([*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]):
         size = path.stat().st_size
         known.update(f"{path.name} {size}".encode())
