@@ -101,10 +101,11 @@ def test_the_modelfiles_ask_and_stop_as_the_training_did(exported):
         ]  # fmt: skip
 
 
-def test_a_base_model_of_the_hub_is_to_be_downloaded_beside_the_modelfile(exported, tmp_path):
+def test_a_base_model_of_the_hub_is_to_be_downloaded_beside_the_modelfile(exported, tmp_path, capsys):
     """Ollama refuses the links of the Hub's cache."""
     work, config = shutil.copytree(exported[0], tmp_path / "work"), exported[1]
     ollama.write(work, config, "me/base", ["merged", "q4_k_m", "f16"])
+    assert f"for Ollama, in {work / 'export'}: ollama create describe -f Modelfile, then" in capsys.readouterr().out
     assert (work / "export" / "Modelfile").read_text().startswith("FROM ./gguf/model-Q4_K_M.gguf\n")
     assert (
         (work / "export" / "Modelfile.adapter")
