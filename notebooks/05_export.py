@@ -60,12 +60,6 @@ record = export.export(work, config)
 plotting.table(export.rows(record), ["format", "program", "equal", "loss", "ended", "verdict"])
 
 # %% [markdown]
-# With this file Ollama asks as in training: `ollama create describe -f export/Modelfile`, then `ollama run describe`.
-
-# %%
-print((work / "export" / "Modelfile").read_text())
-
-# %% [markdown]
 # Upload what was proved to the Hugging Face Hub, private unless `hub_private=False`, if "hub" is among the formats.
 
 # %%

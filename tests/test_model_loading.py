@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import torch
 from families import make
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import IncompleteSnapshotError
 from runs import prepared, randomise
 from safetensors.torch import load_file, save_file
 
@@ -146,6 +148,29 @@ def test_a_base_model_that_moved_is_found_and_another_in_its_place_is_refused(co
     files.write_json(folder / "run.json", {"base": "another"})
     with pytest.raises(Tc3Error, match=r"'.*new' is not the one that the adapter in .*lora_model was trained on"):
         model_loading.load_adapter(folder, config.change(model_name=str(new)).model)
+
+
+def test_a_base_model_of_which_only_some_files_are_in_the_hubs_cache_has_the_same_digest(config, tmp_path, monkeypatch):
+    """The export downloads weights and tokenizer alone."""
+
+    def digest(name):
+        return model_loading.fingerprint(SimpleNamespace(config=SimpleNamespace(_name_or_path=name)))
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    cached = tmp_path / "models--me--base"
+    shutil.copytree(config.model.model_name, cached / "snapshots" / "abc")
+    for folder in ("refs", "trees"):
+        (cached / folder).mkdir()
+    (cached / "refs" / "main").write_text("abc")
+    known = digest(config.model.model_name)
+    assert digest("me/base") == known
+    listed = {"README.md": {"size": 1, "blob_id": "0" * 40}}
+    files.write_json(cached / "trees" / "abc.json", {"format_version": 1, "files": listed})
+    with pytest.raises(IncompleteSnapshotError):
+        snapshot_download("me/base", local_files_only=True)
+    assert digest("me/base") == known
+    for unknown in ("me/gone", str(tmp_path / "gone")):
+        assert digest(unknown) == hashlib.sha256(unknown.encode()).hexdigest()
 
 
 @pytest.mark.parametrize("missing", ["adapter_config.json", "adapter_model.safetensors"])

@@ -1,4 +1,4 @@
-"""Notebook 05: what was trained, in the forms that other programs take; its weights are proved by such a program."""
+"""Notebook 05: write the fine-tuned model in the formats of other programs, and check that those answer as it does."""
 
 from tc3lib.export.hub import upload
 from tc3lib.export.run import export

@@ -8,12 +8,13 @@ from pathlib import Path
 import httpx
 import psutil
 import torch
-from huggingface_hub import HfApi, constants, snapshot_download, try_to_load_from_cache
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import DryRunError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from tc3lib.errors import Tc3Error
+from tc3lib.files import read_json
 from tc3lib.settings import Settings
 
 # bitsandbytes, which PEFT imports, warns that an optional package is absent on some CPUs; its own kernel serves.
@@ -25,9 +26,9 @@ _OTHERS = ["original/*", "consolidated*"]
 
 
 def name(config: Settings) -> str:
-    """Return the base model in 16 bit: `export_base`, else `model_name`, without `-bnb-4bit` where there is such a one.
+    """Return the base model in 16 bit: `export_base` if set, else `model_name` without the ending `-bnb-4bit`.
 
-    A folder in 4 bit that has no such twin is its own base.
+    A local folder with that ending, and no folder of the other name beside it, is returned as it is.
     """
     if config.exporting.export_base:
         return config.exporting.export_base
@@ -57,23 +58,14 @@ def fetch(name: str) -> Path:
 
 
 def _check_download(name: str) -> None:
-    """Raise Tc3Error if the weights that are still to be downloaded do not fit on the disk; offline, say nothing."""
+    """Raise Tc3Error if the files that are still to be downloaded do not fit on the disk; offline, say nothing."""
     try:
-        files = HfApi().model_info(name, files_metadata=True).siblings
-    except HfHubHTTPError:
-        raise
-    except (httpx.HTTPError, OSError):  # no network, or HF_HUB_OFFLINE
+        files = snapshot_download(name, allow_patterns=_FILES, ignore_patterns=_OTHERS, dry_run=True)
+    except DryRunError:  # no network, or no such model: the download itself says which
         return
-    missing = [
-        file.size or 0
-        for file in files
-        if file.rfilename.endswith(".safetensors") and "/" not in file.rfilename
-        and not isinstance(try_to_load_from_cache(name, file.rfilename), str)
-    ]  # fmt: skip
+    missing = sum(file.file_size or 0 for file in files if file.will_download)
     cache = Path(constants.HF_HUB_CACHE).absolute()
-    check_disk(
-        next(folder for folder in (cache, *cache.parents) if folder.is_dir()), sum(missing), f"to download {name}"
-    )
+    check_disk(next(folder for folder in (cache, *cache.parents) if folder.is_dir()), missing, f"to download {name}")
 
 
 def weight_bytes(folder: Path) -> int:
@@ -90,7 +82,8 @@ def weight_bytes(folder: Path) -> int:
 
 def is_4bit(folder: Path) -> bool:
     """Return whether a model's weights are stored in 4 bit."""
-    return '"load_in_4bit": true' in (folder / "config.json").read_text(encoding="utf-8")
+    quantisation = read_json(folder / "config.json").get("quantization_config") or {}
+    return quantisation.get("load_in_4bit", False)
 
 
 def check_disk(folder: Path, needed: float, what: str) -> None:

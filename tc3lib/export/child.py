@@ -17,10 +17,10 @@ def run(arguments: Sequence[str | Path], what: str) -> None:
     Raises:
         Tc3Error: It failed; the last line that it wrote is the reason.
     """
-    path = os.pathsep.join([str(Path(tc3lib.__file__).parents[1]), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    ours, theirs = str(Path(tc3lib.__file__).parents[1]), os.environ.get("PYTHONPATH")
     done = subprocess.run(
         [sys.executable, *map(str, arguments)], capture_output=True, text=True, errors="replace",
-        env={**os.environ, "PYTHONPATH": path.rstrip(os.pathsep)},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([ours, theirs] if theirs else [ours])},
     )  # fmt: skip
     if done.returncode:
         lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]

@@ -59,8 +59,8 @@ def _download(target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     package = f"llama-cpp-python=={VERSION}"
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", ":all:"]
-        command = [*command[:-1], "llama-cpp-python", "--dest", folder, package]
+        pip = [sys.executable, "-m", "pip", "download", "--quiet"]
+        command = [*pip, "--no-deps", "--no-binary", "llama-cpp-python", "--dest", folder, package]
         done = subprocess.run(command, capture_output=True, text=True)
         archives = list(Path(folder).glob("*.tar.gz"))
         if done.returncode or not archives:
@@ -78,8 +78,9 @@ def convert(script: Path, merged: Path, base: Path, target: Path) -> None:
     """Write the merged model as a GGUF file in 16 bit.
 
     Args:
-        base: The base model's folder. The converter knows a tokenizer by the ids that it gives a text, bos included. A
-            run's prompt may begin otherwise than was published, so it is shown the base model's tokenizer.
+        base: The base model's folder. The converter identifies a tokenizer by the ids that it gives a sample text, bos
+            included. The merged model's tokenizer may add bos where the published one does not, or the reverse, so the
+            converter gets the base model's.
 
     Raises:
         Tc3Error: The converter does not know the model or its tokenizer, or failed otherwise.

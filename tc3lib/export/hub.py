@@ -12,6 +12,9 @@ from tc3lib.export import gguf, verify
 from tc3lib.files import read_json
 from tc3lib.settings import Settings
 
+_EARLIER = ["model*.safetensors*", "chat_template.jinja", "adapter/*", "gguf/*"]
+"""What an earlier export may have left in a repository that this one would not overwrite."""
+
 
 def check(config: Settings) -> None:
     """Raise Tc3Error if `hub_repo` is no name of a repository, or if there is no token."""
@@ -26,8 +29,8 @@ def check(config: Settings) -> None:
         ) from None
     if get_token() is None:
         raise Tc3Error(
-            "no token for the Hub: put one that may write, named HF_TOKEN, into Colab's secrets (the key on the left), "
-            "or into the environment."
+            "no Hub token: create one with write access and store it as HF_TOKEN in Colab's secrets (the key on the "
+            "left) or in the environment."
         )
 
 
@@ -57,16 +60,18 @@ def upload(work: Path, config: Settings) -> None:
     api = HfApi()
     try:
         url = api.create_repo(repo, private=private, exist_ok=True)
-        if private and not api.repo_info(repo).private:
+        is_private = api.repo_info(repo).private
+        if private and not is_private:
             raise Tc3Error(
                 f"{repo} is public already: set hub_private=False if that is meant, or choose another hub_repo."
             )
+        # First, since it deletes what else is there of an earlier adapter; what it uploads is not deleted.
+        api.upload_folder(repo_id=repo, folder_path=folder / "merged", delete_patterns=_EARLIER)
         api.upload_folder(
             repo_id=repo, folder_path=work / "lora_model", path_in_repo="adapter", ignore_patterns=["run.json"]
         )
         if files:
             api.upload_folder(repo_id=repo, folder_path=folder / "gguf", path_in_repo="gguf", allow_patterns=files)
-        api.upload_folder(repo_id=repo, folder_path=folder / "merged")
         api.upload_file(repo_id=repo, path_or_fileobj=folder / "README.md", path_in_repo="README.md")
     except (httpx.HTTPError, OSError) as error:  # the Hub's own errors are of these
         reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -74,4 +79,4 @@ def upload(work: Path, config: Settings) -> None:
             f"cannot upload to {repo}: {reason} Is the token (HF_TOKEN) one that may write there? What is in {folder} "
             "stays; run it again."
         ) from None
-    print(f"uploaded to {url}, which {'its owner alone sees' if private else 'everybody sees'}")
+    print(f"uploaded to {url}, which {'its owner alone sees' if is_private else 'everybody sees'}")

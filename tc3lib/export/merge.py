@@ -21,11 +21,10 @@ def merge(adapter: Path, base: Path, target: Path, template: PromptSettings) -> 
     Raises:
         Tc3Error: The base model cannot be loaded, or the adapter does not fit it.
     """
+    model = base_model.load(base)
     try:
-        model = PeftModel.from_pretrained(base_model.load(base), adapter).merge_and_unload(safe_merge=True)
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload(safe_merge=True)
     except (RuntimeError, ValueError, SafetensorError) as error:
-        if isinstance(error, Tc3Error):
-            raise
         reason = " ".join(str(error).split())[:200]
         raise Tc3Error(f"the adapter in {adapter} cannot be merged into {base}: {reason}") from error
     tokenizer = AutoTokenizer.from_pretrained(adapter)

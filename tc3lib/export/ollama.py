@@ -15,6 +15,8 @@ PREFERRED = ("q8_0", "q4_k_m", "f16")
 def write(work: Path, config: Settings, base: str, proved: Sequence[str]) -> None:
     """Write `export/Modelfile`, for a GGUF file or the merged weights, and `export/Modelfile.adapter`.
 
+    The first one's commands are printed.
+
     Args:
         base: The base model in 16 bit, which the second puts the adapter on: a folder, or its name on the Hub, whose
             cache Ollama does not read.
@@ -38,6 +40,7 @@ def write(work: Path, config: Settings, base: str, proved: Sequence[str]) -> Non
     for path, origin in texts.items():
         with replacing(path) as file:
             file.write((origin + _rest(work, config)).encode())
+    print(f"for Ollama, in {folder}: ollama create describe -f Modelfile, then ollama run describe")
 
 
 def _rest(work: Path, config: Settings) -> str:

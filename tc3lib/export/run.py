@@ -58,20 +58,21 @@ def export(work: Path, config: Settings) -> dict[str, Any]:
                 f"the adapter on {name} does not answer as it did after training: {wrong}. Set export_base to its base "
                 "model in 16 bit."
             )
-        if (old := read_json(work / "export.json")).get("adapter_sha256") == record["adapter_sha256"]:
-            record["formats"] |= old["formats"]  # those that are not made again
+        old = read_json(work / "export.json")
+        if all(old.get(key) == record[key] for key in ("adapter_sha256", "base")):
+            record["formats"] |= {kind: old["formats"][kind] for kind in verify.proved(old)}  # if not made again
         else:
             new = {gguf.file_name(kind) for kind in config.exporting.gguf_types} if script else set()
             left = [f"gguf/{path.name}" for path in (folder / "gguf").glob("*.gguf") if path.name not in new]
             if "ollama" not in wanted:
                 left += [name for name in ("Modelfile", "Modelfile.adapter", "adapter") if (folder / name).exists()]
             if left:
-                print(f"of another adapter, and not made again: {', '.join(sorted(left))} in {folder}")
+                print(f"out of date, from an earlier adapter or base model: {', '.join(sorted(left))} in {folder}")
         try:
             with replacing_folder(folder / "merged") as new:
                 print(f"merging the adapter into {name}" + (" (dequantised)" if base_model.is_4bit(base) else ""))
                 merge(work / "lora_model", base, new, config.prompting)
-                if _failed("merged", "merged", new, reference, asked, record, folder):
+                if not _prove("merged", "merged", new, reference, asked, record, folder):
                     raise Tc3Error(f"the merged weights failed, and nothing was made of them: {_reasons(record)}")
             if script:
                 _write_gguf(script, config, folder, base, reference, asked, record)
@@ -98,15 +99,15 @@ def _write_gguf(
                 gguf.quantise(files["f16"], files[kind], kind)
         target.mkdir(exist_ok=True)
         for kind in kinds:
-            if not _failed(kind, "gguf", files[kind], reference, asked, record, folder):
+            if _prove(kind, "gguf", files[kind], reference, asked, record, folder):
                 files[kind].replace(target / files[kind].name)
     shutil.rmtree(folder / ".gguf")
 
 
-def _failed(
+def _prove(
     name: str, kind: str, path: Path, reference: Mapping, asked: Mapping, record: dict[str, Any], folder: Path
 ) -> bool:
-    """Ask an artefact, note what came of it, and move it aside if it failed."""
+    """Ask an artefact, note what came of it, move it aside if it failed, and return whether it is proved."""
     print(f"asking {name} the same")
     try:
         found = verify.judge(name, verify.ask(kind, path, asked), reference, asked)
@@ -116,7 +117,7 @@ def _failed(
     if found["failed"]:
         (folder / "failed").mkdir(exist_ok=True)
         path.rename(folder / "failed" / path.name.removeprefix(".").removesuffix(".new"))
-    return bool(found["failed"])
+    return not found["failed"]
 
 
 def _reasons(record: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tc3lib.errors import Tc3Error
@@ -42,10 +43,14 @@ BOUNDS = {
     "q8_0": Bound(same=0.6, loss=0.03),
     "q4_k_m": Bound(same=0.15, loss=0.15, ended=0.25),
 }
-"""Those of the loss are three to four times what SmolLM2 (135M) showed: 0.005, 0.005, 0.010 and 0.041; a larger model
-loses less. There the first 16 tokens, mostly a title, were the same in 100, 100, 100 and 94 % of 32 answers, the first
-24 in 84, 84, 91 and 44 %: an answer that does not begin with the title parts sooner, so the bounds are below these.
-Of the answers, 6 to 9 points more ended than the adapter's: up to 3 of 32, either way, by a late tie."""
+"""From SmolLM2 (135M), an adapter and 32 held-out titles; figures in the order of the formats above.
+
+loss: three to four times the differences measured, 0.005, 0.005, 0.010 and 0.041. A larger model loses less.
+same: the first 16 tokens, mostly the title, were the same in 100, 100, 100 and 94 % of the answers, the first 24 in 84,
+    84, 91 and 44 %. Answers that do not begin with the title differ earlier, so the bounds are lower than both.
+ended: 6 to 9 points more answers ended than of the adapter's, up to 3 of 32. A near tie between two tokens late in an
+    answer may decide this either way.
+"""
 
 DEQUANTISED = Bound(same=0, loss=0.3, ended=0.25)
 """Of the adapter itself, on the base model in 16 bit instead of the 4 bit of its training."""
@@ -55,18 +60,21 @@ def questions(work: Path, config: Settings) -> dict[str, Any]:
     """Return what is asked: each prompt as text, and the ids of prompt and description as they were trained.
 
     Raises:
-        Tc3Error: There are no questions, or none is held out.
+        Tc3Error: There are no questions, or none is held out and fits `max_seq_length`.
     """
-    rows = [row for row in read_rows(work / "questions.jsonl") if row["part"] == "eval"][:QUESTIONS]
-    if not rows:
-        raise Tc3Error(f"{work / 'questions.jsonl'} has no held-out row to prove an export with: run 01_prepare again.")
+    rows = [row for row in read_rows(work / "questions.jsonl") if row["part"] == "eval"]
     tokenizer, template = load_tokenizer(str(work / "lora_model")), config.prompting
     encoded = encode_rows(tokenizer, rows, config.model.max_seq_length, template)
-    texts = [prompt_text(tokenizer, row["input_text"], template) for row in rows]
+    fitting = [(row["input_text"], ids) for row, ids in zip(rows, encoded, strict=True) if ids][:QUESTIONS]
+    if not fitting:
+        raise Tc3Error(
+            f"{work / 'questions.jsonl'} has no held-out row to prove an export with, or none whose title fits "
+            f"max_seq_length={config.model.max_seq_length}: run 01_prepare again."
+        )
     return {
         "max_new_tokens": config.generation.max_new_tokens,
-        "titles": [row["input_text"] for row in rows],
-        "questions": [{"prompt": text, **row} for text, row in zip(texts, encoded, strict=True)],
+        "titles": [title for title, _ in fitting],
+        "questions": [{"prompt": prompt_text(tokenizer, title, template), **ids} for title, ids in fitting],
     }
 
 
@@ -92,10 +100,10 @@ def judge(
     figures, expected = summary(found, asked), summary(reference, asked)
     both = list(zip(found["answers"], reference["answers"], strict=True))
     prompts = [given["prompt"] == ids for given, ids in zip(found["answers"], trained, strict=True)]
-    same = [_beginning(given) == _beginning(ours) for given, ours in both]
+    same = [given["ids"][:FIRST] == ours["ids"][:FIRST] for given, ours in both]
     figures |= {
-        "same_prompt": _mean(prompts),
-        "same_first_tokens": _mean(same),
+        "same_prompt": fmean(prompts),
+        "same_first_tokens": fmean(same),
         "loss_difference": figures["loss"] - expected["loss"],
         "bound": asdict(bound),
     }
@@ -123,7 +131,7 @@ def summary(found: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any
         "program": found["program"],
         "questions": len(found["answers"]),
         "loss": sum(answer["loss_sum"] for answer in found["answers"]) / tokens,
-        "ended": _mean([answer["ended"] for answer in found["answers"]]),
+        "ended": fmean(answer["ended"] for answer in found["answers"]),
     }
 
 
@@ -180,18 +188,10 @@ def in_4bit(work: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     answered = [rows[title] for title in asked["titles"]]
     return {
         "loss": sum(row["loss_sum"] for row in answered) / sum(row["loss_tokens"] for row in answered),
-        "ended": _mean([row["eos"] for row in answered]),
+        "ended": fmean(row["eos"] for row in answered),
     }
 
 
 def prompt(row: Mapping[str, Sequence[int]]) -> list[int]:
     """Return the ids of an encoded row's prompt."""
     return row["input_ids"][: row["completion_mask"].index(1)]
-
-
-def _beginning(answer: Mapping[str, Any]) -> list[int]:
-    return answer["ids"][:FIRST]
-
-
-def _mean(values: Sequence[bool]) -> float:
-    return sum(values) / len(values)

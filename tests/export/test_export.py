@@ -101,10 +101,11 @@ def test_the_modelfiles_ask_and_stop_as_the_training_did(exported):
         ]  # fmt: skip
 
 
-def test_a_base_model_of_the_hub_is_to_be_downloaded_beside_the_modelfile(exported, tmp_path):
+def test_a_base_model_of_the_hub_is_to_be_downloaded_beside_the_modelfile(exported, tmp_path, capsys):
     """Ollama refuses the links of the Hub's cache."""
     work, config = shutil.copytree(exported[0], tmp_path / "work"), exported[1]
     ollama.write(work, config, "me/base", ["merged", "q4_k_m", "f16"])
+    assert f"for Ollama, in {work / 'export'}: ollama create describe -f Modelfile, then" in capsys.readouterr().out
     assert (work / "export" / "Modelfile").read_text().startswith("FROM ./gguf/model-Q4_K_M.gguf\n")
     assert (
         (work / "export" / "Modelfile.adapter")
@@ -170,7 +171,39 @@ def test_another_adapters_posttest_is_not_compared_and_what_is_not_made_again_is
     assert export.export(work, config)["in_4bit"] is None
     out = capsys.readouterr().out
     assert "04_posttest was not run with this adapter" in out
-    assert "not made again: Modelfile, Modelfile.adapter, adapter, gguf/model-Q8_0.gguf in" in out
+    assert "earlier adapter or base model: Modelfile, Modelfile.adapter, adapter, gguf/model-Q8_0.gguf in" in out
+
+
+def test_formats_that_are_not_made_again_are_kept_if_they_were_proved_with_this_adapter_and_base(
+    exported, tmp_path, monkeypatch, capsys
+):
+    work, config, record = shutil.copytree(exported[0], tmp_path / "work"), *exported[1:]
+    asked = verify.questions(work, config)["questions"]
+    answers = [{"prompt": verify.prompt(row), "ids": [1], "ended": True, "loss_sum": 1.0} for row in asked]
+    monkeypatch.setattr(verify, "ask", lambda *_: {"program": "p", "answers": answers})
+    monkeypatch.setattr(merge, "merge", lambda *_: None)
+    not_a_number = {"failed": ["its loss differs by nan"], "loss": None}
+    earlier = record["formats"] | {"q8_0": {"failed": []}, "q4_k_m": not_a_number}
+    for change, kept in [({}, {"merged", "q8_0"}), ({"base": "b"}, {"merged"}), ({"adapter_sha256": "0"}, {"merged"})]:
+        write_json(work / "export.json", record | {"formats": earlier} | change)
+        made = export.export(work, config.change(export_to=("merged",)))
+        assert made["formats"].keys() == kept
+        assert {row["verdict"] for row in export.rows(made)} == {"the reference", "as trained", "proved"}
+        assert ("out of date, from an earlier adapter or base model: Mod" in capsys.readouterr().out) == bool(change)
+
+
+def test_a_title_that_is_too_long_is_not_asked(exported, tmp_path, rows, monkeypatch):
+    work, config = shutil.copytree(exported[0], tmp_path / "work"), exported[1]
+    long, *others = [{**row, "part": "eval"} for row in rows[:4]]
+    long["input_text"] = "Steel Mug " * 600
+    write_rows(work / "questions.jsonl", [long, *others])
+    monkeypatch.setattr(verify, "QUESTIONS", 2)
+    asked = verify.questions(work, config)
+    assert asked["titles"] == [row["input_text"] for row in others[:2]]
+    assert all(title in row["prompt"] for title, row in zip(asked["titles"], asked["questions"], strict=True))
+    write_rows(work / "questions.jsonl", [long])
+    with pytest.raises(Tc3Error, match=r"no held-out row to prove .*, or none whose title fits max_seq_length=512: "):
+        verify.questions(work, config)
 
 
 def test_a_model_that_cannot_be_opened_says_why(exported, tmp_path):

@@ -1,12 +1,12 @@
 """What an export refuses, before it has written anything; and the Hub, which is a fake here."""
 
-import json
 import re
 from types import SimpleNamespace
 
 import httpx
 import pytest
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+from huggingface_hub.utils import filter_repo_objects
 
 from tc3lib.errors import Tc3Error
 from tc3lib.export import base_model, child, gguf, hub, verify
@@ -45,9 +45,11 @@ def test_a_base_model_that_moved_and_no_network_are_said_in_a_line(tmp_path, mon
 def test_weights_in_4_bit_count_as_the_16_bit_that_they_become(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(bytes(100))
     (tmp_path / "consolidated.safetensors").write_bytes(bytes(100))
-    (tmp_path / "config.json").write_text("{}")
     assert base_model.weight_bytes(tmp_path) == 100
-    (tmp_path / "config.json").write_text(json.dumps({"quantization_config": {"load_in_4bit": True}}, indent=2))
+    for text in ("{}", '{"quantization_config":null}', '{"quantization_config":{"load_in_4bit":false}}'):
+        (tmp_path / "config.json").write_text(text)
+        assert base_model.weight_bytes(tmp_path) == 100
+    (tmp_path / "config.json").write_text('{"quantization_config":{"load_in_4bit":true}}')
     assert base_model.weight_bytes(tmp_path) == 400
 
 
@@ -56,6 +58,19 @@ def test_too_little_disk_or_memory_is_said_with_what_is_needed(tmp_path, monkeyp
     with pytest.raises(Tc3Error, match=r"merging needs 16\.0 GiB on the disk of .*, which has 1\.0 GiB free: free"):
         base_model.check_disk(tmp_path, 16 * 2**30, "merging")
     base_model.check_disk(tmp_path, 2**29, "merging")
+    asked = []
+
+    def download(name, dry_run=False, **patterns):
+        asked.append(patterns)
+        missing = (True, True, False)
+        return [SimpleNamespace(file_size=2**29, will_download=new) for new in missing] if dry_run else str(tmp_path)
+
+    monkeypatch.setattr(base_model, "snapshot_download", download)
+    assert base_model.fetch("me/base") == tmp_path
+    assert asked[0] == asked[1]
+    monkeypatch.setattr(base_model.shutil, "disk_usage", lambda path: SimpleNamespace(free=2**29))
+    with pytest.raises(Tc3Error, match=r"to download me/base needs 1\.0 GiB on the disk of "):
+        base_model.fetch("me/base")
     monkeypatch.setattr(base_model.psutil, "virtual_memory", lambda: SimpleNamespace(available=2**30))
     with pytest.raises(Tc3Error, match=r"merging needs 16\.0 GiB of memory, and 1\.0 GiB are free: close other"):
         base_model.check_memory(16 * 2**30, "merging")
@@ -155,12 +170,12 @@ def test_later_tokens_may_differ():
 
 
 class FakeHub:
-    """Keeps what would be uploaded."""
+    """Keeps what would be uploaded, and which files that were there before are left."""
 
     there_before, refuses = None, None
 
     def __init__(self):
-        self.calls = []
+        self.calls, self.files = [], []
 
     def create_repo(self, repo, private, exist_ok):
         if self.refuses:
@@ -171,8 +186,12 @@ class FakeHub:
     def repo_info(self, repo):
         return SimpleNamespace(private=self.private)
 
-    def upload_folder(self, repo_id, folder_path, path_in_repo=".", allow_patterns=None, ignore_patterns=None):
+    def upload_folder(
+        self, repo_id, folder_path, path_in_repo=".", allow_patterns=None, ignore_patterns=None, delete_patterns=()
+    ):
         self.calls.append((str(folder_path), path_in_repo, *(allow_patterns or ())))
+        deleted = [*filter_repo_objects(self.files, allow_patterns=[*delete_patterns])]
+        self.files = [name for name in self.files if name not in deleted]
 
     def upload_file(self, repo_id, path_or_fileobj, path_in_repo):
         self.calls.append((str(path_or_fileobj), path_in_repo))
@@ -201,10 +220,15 @@ def test_the_hub_gets_what_was_proved_and_is_private(config, tmp_path, fake, cap
     with pytest.raises(Tc3Error, match=r"nothing to upload: .*export\.json has no merged weights that are proved"):
         hub.upload(tmp_path, config)
     proved(tmp_path, {"merged": [], "q8_0": [], "q4_k_m": ["endless"]})
+    fake.files = [
+        "README.md", "adapter/adapter_model.safetensors", "chat_template.jinja", "config.json", "gguf/model-F16.gguf",
+        "model-00001-of-00002.safetensors", "model.safetensors.index.json", "plot.png",
+    ]  # fmt: skip
     hub.upload(tmp_path, config)
+    assert fake.files == ["README.md", "config.json", "plot.png"]
     folder = tmp_path / "export"
     assert fake.calls == [
-        (f"{tmp_path}/lora_model", "adapter"), (f"{folder}/gguf", "gguf", "model-Q8_0.gguf"), (f"{folder}/merged", "."),
+        (f"{folder}/merged", "."), (f"{tmp_path}/lora_model", "adapter"), (f"{folder}/gguf", "gguf", "model-Q8_0.gguf"),
         (f"{folder}/README.md", "README.md"),
     ]  # fmt: skip
     assert fake.private is True
@@ -213,6 +237,10 @@ def test_the_hub_gets_what_was_proved_and_is_private(config, tmp_path, fake, cap
     assert TOKEN not in out
     hub.upload(tmp_path, config.change(hub_private=False))
     assert fake.private is False
+    assert "https://huggingface.co/me/tc3, which everybody sees" in capsys.readouterr().out
+    fake.there_before = True
+    hub.upload(tmp_path, config.change(hub_private=False))
+    assert "https://huggingface.co/me/tc3, which its owner alone sees" in capsys.readouterr().out
     calls = len(fake.calls)
     (tmp_path / "lora_model" / "adapter_model.safetensors").write_bytes(b"a later one")
     with pytest.raises(Tc3Error, match=r"export was made of another adapter than is in .*lora_model now\."):
@@ -239,5 +267,5 @@ def test_what_the_hub_refuses_is_said_in_a_line_without_the_token(config, tmp_pa
         with pytest.raises(Tc3Error, match=f"hub_repo={name!r}: expected owner/name"):
             hub.upload(tmp_path, config.change(hub_repo=name))
     monkeypatch.setattr(hub, "get_token", lambda: None)
-    with pytest.raises(Tc3Error, match="no token for the Hub: put one that may write, named HF_TOKEN"):
+    with pytest.raises(Tc3Error, match="no Hub token: create one with write access and store it as HF_TOKEN"):
         hub.upload(tmp_path, config)
