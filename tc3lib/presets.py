@@ -36,9 +36,9 @@ def smollm2() -> Settings:
         use_gradient_checkpointing=False,
         learning_rate=1e-3,
         gradient_accumulation_steps=1,
-        max_steps=100,
-        eval_rows=64,
-        question_rows=48,
+        max_steps=50,
+        eval_rows=32,
+        question_rows=24,
         demo_titles=("Small password manager", "Chess with a talking opponent", "Photo album for the terminal"),
     )
     return dataclasses.replace(config, preset="smollm2", requires_gpu=False)
