@@ -25,7 +25,7 @@ from tc3lib.prompts import encode_rows, end_id, load_tokenizer, prompt_text, sav
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan, token_cache, ways
-from tc3lib.training.callbacks import LossLogger, mean_loss
+from tc3lib.training.callbacks import LossGuard, LossLogger, mean_loss
 from tc3lib.training.packed_trainer import PackedTrainer
 
 if TYPE_CHECKING:
@@ -216,9 +216,9 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                     _check_untrained(trainer.model, config)
                 trainer.args.output_dir = str(saver.local)
                 trainer.args.eval_on_start &= not last
-                trainer.remove_callback(LossLogger)  # of an earlier call
-                trainer.add_callback(saver)
-                trainer.add_callback(progress)
+                for callback in (saver, progress, LossGuard(trainer)):
+                    trainer.remove_callback(type(callback))  # of an earlier call
+                    trainer.add_callback(callback)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 saver.finish()
             processes.wait()

@@ -1,4 +1,5 @@
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -254,3 +255,29 @@ def test_a_run_whose_loss_is_not_a_number_replaces_nothing(config, rows, tmp_pat
     assert adapter(tmp_path) == before == adapter(tmp_path / "run-1")
     with pytest.raises(Tc3Error, match=r"lora_model is not the result of the last run.*the loss is not a number"):
         run_record.check_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("plan", ["auto", "recipe"])
+def test_a_loss_that_is_not_a_number_is_forgiven_unless_three_follow_each_other(config, rows, tmp_path, plan):
+    """As one that overflows in float16: transformers alone would log NaN from there on."""
+    config = config.change(plan=plan, max_steps=12, logging_steps=10, eval_strategy="no", eval_on_start=False)
+    made = prepared(config, rows, tmp_path)
+    trainer = training.build_trainer(made)
+    bad, true = {2: math.inf, 4: math.nan, 5: math.nan, 9: math.nan, 10: math.inf, 11: -math.inf}, {}
+    step = trainer.training_step
+
+    def reported(*given):
+        loss, number = step(*given), trainer.state.global_step + 1
+        true[number] = true.get(number, 0) + float(loss)
+        return loss * bad.get(number, 1)
+
+    trainer.training_step = reported  # the gradients are as ever
+    with pytest.raises(Tc3Error, match=r"the loss is not a number since step 9: nothing was saved since"):
+        training.train(trainer, made)
+    found = {row["step"]: row["loss"] for row in read_losses(tmp_path / "loss.jsonl")}
+    assert found == dict.fromkeys(bad) | {
+        3: pytest.approx(true[3]),
+        6: pytest.approx(true[6]),
+        8: pytest.approx((true[7] + true[8]) / 2),
+    }
+    assert sorted(path.name[:12] for path in (tmp_path / "outputs").glob("check*")) == ["checkpoint-6", "checkpoint-8"]
