@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from tc3lib import model_loading
 from tc3lib.checkpoints import run_record
 from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
-from tc3lib.files import alone, read_json, read_rows, replacing_folder, write_json
+from tc3lib.files import alone, each_row, read_json, replacing_folder, write_json
 from tc3lib.prompts import encode_rows, end_id, load_tokenizer, prompt_text, save_tokenizer
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
@@ -58,10 +59,11 @@ class Run:
         if config.training.resume_from_checkpoint:
             run_record.check_run(work, self.record)
         self.tokenize(load_tokenizer(config.model.model_name))
-        self.plan = plan.plan(self.lengths(), config.training)
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Encode all rows and check them, as training and generation will use them."""
+        tokenizer.backend_tokenizer.no_truncation()  # as encoding leaves it: rows may come from the cache, and its
+        tokenizer.backend_tokenizer.no_padding()  # text is part of what identifies the run
         self.tokenizer, longest, template = tokenizer, self.config.model.max_seq_length, self.config.prompting
         self.record["prompt"] = prompt_text(tokenizer, "{title}", template)
         self.record["end"] = tokenizer.convert_ids_to_tokens(end_id(tokenizer, template))
@@ -70,10 +72,11 @@ class Run:
             token_cache.load(tokenizer, self.work / name, [self.record["data"][name], *known_by], longest, template)
             for name in ("train.jsonl", "eval.jsonl")
         )
-        self.train_rows, self.eval_rows, self.dropped = train.rows, held_out.rows, train.dropped
+        self.train_rows, self.eval_rows = train.rows, held_out.rows
         self.checked = check_rows.found(tokenizer, len(train.rows), train.cut, train.dropped, longest, template)
         if held_out.dropped:
             self.checked += f"; {held_out.dropped:,} held-out rows were dropped for the same reason"
+        self.plan = plan.plan(self.lengths(), self.config.training)
 
     def lengths(self) -> list[int]:
         """Return the tokens of each training row."""
@@ -84,9 +87,10 @@ class Run:
 
     def show(self, rows: int = 3) -> "HTML":
         """Return the first rows as the model will meet them, with what it learns marked."""
-        texts, template = read_rows(self.work / "train.jsonl", rows + self.dropped), self.config.prompting
-        encoded = encode_rows(self.tokenizer, texts, self.config.model.max_seq_length, template)
-        shown = [(text, tokens) for text, tokens in zip(texts, encoded, strict=True) if tokens][:rows]
+        longest, template = self.config.model.max_seq_length, self.config.prompting
+        texts = each_row(self.work / "train.jsonl")
+        encoded = ((text, encode_rows(self.tokenizer, [text], longest, template)[0]) for text in texts)
+        shown = islice(((text, tokens) for text, tokens in encoded if tokens), rows)
         return check_rows.show(self.tokenizer, *zip(*shown, strict=True), template)
 
 
@@ -189,7 +193,9 @@ def train(trainer: SFTTrainer, run: Run) -> None:
     config, work, main = run.config, run.work, trainer.is_world_process_zero()
     with alone(work) if main else nullcontext(), stop_asked() as stop:
         if main:
-            differences = run_record.open_run(work, run.record, resume=config.training.resume_from_checkpoint)
+            again = "run" in run.record  # in this session: it is the run to continue, whatever is set
+            resume = config.training.resume_from_checkpoint or again
+            differences = run_record.open_run(work, run.record, resume=resume)
         processes.wait()
         record = read_json(work / "run.json")
         saver = Saver(trainer, work, record, config, stop)
@@ -248,7 +254,7 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                 print(f"the result could not be noted in run.json: {unwritten}")
     if error:
         raise error
-    if stop.signal:
+    if stop.signal and trainer.state.global_step < run.plan.steps:
         raise Tc3Error(
             f"stopped by {stop.signal} after step {trainer.state.global_step} of {run.plan.steps}: run it again."
         )
