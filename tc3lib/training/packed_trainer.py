@@ -59,8 +59,6 @@ class PackedTrainer(SFTTrainer):
     def training_step(self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
         if not model.training:
             model.train()
-        if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimisers have two modes
-            self.optimizer.train()
         labels = torch.full((), inputs["labelled"], device=self.args.device)
 
         def learn(part: Batch) -> torch.Tensor:

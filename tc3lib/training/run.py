@@ -62,8 +62,9 @@ class Run:
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Encode all rows and check them, as training and generation will use them."""
-        tokenizer.backend_tokenizer.no_truncation()  # as encoding leaves it: rows may come from the cache, and its
-        tokenizer.backend_tokenizer.no_padding()  # text is part of what identifies the run
+        # Encoding does this too, but rows may come from the cache; and the tokenizer is part of the run's identity.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
         self.tokenizer, longest, template = tokenizer, self.config.model.max_seq_length, self.config.prompting
         self.record["prompt"] = prompt_text(tokenizer, "{title}", template)
         self.record["end"] = tokenizer.convert_ids_to_tokens(end_id(tokenizer, template))
