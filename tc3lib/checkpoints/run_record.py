@@ -68,7 +68,7 @@ def fingerprint(trainer: "Trainer") -> dict[str, str]:
 
 
 def open_run(work: Path, new: dict[str, Any], *, resume: bool) -> list[str]:
-    """Record the run that is about to train in `work`; return what differs from its beginning and may.
+    """Record the run that is about to train in `work`; return which settings and versions changed since it began.
 
     Sets `new["run"]`, the run's identity: that of the run that it continues, or a new one.
 
