@@ -29,7 +29,7 @@ def run(loaded, rows, config, way, max_tokens=None, share=True):
     """Train from the model's present adapter; return losses and gradient norms, and put the adapter back.
 
     Args:
-        way: How rows pass, of `training.ways`; None with plan="recipe".
+        way: How rows pass, of `training.ways`; "recipe" with plan="recipe".
     """
     from unittest.mock import patch
 
@@ -136,7 +136,7 @@ def main() -> None:
                 gradient_accumulation_steps=ROWS // size,
             )  # fmt: skip
             kind = {True: "padding-free", False: "padded", None: "padding_free unset"}[padding_free]
-            results[f"TRL's own {size}x{ROWS // size}, {kind}{suffix}"] = run(loaded, rows, changed, None)
+            results[f"TRL's own {size}x{ROWS // size}, {kind}{suffix}"] = run(loaded, rows, changed, "recipe")
 
         packed = way == "packed"
         first = "one pass, shared prefix" if packed else "plan=auto"

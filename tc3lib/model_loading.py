@@ -42,7 +42,7 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
     """Return the base model, quantised, and its own tokenizer.
 
     Raises:
-        Tc3Error: The model cannot be found or fetched, or computes no numbers.
+        Tc3Error: The model cannot be found or fetched, or its logits are NaN or infinite.
     """
     arguments = dataclasses.asdict(config)
     if config.dtype is not None:  # on a GPU unsloth does not take the name "float32"
@@ -68,8 +68,8 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
         logits = model.eval()(input_ids=torch.tensor([[0, 1]], device=model.device)).logits
     if not logits.isfinite().all():
         raise Tc3Error(
-            f"the model {config.model_name!r} computes no numbers: a weight of it is NaN or infinite, or its values "
-            "overflow. Fetch or make it again, or set dtype='bfloat16' or 'float32'."
+            f"the logits of the model {config.model_name!r} are NaN or infinite: a weight is damaged, or values "
+            "overflow. Download it again, or set dtype='bfloat16' or 'float32'."
         )
     return model, tokenizer
 

@@ -30,7 +30,7 @@ Write a response that appropriately completes the request.
 ### Response:
 """
 RECIPE = PromptSettings()
-TODAY = date(2024, 7, 26)
+CHAT_DATE = date(2024, 7, 26)
 """For chat templates that write the date: what a run learns must not depend on its day. Llama 3's own default."""
 
 
@@ -302,9 +302,10 @@ _BLANK = " \t\n\r▁"
 
 @lru_cache(maxsize=2)
 def _plain(tokenizer: "PreTrainedTokenizerBase") -> "Tokenizer":
-    """Return what encodes, with every added token flagged special: in a copy, which takes seconds, if one was not.
+    """Return the tokenizer's backend with every added token flagged special, so that text can be told to hold none.
 
-    Runs of white space are left: some tokenizers add them for text (Gemma's line breaks, GPT-NeoX's indents).
+    If one was not flagged, that is a copy, which takes seconds. Runs of white space are left as they are: some
+    tokenizers add them for text (Gemma's line breaks, GPT-NeoX's indents).
     """
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if not token.special]
     if not (added := [text for text in added if text.strip(_BLANK)]):
@@ -346,7 +347,7 @@ def _chat(tokenizer: "PreTrainedTokenizerBase") -> _Chat:
         )
     user, answer, secret = (secrets.token_hex(8) for _ in range(3))
     turns = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    fixed = {"enable_thinking": False, "strftime_now": TODAY.strftime}
+    fixed = {"enable_thinking": False, "strftime_now": CHAT_DATE.strftime}
     try:
         prompt = tokenizer.apply_chat_template(turns[:1], add_generation_prompt=True, tokenize=False, **fixed)
         whole = tokenizer.apply_chat_template(turns, tokenize=False, **fixed)

@@ -122,7 +122,7 @@ def test_a_base_model_with_one_weight_that_is_not_a_number_is_refused(config, tm
     weights = load_file(base / "model.safetensors")
     weights["model.layers.1.mlp.up_proj.weight"][3, 7] = float("nan")
     save_file(weights, base / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(Tc3Error, match=r"the model '.*base' computes no numbers: a weight of it is NaN or infinite"):
+    with pytest.raises(Tc3Error, match=r"the logits of the model '.*base' are NaN or infinite: a weight is damaged"):
         model_loading.load_base_model(config.change(model_name=str(base)).model)
 
 

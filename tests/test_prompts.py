@@ -85,7 +85,7 @@ def test_any_tokenizer_learns_response_and_eos_after_the_prompt_that_generation_
     rows = [record, prompts.format_record("Mug", "A mug.")]
     encoded = prompts.encode_rows(tokenizer, rows)
     assert check_rows.check(tokenizer, Path("train.jsonl"), rows, encoded, 2048, prompts.RECIPE) == 0
-    found = check_rows.found(tokenizer, 2, 0, 0, 2048, prompts.RECIPE)
+    found = check_rows.summary(tokenizer, 2, 0, 0, 2048, prompts.RECIPE)
     assert found.startswith(
         f"2 rows: each has {'one' if bos else 'no'} bos and the prompt that generation sends; 2 end"
     )

@@ -6,6 +6,7 @@ import json
 import platform
 import secrets
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,7 @@ def fingerprint(trainer: "Trainer") -> dict[str, str]:
 
 
 def open_run(work: Path, new: dict[str, Any], *, resume: bool) -> list[str]:
-    """Record the run that is about to train in `work`; return what differs from its beginning and may.
+    """Record the run that is about to train in `work`; return which settings and versions changed since it began.
 
     Sets `new["run"]`, the run's identity: that of the run that it continues, or a new one.
 
@@ -98,28 +99,28 @@ def check_run(work: Path, new: dict[str, Any]) -> dict[str, Any]:
     Raises:
         Tc3Error: As `open_run`.
     """
-    outputs = work / new["settings"]["training"]["output_dir"]
+    outputs, advice = work / new["settings"]["training"]["output_dir"], _how_to_start_again(work)
     started, journal = store.committed(outputs), store.journal(outputs)
     records = (read_json(folder / "run.json") for folder in (work, *started))
     old = next(filter(_is_record, records), None)
     if old is None:
         if started or journal:
-            raise Tc3Error(f"{outputs} holds checkpoints, but run.json is missing or damaged. {_anew(work)}")
+            raise Tc3Error(f"{outputs} holds checkpoints, but run.json is missing or damaged. {advice}")
         return {}
     if old.get("layout") != LAYOUT:
         if store.checkpoints(outputs):
-            raise Tc3Error(f"the run in {work} was begun with an earlier version of tc3lib. {_anew(work)}")
+            raise Tc3Error(f"the run in {work} was begun with an earlier version of tc3lib. {advice}")
         return {}
     if journal is None and not started:  # the journal is begun before run.json is written
         raise Tc3Error(
             f"{outputs} is missing or empty, although a run was begun there. If it is only unavailable for now, bring "
-            f"it back. {_anew(work)}"
+            f"it back. {advice}"
         )
     difference = _difference(old, new)
     if difference is None:
         return old
     if started or journal:
-        raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {_anew(work)}")
+        raise Tc3Error(f"{outputs} holds the checkpoints of another run: {difference}. {advice}")
     return {}
 
 
@@ -179,6 +180,8 @@ def as_trained(config: Settings, work: Path) -> Settings:
 
 def _set_aside(work: Path, outputs: str) -> None:
     """Move an earlier run's files to the first free `run-N`."""
+    with suppress(OSError):
+        (work / outputs).rmdir()  # an empty one is the trainer's that is about to start
     found = [work / name for name in {*RUN_FILES, outputs} if (work / name).exists()]
     if found:
         number = next(number for number in range(1, 10**6) if not (work / f"run-{number}").exists())
@@ -188,7 +191,7 @@ def _set_aside(work: Path, outputs: str) -> None:
         print(f"the earlier run is in {work / f'run-{number}'}")
 
 
-def _anew(work: Path) -> str:
+def _how_to_start_again(work: Path) -> str:
     return f"To start anew, set resume_from_checkpoint=False: what is in {work} moves to a folder of its own."
 
 

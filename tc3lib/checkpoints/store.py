@@ -197,9 +197,9 @@ def rotate(outputs: Path, keep: int | None, run: str, damaged: Collection[Path] 
 
 
 def remove(folder: Path) -> None:
-    """Delete a checkpoint as far as possible; each file is emptied first, since Drive keeps deleted files in its trash.
+    """Delete a checkpoint, as far as possible. Files are emptied first, since Drive keeps deleted files in its trash.
 
-    The manifest goes first, or nothing does: what is half removed is not a checkpoint.
+    The manifest is deleted first: a folder without one is no checkpoint. If that fails, the other files stay.
     """
     with suppress(OSError):
         for name in (MANIFEST, *os.listdir(folder)):

@@ -7,39 +7,40 @@ import numpy
 import torch
 
 Row = Mapping[str, Any]
-"""`input_ids` and `labels` (-100 over the prompt), two arrays of one length."""
+"""`input_ids` and `completion_mask` (1 where a token is learned), of one length, as `prompts.encode` returns them."""
 Batch = dict[str, Any]
 """What `collate` returns."""
 
 
 def collate(rows: Sequence[Row], share_prefix: bool = True) -> Batch:
-    """Return rows as one line of tokens: first the prefix that their prompts share, then the rest of each row.
+    """Pack rows into one sequence: first the prefix that their prompts share, then the rest of each row.
 
-    A causal model gives a shared prefix the same states in every row, so it needs them once. The line means the same
-    as the rows one by one only to a model whose attention knows its segments (`packed_attention`).
+    A causal model gives a shared prefix the same states in every row, so it is computed once. The rows mean the same
+    as one by one only to a model whose attention knows their boundaries (`packed_attention`).
 
     Args:
         rows: The rows.
         share_prefix: False repeats the prefix in every row. Dropout needs that: it is drawn for each token.
 
     Returns:
-        `input_ids`, `labels` and `position_ids` (each row's own), int64 tensors of shape (1, tokens); `lengths`: the
-        tokens of the prefix (0 if none), then those of each row's rest; `labelled`: the number of labels.
+        `input_ids`, `labels` (-100 where nothing is learned) and `position_ids` (each row's own), int64 tensors of
+        shape (1, tokens); `lengths`: the tokens of the prefix (0 if none), then those of each row's rest; `labelled`:
+        the number of labels.
     """
     ids = [numpy.asarray(row["input_ids"]) for row in rows]
-    labels = [numpy.asarray(row["labels"]) for row in rows]
+    labels = [numpy.where(row["completion_mask"], own, -100) for row, own in zip(rows, ids, strict=True)]
     prefix = _shared_prefix(ids, labels) if share_prefix else 0
     positions = [numpy.arange(prefix), *(numpy.arange(prefix, len(row)) for row in ids)]
 
-    def line(parts: Sequence[numpy.ndarray]) -> torch.Tensor:
+    def packed(parts: Sequence[numpy.ndarray]) -> torch.Tensor:
         return torch.from_numpy(numpy.concatenate(parts).astype(numpy.int64))[None]
 
     return {
-        "input_ids": line([ids[0][:prefix], *(row[prefix:] for row in ids)]),
-        "labels": line([labels[0][:prefix], *(row[prefix:] for row in labels)]),
-        "position_ids": line(positions),
+        "input_ids": packed([ids[0][:prefix], *(row[prefix:] for row in ids)]),
+        "labels": packed([labels[0][:prefix], *(row[prefix:] for row in labels)]),
+        "position_ids": packed(positions),
         "lengths": (prefix, *(len(row) - prefix for row in ids)),
-        "labelled": _labelled(rows),
+        "labelled": _labels(rows),
     }
 
 
@@ -64,7 +65,7 @@ def split(batch: Batch, max_tokens: int) -> Iterator[Batch]:
         start, taken = stop, []
 
 
-def share(collate: Callable[[Sequence[Row]], Batch], rows: Sequence[Row], index: int, count: int) -> Batch:
+def shard(collate: Callable[[Sequence[Row]], Batch], rows: Sequence[Row], index: int, count: int) -> Batch:
     """Collate the rows of a step that one of several processes takes; `labelled` stays that of all rows.
 
     The longest rows are dealt first, each to the process with the fewest tokens, so that all have about as much to
@@ -84,12 +85,12 @@ def share(collate: Callable[[Sequence[Row]], Batch], rows: Sequence[Row], index:
         parts[to].append(row)
         tokens[to] += len(row["input_ids"])
     mine = parts[index]
-    batch = {**collate(mine or rows[:1]), "labelled": _labelled(rows)}
+    batch = {**collate(mine or rows[:1]), "labelled": _labels(rows)}
     return batch if mine else {**batch, "labels": torch.full_like(batch["labels"], -100)}
 
 
-def _labelled(rows: Sequence[Row]) -> int:
-    return sum(int((numpy.asarray(row["labels"]) != -100).sum()) for row in rows)
+def _labels(rows: Sequence[Row]) -> int:
+    return sum(int(numpy.sum(row["completion_mask"])) for row in rows)
 
 
 def _shared_prefix(ids: Sequence[numpy.ndarray], labels: Sequence[numpy.ndarray]) -> int:

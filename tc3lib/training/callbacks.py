@@ -1,4 +1,4 @@
-"""What happens while a run trains: the losses are kept and drawn, and a progress bar shows them.
+"""What happens while a run trains: losses are kept, drawn and shown, and a loss that stays NaN or infinite ends it.
 
 Weights & Biases and other trackers need no callback of ours: they get what the trainer logs (the setting `report_to`).
 """
@@ -12,15 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from tc3lib import plotting
 from tc3lib.errors import Tc3Error
+from tc3lib.runtime import processes
 
 DRAW_SECONDS = 30
 """Least time between two drawings, besides those after evaluations."""
 MOST_NOT_FINITE = 3
-"""Losses in a row that are not a number before the run is stopped; a single one may be an overflow in float16."""
+"""Steps in a row with a loss that is NaN or infinite before the run is stopped."""
 
 
 class LossLogger(TrainerCallback):
@@ -32,8 +33,8 @@ class LossLogger(TrainerCallback):
 
     Args:
         work: The work folder. Each line of `loss.jsonl` is `{"step", "epoch", "loss", "learning_rate", "grad_norm",
-            "tokens_per_second"}` (training; `grad_norm` null where it overflowed), `{"step", "epoch", "eval_loss"}`, or
-            `{"begin"}`: a start after that step. Losses are nats a token.
+            "tokens_per_second"}` (training), `{"step", "epoch", "eval_loss"}`, or `{"begin"}`: a start after that step.
+            Losses are nats a token; null is what was NaN or infinite.
         tokens_per_step: For the speed, on average.
         safe_step: Returns the step of the last checkpoint that was committed, for the bar.
     """
@@ -46,7 +47,6 @@ class LossLogger(TrainerCallback):
         self.bar: tqdm | None = None
         self.beside_bar: dict[str, str] = {}
         self.steps, self.seconds = 0, 0.0  # since the last line
-        self.not_finite = 0  # losses in a row
         self.step_ended: float | None = None
         self.drawn = time.monotonic()
 
@@ -81,17 +81,8 @@ class LossLogger(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **kwargs: Any
     ) -> None:
-        if "loss" in logs:
-            self.not_finite = 0 if math.isfinite(logs["loss"]) else self.not_finite + 1
-            control.should_save &= not self.not_finite  # so that the newest checkpoint is a good one
         if state.is_world_process_zero:
             self._keep(state, logs)
-        if self.not_finite == MOST_NOT_FINITE:
-            raise Tc3Error(
-                f"the loss is not a number since step {state.global_step - MOST_NOT_FINITE + 1}: nothing was saved "
-                f"since, and an earlier lora_model is unchanged. Lower learning_rate (now {args.learning_rate:g}), or "
-                "set dtype='bfloat16' or 'float32'; if it is so from the first step on, the base model is damaged."
-            )
 
     def _keep(self, state: TrainerState, logs: dict[str, Any]) -> None:
         if "loss" in logs and self.seconds:
@@ -103,11 +94,6 @@ class LossLogger(TrainerCallback):
             self._show(row)
             if time.monotonic() - self.drawn > DRAW_SECONDS:
                 self._draw(keep=False)
-
-    def on_epoch_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        control.should_save &= not self.not_finite  # the epoch's last step was logged already
 
     def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         self.step_ended = None
@@ -132,7 +118,7 @@ class LossLogger(TrainerCallback):
             self.bar.close()
 
     def _show(self, row: dict[str, Any]) -> None:
-        if "loss" in row:
+        if row.get("loss") is not None:
             self.beside_bar["loss"] = f"{row['loss']:.4f}"
         if "tokens_per_second" in row:
             self.beside_bar["tokens/s"] = f"{row['tokens_per_second']:,}"
@@ -163,6 +149,46 @@ class LossLogger(TrainerCallback):
         self.drawn = time.monotonic()
 
 
+class LossGuard(TrainerCallback):
+    """End a run whose loss stays NaN or infinite, and save no checkpoint after such a step.
+
+    A single one may be an overflow in float16, whose step the gradient scaler skips. transformers sums the losses since
+    the last log and resets the sum with `tr_loss -= tr_loss`, after which a NaN is still one. So each such step and the
+    one after it are logged whatever `logging_steps` is, and the sum is set to 0 here.
+    """
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+        self.in_a_row = 0
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        finite = all(processes.gather(bool(self.trainer._tr_loss.isfinite())))  # to log is to meet the others
+        control.should_log |= not finite or self.in_a_row > 0
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict[str, Any], **kwargs: Any
+    ) -> None:
+        if "loss" not in logs:
+            return
+        if math.isfinite(logs["loss"]):
+            self.in_a_row = 0
+            return
+        self.in_a_row += 1
+        self.trainer._tr_loss.zero_()
+        control.should_save = False  # so that the newest checkpoint is a good one
+        if self.in_a_row == MOST_NOT_FINITE:
+            raise Tc3Error(
+                f"the loss is not a number since step {state.global_step - MOST_NOT_FINITE + 1}: nothing was saved "
+                f"since, and an earlier lora_model is unchanged. Lower learning_rate (now {args.learning_rate:g}), or "
+                "set dtype='bfloat16' or 'float32'; if it is so from the first step on, the base model is damaged."
+            )
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        control.should_save &= not self.in_a_row  # the epoch's last step was logged already
+
+
 def read_losses(path: Path | str) -> list[dict[str, Any]]:
     """Return the rows of a loss file in effect, an empty list if there is no file.
 
@@ -180,20 +206,18 @@ def read_losses(path: Path | str) -> list[dict[str, Any]]:
 
 
 def mean_loss(rows: Sequence[dict[str, Any]]) -> float | None:
-    """Return the mean train loss over all steps of a run; a row has the mean over those since the row before it."""
+    """Return the mean train loss over the steps of a run; a row has the mean over those since the row before it.
+
+    Rows whose loss was NaN or infinite are left out.
+    """
     train = [(row["step"], row["loss"]) for row in rows if "loss" in row]
-    if not train:
-        return None
     before = [0, *(step for step, _ in train)]
-    return sum(loss * (step - last) for (step, loss), last in zip(train, before, strict=False)) / train[-1][0]
+    parts = [(loss, step - last) for (step, loss), last in zip(train, before, strict=False) if loss is not None]
+    return sum(loss * steps for loss, steps in parts) / sum(steps for _, steps in parts) if parts else None
 
 
 def _row(logged: dict[str, Any]) -> dict[str, Any] | None:
     """Return what is kept of an entry of `log_history`, None if it holds no loss."""
     names = ("step", "epoch", "loss", "eval_loss", "learning_rate", "grad_norm", "tokens_per_second")
-    row = {name: logged[name] for name in names if name in logged}
-    if not row.keys() & {"loss", "eval_loss"}:
-        return None
-    if not math.isfinite(row.get("grad_norm", 0)):
-        row["grad_norm"] = None
-    return row
+    row = {name: logged[name] if math.isfinite(logged[name]) else None for name in names if name in logged}
+    return row if row.keys() & {"loss", "eval_loss"} else None

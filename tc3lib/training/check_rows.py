@@ -39,9 +39,12 @@ def check(
         first: The number of the first row in the file.
 
     Raises:
-        Tc3Error: A row was prepared for another prompt; learns nothing; has other special tokens than the prompt (bos,
-            or those of a chat template), in its text too; ends, uncut, in anything but a learned eos; or its prompt is
-            not, id for id and read back as text, what generation sends.
+        Tc3Error: A row has one of these faults:
+            - it was prepared for another instruction or response than is set;
+            - none of its tokens is learned;
+            - it has special tokens besides those of its prompt (bos, or the chat template's) and its eos;
+            - it was not cut, and does not end in a learned eos;
+            - its prompt has other ids than generation sends, or does not decode to the text of the prompt.
     """
     end, special = end_id(tokenizer, template), set(tokenizer.all_special_ids)
     framing = [token for token in encode_prompt(tokenizer, "", template) if token in special]
@@ -76,10 +79,10 @@ def check(
     return cut
 
 
-def found(
+def summary(
     tokenizer: PreTrainedTokenizerBase, rows: int, cut: int, dropped: int, max_length: int, template: PromptSettings
 ) -> str:
-    """Return what was found in rows that passed `check`, in a sentence."""
+    """Return a sentence about rows that passed `check`."""
     bos = "no bos" if tokenizer.bos_token_id is None else "one bos"
     begins = "the chat template" if template.prompt == "chat" else bos
     lost = f"; {dropped:,} more were dropped, their title fills max_seq_length" if dropped else ""

@@ -1,10 +1,10 @@
-"""TRL's SFTTrainer with packed rows: micro-batches by tokens, an exact eval loss, a way on when memory runs out.
+"""TRL's SFTTrainer on packed rows: micro-batches limited by tokens, an exact eval loss, retries when memory runs out.
 
-With `plan="recipe"` none of this is used: that is `SFTTrainer` itself.
+`plan="recipe"` uses none of it: that is `SFTTrainer` itself.
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -13,15 +13,15 @@ from transformers import Trainer
 from trl import SFTTrainer
 
 from tc3lib.errors import Tc3Error
-from tc3lib.training.batches import Batch, share, split
+from tc3lib.training.batches import Batch, Row, shard, split
 from tc3lib.training.packed_attention import shared_prefix
 
 
 class PackedTrainer(SFTTrainer):
     """Trains on batches of `batches.collate`, each a whole step, in micro-batches of at most `max_tokens` tokens.
 
-    The gradient of a step is the mean over its labels however it is cut. Where memory runs out the micro-batches are
-    halved and the step is made again, so none is lost.
+    The gradient of a step is that of the mean loss over its labels, however the step is split. If memory runs out, the
+    micro-batches are halved and the step is computed again, so that no row is skipped.
 
     Several processes share the rows of each step. They meet once a step, when each has its part of the gradient, so
     that one may cut its part otherwise than the others, or make it again.
@@ -41,13 +41,13 @@ class PackedTrainer(SFTTrainer):
             return super().get_train_dataloader()
         collate = self.data_collator
         self.data_collator = functools.partial(
-            share, collate, index=self.args.process_index, count=self.args.world_size
+            shard, collate, index=self.args.process_index, count=self.args.world_size
         )
         loader = super().get_train_dataloader()
         self.data_collator = collate
         # accelerate would give whole batches to the processes in turn, and repeat rows where an epoch ends.
-        shard = loader.batch_sampler
-        shard.num_processes, shard.process_index, shard.even_batches = 1, 0, False
+        sampler = loader.batch_sampler
+        sampler.num_processes, sampler.process_index, sampler.even_batches = 1, 0, False
         return loader
 
     def get_batch_samples(
@@ -59,8 +59,6 @@ class PackedTrainer(SFTTrainer):
     def training_step(self, model: torch.nn.Module, inputs: Batch, num_items_in_batch: Any = None) -> torch.Tensor:
         if not model.training:
             model.train()
-        if callable(getattr(self.optimizer, "train", None)):  # schedule-free optimisers have two modes
-            self.optimizer.train()
         labels = torch.full((), inputs["labelled"], device=self.args.device)
 
         def learn(part: Batch) -> torch.Tensor:
@@ -78,12 +76,15 @@ class PackedTrainer(SFTTrainer):
                 parameter.grad = part.view_as(parameter)
         return loss
 
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
-        """Return and log the mean loss over all labels of the held-out rows.
+    def evaluate(
+        self, eval_dataset: Sequence[Row] | None = None, ignore_keys: Any = None, metric_key_prefix: str = "eval"
+    ) -> dict[str, float]:
+        """Return and log the mean loss over all labels of the held-out rows, or of other ones.
 
         They pass through the card as in training, so there is room for them where there is room to train.
         """
-        rows, size = self.eval_dataset, self.args.per_device_train_batch_size
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        size = self.args.per_device_train_batch_size
         batches = [
             self.data_collator([rows[index] for index in range(start, min(start + size, len(rows)))])
             for start in range(0, len(rows), size)
@@ -128,8 +129,9 @@ class PackedTrainer(SFTTrainer):
                 tokens, rows = part["input_ids"].shape[1], len(part["lengths"]) - 1
             if rows == 1 and tokens == refused:  # the second time, with nothing else in the way
                 raise Tc3Error(
-                    f"the card's memory does not hold one row of {tokens:,} tokens: set memory_gib lower than it is, "
-                    "so that less is planned with, or a lower max_seq_length with resume_from_checkpoint=False."
+                    f"the card's memory does not hold one row of {tokens:,} tokens: set memory_gib below the card's "
+                    "size, so that smaller micro-batches and checkpointing are planned; or a lower max_seq_length with "
+                    "resume_from_checkpoint=False."
                 )
             refused = tokens
             del part

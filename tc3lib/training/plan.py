@@ -17,7 +17,7 @@ from tc3lib.training.ways import Way
 GIB = 2**30
 RESERVE_GIB = 1.5
 """Kept free for what does not grow with a micro-batch: gradients, optimiser, one dequantised weight, the loss."""
-USED = 0.92
+USABLE = 0.92
 """Share of the rest that is planned with; the allocator leaves gaps."""
 MOST_PASSES = 3
 """Most micro-batches of a step without checkpointing; a pass takes the host the same time however small it is."""
@@ -143,16 +143,16 @@ def fit(
     """
     rows = math.ceil(rows_per_step(config.training) / processes)
     each = "" if processes == 1 else f" in each of {processes} processes"
-    if config.planning.plan == "recipe" or way != "packed":
+    if way != "packed":
         size, passes = micro_batches(config.training, processes)
         own = f"packed rows were not found right for this model, so TRL's own trainer takes them {way}"
-        how = "plan=recipe" if config.planning.plan == "recipe" else own
+        how = "plan=recipe" if way == "recipe" else own
         return Fit(None, config.lora, f"{how}: {passes} x {size} rows{each}, {_describe(config.lora)}")
     longest, largest, mean = max(lengths), _largest_step(lengths, rows), rows * statistics.fmean(lengths)
     if free_gib is None:
         reason = f"the {rows} rows of a step{each} in one pass, {_describe(config.lora)}: there is no GPU to fit"
         return Fit(largest, config.lora, reason)
-    room = max(0, free_gib - RESERVE_GIB) * GIB * USED
+    room = max(0, free_gib - RESERVE_GIB) * GIB * USABLE
     tokens = int(room / token_bytes(shape, False))
     kind = False if tokens >= longest and mean <= MOST_PASSES * tokens else "unsloth"
     tokens = int(room / token_bytes(shape, kind))

@@ -3,13 +3,13 @@
 import dataclasses
 import gc
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy
 import torch
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerState
@@ -20,12 +20,12 @@ from tc3lib import model_loading
 from tc3lib.checkpoints import run_record
 from tc3lib.checkpoints.saver import Saver, stop_asked
 from tc3lib.errors import Tc3Error
-from tc3lib.files import alone, read_json, read_rows, replacing_folder, write_json
+from tc3lib.files import alone, each_row, read_json, replacing_folder, write_json
 from tc3lib.prompts import encode_rows, end_id, load_tokenizer, prompt_text, save_tokenizer
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan, token_cache, ways
-from tc3lib.training.callbacks import LossLogger, mean_loss
+from tc3lib.training.callbacks import LossGuard, LossLogger, mean_loss
 from tc3lib.training.packed_trainer import PackedTrainer
 
 if TYPE_CHECKING:
@@ -58,22 +58,25 @@ class Run:
         if config.training.resume_from_checkpoint:
             run_record.check_run(work, self.record)
         self.tokenize(load_tokenizer(config.model.model_name))
-        self.plan = plan.plan(self.lengths(), config.training)
 
     def tokenize(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Encode all rows and check them, as training and generation will use them."""
+        # Encoding does this too, but rows may come from the cache; and the tokenizer is part of the run's identity.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
         self.tokenizer, longest, template = tokenizer, self.config.model.max_seq_length, self.config.prompting
         self.record["prompt"] = prompt_text(tokenizer, "{title}", template)
         self.record["end"] = tokenizer.convert_ids_to_tokens(end_id(tokenizer, template))
-        known_by = [self.record["template"], self.record["prompt"]]
+        identity = [self.record["template"], self.record["prompt"]]
         train, held_out = (
-            token_cache.load(tokenizer, self.work / name, [self.record["data"][name], *known_by], longest, template)
+            token_cache.load(tokenizer, self.work / name, [self.record["data"][name], *identity], longest, template)
             for name in ("train.jsonl", "eval.jsonl")
         )
-        self.train_rows, self.eval_rows, self.dropped = train.rows, held_out.rows, train.dropped
-        self.checked = check_rows.found(tokenizer, len(train.rows), train.cut, train.dropped, longest, template)
+        self.train_rows, self.eval_rows = train.rows, held_out.rows
+        self.checked = check_rows.summary(tokenizer, len(train.rows), train.cut, train.dropped, longest, template)
         if held_out.dropped:
             self.checked += f"; {held_out.dropped:,} held-out rows were dropped for the same reason"
+        self.plan = plan.plan(self.lengths(), self.config.training)
 
     def lengths(self) -> list[int]:
         """Return the tokens of each training row."""
@@ -84,9 +87,10 @@ class Run:
 
     def show(self, rows: int = 3) -> "HTML":
         """Return the first rows as the model will meet them, with what it learns marked."""
-        texts, template = read_rows(self.work / "train.jsonl", rows + self.dropped), self.config.prompting
-        encoded = encode_rows(self.tokenizer, texts, self.config.model.max_seq_length, template)
-        shown = [(text, tokens) for text, tokens in zip(texts, encoded, strict=True) if tokens][:rows]
+        longest, template = self.config.model.max_seq_length, self.config.prompting
+        texts = each_row(self.work / "train.jsonl")
+        encoded = ((text, encode_rows(self.tokenizer, [text], longest, template)[0]) for text in texts)
+        shown = islice(((text, tokens) for text, tokens in encoded if tokens), rows)
         return check_rows.show(self.tokenizer, *zip(*shown, strict=True), template)
 
 
@@ -105,32 +109,34 @@ def build_trainer(run: Run) -> SFTTrainer:
         run.tokenize(tokenizer)  # unsloth repairs some
     run.tokenizer = tokenizer
     free = plan.free_gib(config.planning.memory_gib)
-    way = None
+    way = "recipe"
     if config.planning.plan == "auto":
         way = ways.choose(model, run.train_rows, run.lengths(), share_prefix=not config.lora.lora_dropout)
     fit = plan.fit(run.lengths(), config, model.config.get_text_config(), free, processes.count(), way)
     print(fit)
     model = model_loading.add_lora(model, fit.lora)
     arguments = _arguments(model, run, way, checkpointing=bool(fit.lora.use_gradient_checkpointing))
-    common = {"model": model, "processing_class": tokenizer}
+    common = {
+        "model": model,
+        "processing_class": tokenizer,
+        "train_dataset": run.train_rows,
+        "eval_dataset": run.eval_rows,
+    }
     if way != "packed":
-        datasets = {"train_dataset": run.train_rows, "eval_dataset": run.eval_rows}
-        trainer = SFTTrainer(args=SFTConfig(**arguments), **datasets, **common)
+        trainer = SFTTrainer(args=SFTConfig(**arguments), **common)
     else:
         # A step's rows are one batch, which the trainer splits itself.
         arguments |= {"per_device_train_batch_size": rows_per_step(config.training), "gradient_accumulation_steps": 1}
         arguments |= {"remove_unused_columns": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
         trainer = PackedTrainer(
             args=SFTConfig(**arguments),
-            train_dataset=run.train_rows.with_transform(_labelled),
-            eval_dataset=run.eval_rows.with_transform(_labelled),
             data_collator=partial(batches.collate, share_prefix=not config.lora.lora_dropout),
             max_tokens=fit.max_tokens,
             **common,
         )
     processes.check(trainer.accelerator)
     trainer.remove_callback(PrinterCallback)
-    trainer.model.train()  # all of it: a new adapter says so while the base model below is still in evaluation mode
+    trainer.model.train()  # the base model too: it is in evaluation mode, although a new adapter says it trains
     # TRL makes a new adapter bfloat16 on a 4-bit base, but a resumed one is read back as float32. Always float32, as
     # unsloth has it on a GPU: only then does a resumed run continue exactly.
     for parameter in trainer.model.parameters():
@@ -138,14 +144,14 @@ def build_trainer(run: Run) -> SFTTrainer:
             parameter.data = parameter.data.to(torch.float32)
     run.record |= run_record.fingerprint(trainer) | {"base": model_loading.fingerprint(trainer.model)}
     run.record["plan"] = dataclasses.asdict(run.plan) | {
-        "way": way or "recipe",
+        "way": way,
         "max_tokens": fit.max_tokens,
         "gradient_checkpointing": trainer.args.gradient_checkpointing,
     }
     return trainer
 
 
-def _arguments(model: PreTrainedModel, run: Run, way: ways.Way | None, checkpointing: bool) -> dict[str, Any]:
+def _arguments(model: PreTrainedModel, run: Run, way: ways.Way, checkpointing: bool) -> dict[str, Any]:
     """Return the arguments of `SFTConfig`: the training settings, and what follows from the model and the machine."""
     config, dtype = run.config, model.get_input_embeddings().weight.dtype
     arguments = dataclasses.asdict(config.training) | {
@@ -162,17 +168,11 @@ def _arguments(model: PreTrainedModel, run: Run, way: ways.Way | None, checkpoin
     if way != "packed":
         size, passes = plan.micro_batches(config.training, processes.count())
         arguments |= {"per_device_train_batch_size": size, "gradient_accumulation_steps": passes}
-    if way:  # unsloth has its own list of models that cannot do without padding, which goes by None
+    if way != "recipe":  # unsloth has its own list of models that cannot do without padding, which goes by None
         arguments["padding_free"] = False if way == "padded" else None
     if arguments["padding_free"] is None:
         del arguments["padding_free"]
     return arguments
-
-
-def _labelled(rows: Mapping[str, Sequence[Sequence[int]]]) -> dict[str, list[numpy.ndarray]]:
-    """Return rows with `labels` in the place of the mask: -100 where nothing is learned."""
-    ids, learned = ([numpy.array(row) for row in rows[name]] for name in ("input_ids", "completion_mask"))
-    return {"input_ids": ids, "labels": [numpy.where(on, row, -100) for on, row in zip(learned, ids, strict=True)]}
 
 
 def train(trainer: SFTTrainer, run: Run) -> None:
@@ -189,7 +189,9 @@ def train(trainer: SFTTrainer, run: Run) -> None:
     config, work, main = run.config, run.work, trainer.is_world_process_zero()
     with alone(work) if main else nullcontext(), stop_asked() as stop:
         if main:
-            differences = run_record.open_run(work, run.record, resume=config.training.resume_from_checkpoint)
+            again = "run" in run.record  # in this session: it is the run to continue, whatever is set
+            resume = config.training.resume_from_checkpoint or again
+            differences = run_record.open_run(work, run.record, resume=resume)
         processes.wait()
         record = read_json(work / "run.json")
         saver = Saver(trainer, work, record, config, stop)
@@ -216,9 +218,9 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                     _check_untrained(trainer.model, config)
                 trainer.args.output_dir = str(saver.local)
                 trainer.args.eval_on_start &= not last
-                trainer.remove_callback(LossLogger)  # of an earlier call
-                trainer.add_callback(saver)
-                trainer.add_callback(progress)
+                for callback in (saver, progress, LossGuard(trainer)):
+                    trainer.remove_callback(type(callback))  # of an earlier call
+                    trainer.add_callback(callback)
                 trainer.train(resume_from_checkpoint=str(last) if last else None)
                 saver.finish()
             processes.wait()
@@ -248,7 +250,7 @@ def train(trainer: SFTTrainer, run: Run) -> None:
                 print(f"the result could not be noted in run.json: {unwritten}")
     if error:
         raise error
-    if stop.signal:
+    if stop.signal and trainer.state.global_step < run.plan.steps:
         raise Tc3Error(
             f"stopped by {stop.signal} after step {trainer.state.global_step} of {run.plan.steps}: run it again."
         )

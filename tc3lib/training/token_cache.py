@@ -57,7 +57,7 @@ class _Note:
 def load(
     tokenizer: PreTrainedTokenizerBase,
     path: Path,
-    known_by: Sequence[str],
+    identity: Sequence[str],
     max_length: int,
     template: PromptSettings = RECIPE,
 ) -> Tokens:
@@ -66,14 +66,14 @@ def load(
     Args:
         tokenizer: The base model's own.
         path: JSON Lines, as `catalogue.select` writes them.
-        known_by: Digests of the file and of the prompt, and that as text.
+        identity: What else the tokens depend on: digests of the file and of the prompt, and the prompt as text.
         max_length: `max_seq_length`.
         template: What the model is asked.
 
     Raises:
         Tc3Error: See `check_rows.check`; or every title fills `max_seq_length`; or the local disk is full.
     """
-    parts = LAYOUT, *known_by, tokenizer.backend_tokenizer.to_str(), str(max_length)
+    parts = LAYOUT, *identity, tokenizer.backend_tokenizer.to_str(), str(max_length)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
     # Beside the checkpoints that are not copied yet: never in the work folder, which may be on Drive.
     folder = Path(tempfile.gettempdir()) / f"tc3-tokens-{os.getuid()}"

@@ -2,12 +2,11 @@
 
 import gc
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Literal, get_args
 
-import numpy
 import torch
 from transformers import PreTrainedModel
 
@@ -15,8 +14,9 @@ from tc3lib.runtime import processes
 from tc3lib.training.batches import Batch, Row, collate
 from tc3lib.training.packed_attention import shared_prefix
 
-Way = Literal["packed", "padding-free", "padded"]
-"""packed: our trainer. padding-free, padded: TRL's own, with rows in one line or each in a line of its own."""
+Way = Literal["packed", "padding-free", "padded", "recipe"]
+"""packed: our trainer. padding-free, padded: TRL's own, rows in one packed sequence or each padded to the longest.
+recipe: TRL's own as `plan="recipe"` has it, with nothing chosen here."""
 TOLERANCE = {torch.float32: 1e-3}
 TOLERANCE_16_BIT = 0.05
 """Of the size of a row's logits. Rounding in 16 bit makes 0.004 of it, rows that see each other make 0.3."""
@@ -27,17 +27,15 @@ POSITIONS = 128
 """Most tokens of a row whose logits are compared: in 32 bit those of 2,048 take 1 to 2 GB."""
 
 
-def choose(
-    model: PreTrainedModel, rows: Sequence[Mapping[str, list[int]]], lengths: Sequence[int], share_prefix: bool
-) -> Way:
-    """Return the fastest way that is right for this model.
+def choose(model: PreTrainedModel, rows: Sequence[Row], lengths: Sequence[int], share_prefix: bool) -> Way:
+    """Return the fastest way that is right for this model; never "recipe", which is not chosen.
 
-    The longest row is among those that are tried: it is longer than a sliding window, or no row is. Where memory is
-    short it is cut as far as that allows.
+    Three rows are tried, among them the longest: if any row is longer than the model's sliding window, that one is. If
+    memory is short, rows are cut, but the longest never to the window or below.
 
     Args:
         model: The base model, in evaluation mode.
-        rows: `input_ids` and `completion_mask` of all rows of the run.
+        rows: All rows of the run.
         lengths: Their tokens.
         share_prefix: Whether packed rows are to share their prefix.
     """
@@ -49,7 +47,7 @@ def choose(
     found = None
     while not found and most >= least:
         try:
-            found = _fastest(model, [_labelled(row, most) for row in few], share_prefix)
+            found = _fastest(model, [_cut(row, most) for row in few], share_prefix)
         except torch.OutOfMemoryError:
             most //= 2
         if not found:  # here the error no longer holds what was allocated
@@ -93,7 +91,7 @@ def _is_right(
             with attention(line["lengths"], model.device):
                 prefix, *rests = model(**inputs, use_cache=False).logits[0].split(line["lengths"])
             for row, rest in zip(rows, rests, strict=True):
-                ids = torch.from_numpy(row["input_ids"])[None].to(model.device)
+                ids = torch.tensor([row["input_ids"]], device=model.device)
                 some = slice(None, None, math.ceil(ids.numel() / POSITIONS))
                 alone = _centred(model(input_ids=ids, use_cache=False).logits[0, some])
                 together = _centred(torch.cat([prefix, rest])[some])
@@ -111,8 +109,7 @@ def _centred(logits: torch.Tensor) -> torch.Tensor:
     return logits.float() - logits.float().mean(dim=-1, keepdim=True)
 
 
-def _labelled(row: Mapping[str, list[int]], most: int) -> Row:
-    """Return a row with its labels, cut after `most` tokens but not before its first label."""
+def _cut(row: Row, most: int) -> Row:
+    """Return a row cut after `most` tokens, but not before its first label."""
     end = max(most, row["completion_mask"].index(1) + 1)
-    ids, learned = (numpy.asarray(row[name])[:end] for name in ("input_ids", "completion_mask"))
-    return {"input_ids": ids, "labels": numpy.where(learned, ids, -100)}
+    return {name: row[name][:end] for name in ("input_ids", "completion_mask")}

@@ -129,9 +129,9 @@ def test_a_signal_to_one_process_stops_both_after_the_same_step_and_both_continu
     whole, resumed = (read(folder / "two", name) for name in ("undisturbed", "resumed"))
     assert saved(folder, "stopped") == {3, 4, 6, 8}
     for process in (0, 1):
+        # One that is stopped in its last step is finished.
         assert read(folder / "two", "stopped", process) == {
-            name: f"stopped by SIGTERM after step {step} of 8: run it again."
-            for name, step in (("stopped", 4), ("stopped at the end", 8))
+            "stopped": "stopped by SIGTERM after step 4 of 8: run it again."
         }
     assert list(resumed["seen"]) == ["5", "6", "7", "8"]
     for what in ("losses", "norms", "eval_losses", "adapter"):
@@ -234,16 +234,17 @@ def test_files_are_written_once_and_nothing_is_left_over(notebook):
     assert [path.name for path in temporary.glob("tc3-*")] == [f"tc3-tokens-{os.getuid()}"]
 
 
-def row(length, label=1):
-    return {"input_ids": numpy.arange(length), "labels": numpy.where(numpy.arange(length) < 2, -100, label)}
+def row(length, learned=9):
+    ids = numpy.arange(length)
+    return {"input_ids": numpy.where(ids < 2, ids, learned), "completion_mask": ids >= 2}
 
 
 def test_rows_are_dealt_out_evenly_and_a_process_without_any_gets_one_without_labels():
     rows = [row(length, label) for label, length in enumerate([9, 5, 7, 8, 6])]
-    parts = [batches.share(batches.collate, rows, index, 3) for index in range(3)]
+    parts = [batches.shard(batches.collate, rows, index, 3) for index in range(3)]
     assert [sorted(set(part["labels"].flatten().tolist()) - {-100}) for part in parts] == [[0], [1, 3], [2, 4]]
     assert [part["labelled"] for part in parts] == [9 + 5 + 7 + 8 + 6 - 5 * 2] * 3
-    none = batches.share(batches.collate, rows[:2], 2, 3)
+    none = batches.shard(batches.collate, rows[:2], 2, 3)
     assert set(none["labels"].flatten().tolist()) == {-100}
     assert none["lengths"] == batches.collate(rows[:1])["lengths"]
     assert none["labelled"] == 9 + 5 - 2 * 2
@@ -251,7 +252,7 @@ def test_rows_are_dealt_out_evenly_and_a_process_without_any_gets_one_without_la
 
 def test_one_long_row_does_not_make_a_process_wait_for_the_other():
     lengths = [600, 90, 80, 80, 70, 60, 50, 50]
-    parts = [batches.share(batches.collate, [row(length) for length in lengths], index, 2) for index in range(2)]
+    parts = [batches.shard(batches.collate, [row(length) for length in lengths], index, 2) for index in range(2)]
     assert [len(part["lengths"]) - 1 for part in parts] == [4, 4]
     shared = 1  # the token that all rows begin with is there once for four of them
     assert sorted(sum(part["lengths"]) + 3 * shared for part in parts) == [320, 760]

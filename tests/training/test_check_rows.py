@@ -103,7 +103,7 @@ def test_the_trainer_learns_exactly_that(tokenizer, config, tmp_path, plan):
     assert {most - 1, most, most + 1} <= set(whole)
     trainer = training.build_trainer(prepared(config, records[-60:] + records[:-60], tmp_path, held_out=60))
     expected = [expected_labels(tokenizer, record, most) for record in records]
-    learned_rows = [(list(row["input_ids"]), labels_of(row)) for row in trainer.train_dataset]
+    learned_rows = [(row["input_ids"], labels_of(row)) for row in trainer.train_dataset]
     assert learned_rows == expected[-60:] + expected[:-60]
     assert [labels[-1] == tokenizer.eos_token_id for _, labels in expected] == [length <= most for length in whole]
     batch = trainer.data_collator([trainer.eval_dataset[number] for number in range(60)])
@@ -113,9 +113,9 @@ def test_the_trainer_learns_exactly_that(tokenizer, config, tmp_path, plan):
 
 
 def labels_of(row):
-    """A row has labels, or what TRL makes them from."""
+    """TRL puts labels into its rows, ours have the mask alone."""
     if "labels" in row:
-        return list(row["labels"])
+        return row["labels"]
     return [token if on else -100 for token, on in zip(row["input_ids"], row["completion_mask"], strict=True)]
 
 
@@ -128,7 +128,7 @@ def test_a_sound_tokenizer_passes_and_the_rows_are_counted(tokenizer, rows):
     long = prompts.format_record("Mug", "very " * 500)
     too_long = prompts.format_record("very " * 500, "A mug.")
     assert check(tokenizer, [*rows, long, too_long], 200) == 1
-    assert check_rows.found(tokenizer, 33, 1, 0, 200, RECIPE) == (
+    assert check_rows.summary(tokenizer, 33, 1, 0, 200, RECIPE) == (
         "33 rows: each has one bos and the prompt that generation sends; 32 end in a learned eos, "
         "1 were cut at 200 tokens"
     )
@@ -207,7 +207,7 @@ def test_a_chat_is_learned_recorded_and_saved_with_the_end_of_its_turn(config, t
     trainer = training.build_trainer(run)
     rows = [encode(run.tokenizer, record, 512, config.prompting) for record in records]
     expected = [(row["input_ids"], labels_of(row)) for row in rows]
-    assert [(list(row["input_ids"]), labels_of(row)) for row in trainer.train_dataset] == expected
+    assert [(row["input_ids"], labels_of(row)) for row in trainer.train_dataset] == expected
     with pytest.raises(Tc3Error, match=r"row 1 .* has another instruction or response than is set: run 01_prepare"):
         check_rows.check(run.tokenizer, Path("train.jsonl"), records, rows, 512, RECIPE)
     prompts.save_tokenizer(run.tokenizer, tmp_path / "saved", config.prompting)

@@ -97,14 +97,6 @@ def test_no_one_sided_drift(variant, reference):
     assert abs(norms[-10:]).max() < TOLERANCE
 
 
-def encoded(tokenizer, records):
-    rows = [prompts.encode(tokenizer, record) for record in records]
-    return [
-        {"input_ids": row["input_ids"], "labels": numpy.where(row["completion_mask"], row["input_ids"], -100)}
-        for row in rows
-    ]
-
-
 def logits(model, batch):
     """Return the logits of each row of a collated batch, the prefix's with each."""
     with torch.no_grad(), shared_prefix(model, batch["lengths"], torch.device("cpu")):
@@ -137,7 +129,7 @@ def test_a_document_in_a_micro_batch_has_the_logits_it_has_alone(model, share_pr
     """Whatever the others are: short and alike, or one long and of its own kind in their middle."""
     model, tokenizer = model
     other = prompts.format_record("1,000 Ways to Fry Eggs", "Butter. " * 12)
-    rows = encoded(tokenizer, [*ROWS[:4], other, *ROWS[4:8]])
+    rows = prompts.encode_rows(tokenizer, [*ROWS[:4], other, *ROWS[4:8]])
     batch = batches.collate(rows, share_prefix)
     assert bool(batch["lengths"][0]) == share_prefix
     for row, together in zip(rows, logits(model, batch), strict=True):
@@ -152,15 +144,19 @@ def random_rows(seed):
     for _ in range(draw.integers(1, 20)):
         prompt, response = shared + draw.integers(0, 12), draw.integers(1, 60)
         ids = numpy.concatenate([numpy.arange(shared), draw.integers(100, 103, prompt - shared + response)])
-        rows.append({"input_ids": ids, "labels": numpy.where(numpy.arange(len(ids)) < prompt, -100, ids)})
+        rows.append({"input_ids": ids, "completion_mask": numpy.arange(len(ids)) >= prompt})
     return rows
+
+
+def labels_of(row):
+    return numpy.where(row["completion_mask"], row["input_ids"], -100)
 
 
 @pytest.mark.parametrize("share_prefix", [True, False])
 @pytest.mark.parametrize("seed", range(30))
 def test_a_batch_and_its_micro_batches_keep_rows_order_labels_and_prefix(seed, share_prefix):
     rows = random_rows(seed)
-    expected = [(row["input_ids"].tolist(), row["labels"].tolist()) for row in rows]
+    expected = [(row["input_ids"].tolist(), labels_of(row).tolist()) for row in rows]
     batch = batches.collate(rows, share_prefix)
     prefix = batch["lengths"][0]
     assert rows_of(batch) == expected
@@ -183,7 +179,7 @@ def test_the_shared_prefix_is_the_longest_that_leaves_each_prompt_a_token(seed):
     """Its last token predicts the first label."""
     rows = random_rows(seed)
     prefix = batches.collate(rows)["lengths"][0]
-    shortest = min(numpy.count_nonzero(row["labels"] == -100) for row in rows)
+    shortest = min(list(row["completion_mask"]).index(1) for row in rows)
     heads = [{tuple(row["input_ids"][:length]) for row in rows} for length in (prefix, prefix + 1)]
     assert prefix < shortest
     assert len(heads[0]) == 1
@@ -261,7 +257,8 @@ def test_a_step_made_again_draws_the_same_dropout(tmp_path):
 @pytest.mark.parametrize("where", ["forward", "backward", "evaluation"])
 def test_a_single_row_that_does_not_fit_names_the_setting_to_lower(tmp_path, where):
     with pytest.raises(
-        Tc3Error, match=r"does not hold one row of \d+ tokens: set memory_gib lower .* or a lower max_seq_length"
+        Tc3Error,
+        match=r"does not hold one row of \d+ tokens: set memory_gib below the card's size.* or a lower max_seq_length",
     ):
         train(small(**DISTURBED), ROWS[:24], tmp_path, prepare=memory_for(10, where, times=99))
 
@@ -279,14 +276,16 @@ def test_the_held_out_loss_is_the_mean_over_all_labels_however_batched(tmp_path)
     rows = [trainer.eval_dataset[number] for number in range(8)]
     expected = [
         torch.nn.functional.cross_entropy(
-            logits_alone(trainer.model, row)[:-1], torch.tensor(row["labels"][1:]), reduction="none"
-        )[row["labels"][1:] != -100]
+            logits_alone(trainer.model, row)[:-1], torch.tensor(row["input_ids"][1:]), reduction="none"
+        )[torch.tensor(row["completion_mask"][1:]).bool()]
         for row in rows
     ]
-    expected = float(torch.cat(expected).mean())
+    alone, expected = float(expected[-1].mean()), float(torch.cat(expected).mean())
     for rows_a_batch, tokens in ((1, 1000), (3, 1000), (3, 90), (8, 1000), (8, 120)):
         trainer.args.per_device_train_batch_size, trainer.max_tokens = rows_a_batch, tokens
         assert trainer.evaluate()["eval_loss"] == pytest.approx(expected, rel=TOLERANCE)
+    other = trainer.evaluate(trainer.eval_dataset.select([7]), metric_key_prefix="other")
+    assert other["other_loss"] == pytest.approx(alone, rel=TOLERANCE)
 
 
 @pytest.mark.parametrize("plan", ["auto", "recipe"])

@@ -61,8 +61,8 @@ def test_the_plan_is_what_the_trainer_does(rows, changes, kind, tmp_path, config
     assert run.plan.steps == trainer.set_initial_training_values(trainer.args, loader)[-1]
 
 
-def fit(free_gib, lengths=LENGTHS, **changes):
-    return plan.fit(lengths, settings.get("llama3_8b").change(**changes), LLAMA, free_gib)
+def fit(free_gib, lengths=LENGTHS, way="packed", **changes):
+    return plan.fit(lengths, settings.get("llama3_8b").change(**changes), LLAMA, free_gib, way=way)
 
 
 def test_much_memory_takes_a_step_in_one_pass_without_recomputing():
@@ -116,7 +116,7 @@ def test_without_a_card_checkpointing_stays_as_it_is_set():
 
 def test_the_recipe_is_left_as_it_was_written():
     config = settings.get("llama3_8b")
-    found = fit(70, plan="recipe")
+    found = fit(70, way="recipe")
     assert (found.max_tokens, found.lora) == (None, config.lora)
     assert str(found) == "plan=recipe: 4 x 8 rows, checkpointing 'unsloth'"
 
@@ -131,7 +131,7 @@ def test_processes_divide_the_recipes_micro_batches():
 
 def test_where_packed_rows_do_not_suit_the_model_trls_trainer_has_the_recipes_micro_batches():
     config = settings.get("llama3_8b")
-    found = plan.fit(LENGTHS, config, LLAMA, 70, way="padding-free")
+    found = fit(70, way="padding-free")
     assert (found.max_tokens, found.lora) == (None, config.lora)
     assert str(found) == (
         "packed rows were not found right for this model, so TRL's own trainer takes them padding-free: 4 x 8 rows, "

@@ -1,11 +1,15 @@
 import json
+import math
 import re
 import shutil
+import signal
+import statistics
+import tempfile
 from pathlib import Path
 
 import pytest
 import torch
-from runs import adapter, losses, prepared, run
+from runs import adapter, at_step, losses, prepared, run
 from transformers import TrainerCallback
 
 from tc3lib import model_loading, prompts, training
@@ -100,6 +104,45 @@ def test_an_interrupted_run_continues_to_the_same_adapter(config, rows, tmp_path
     assert re.search(r"continuing after step 2: .*/checkpoint-2-\w{8} is the newest", capsys.readouterr().out)
     assert adapter(tmp_path) == adapter(uninterrupted)
     assert losses(read_losses(tmp_path / "loss.jsonl")) == losses(read_losses(uninterrupted / "loss.jsonl"))
+
+
+def test_a_run_that_was_stopped_continues_in_its_session_even_if_it_was_to_start_anew(
+    config, rows, tmp_path, uninterrupted
+):
+    made = prepared(config.change(resume_from_checkpoint=False), rows, tmp_path)
+    trainer = training.build_trainer(made)
+    trainer.add_callback(at_step(2, lambda: signal.raise_signal(signal.SIGINT)))
+    with pytest.raises(Tc3Error, match="stopped by SIGINT after step 2 of 4: run it again"):
+        training.train(trainer, made)
+    training.train(trainer, made)
+    training.save_adapter(trainer, made)
+    assert adapter(tmp_path) == adapter(uninterrupted)
+    assert not (tmp_path / "run-1").exists()
+
+
+def test_a_run_that_is_stopped_during_its_last_step_is_finished(config, rows, tmp_path, capsys):
+    made = prepared(config, rows, tmp_path)
+    trainer = training.build_trainer(made)
+    trainer.add_callback(at_step(4, lambda: signal.raise_signal(signal.SIGINT)))
+    training.train(trainer, made)
+    assert "safe to disconnect: step 4" in capsys.readouterr().out
+
+
+def test_a_tokenizer_that_cuts_and_pads_continues_its_run_and_cuts_nothing(config, rows, tmp_path, monkeypatch):
+    """Many tokenizer.json have the settings of their last use; first rows are encoded, later they come from a cache."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "local"))
+    base = shutil.copytree(config.model.model_name, tmp_path / "base")
+    content = json.loads((base / "tokenizer.json").read_text())
+    content["truncation"] = {"direction": "Right", "max_length": 20, "strategy": "LongestFirst", "stride": 0}
+    content["padding"] = {
+        "strategy": {"Fixed": 20}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0, "pad_type_id": 0,
+        "pad_token": "!",
+    }  # fmt: skip
+    (base / "tokenizer.json").write_text(json.dumps(content))
+    config = config.change(model_name=str(base))
+    run(config, rows, tmp_path / "work", stop_after=2)
+    run(config, rows, tmp_path / "work")
+    assert training.Run(config, tmp_path / "work").plan.tokens_per_row > 20
 
 
 @pytest.mark.parametrize("number", [32, 14])
@@ -202,17 +245,18 @@ def test_rows_are_encoded_again_where_the_loaded_tokenizer_differs(config, rows,
 
     def load_repaired(config):
         model, tokenizer = load(config)
-        tokenizer.backend_tokenizer.normalizer = Replace("MUG", "PAN")
+        tokenizer.backend_tokenizer.normalizer = Replace("MUG", "SAUCEPAN")
         return model, tokenizer
 
     rows = [prompts.format_record(row["input_text"], prompts.description(row).upper()) for row in rows]
     made = prepared(config, rows, tmp_path)
     monkeypatch.setattr(model_loading, "load_base_model", load_repaired)
-    learned = [made.train_rows[0]["input_ids"]]
+    learned, tokens = [made.train_rows[0]["input_ids"]], made.plan.tokens
     training.build_trainer(made)
     learned.append(made.train_rows[0]["input_ids"])
     before, after = map(made.tokenizer.decode, learned)
-    assert before.replace("A MUG", "A PAN") == after != before
+    assert before.replace("A MUG", "A SAUCEPAN") == after != before
+    assert tokens != made.plan.tokens == round(statistics.fmean(made.lengths()) * 8 * 4)
 
 
 @pytest.mark.parametrize("plan", ["auto", "recipe"])
@@ -254,3 +298,29 @@ def test_a_run_whose_loss_is_not_a_number_replaces_nothing(config, rows, tmp_pat
     assert adapter(tmp_path) == before == adapter(tmp_path / "run-1")
     with pytest.raises(Tc3Error, match=r"lora_model is not the result of the last run.*the loss is not a number"):
         run_record.check_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("plan", ["auto", "recipe"])
+def test_a_loss_that_is_not_a_number_is_forgiven_unless_three_follow_each_other(config, rows, tmp_path, plan):
+    """As one that overflows in float16: transformers alone would log NaN from there on."""
+    config = config.change(plan=plan, max_steps=12, logging_steps=10, eval_strategy="no", eval_on_start=False)
+    made = prepared(config, rows, tmp_path)
+    trainer = training.build_trainer(made)
+    bad, true = {2: math.inf, 4: math.nan, 5: math.nan, 9: math.nan, 10: math.inf, 11: -math.inf}, {}
+    step = trainer.training_step
+
+    def reported(*given):
+        loss, number = step(*given), trainer.state.global_step + 1
+        true[number] = true.get(number, 0) + float(loss)
+        return loss * bad.get(number, 1)
+
+    trainer.training_step = reported  # the gradients are as ever
+    with pytest.raises(Tc3Error, match=r"the loss is not a number since step 9: nothing was saved since"):
+        training.train(trainer, made)
+    found = {row["step"]: row["loss"] for row in read_losses(tmp_path / "loss.jsonl")}
+    assert found == dict.fromkeys(bad) | {
+        3: pytest.approx(true[3]),
+        6: pytest.approx(true[6]),
+        8: pytest.approx((true[7] + true[8]) / 2),
+    }
+    assert sorted(path.name[:12] for path in (tmp_path / "outputs").glob("check*")) == ["checkpoint-6", "checkpoint-8"]

@@ -13,7 +13,7 @@ from runs import prepared
 
 from tc3lib import prompts
 from tc3lib.errors import Tc3Error
-from tc3lib.files import write_rows
+from tc3lib.files import each_row, write_rows
 from tc3lib.training import token_cache
 
 LONG = prompts.format_record("very " * 600, "A mug.")
@@ -138,7 +138,7 @@ def test_a_full_local_disk_is_reported_and_leaves_nothing(tokenizer, written, lo
     assert len(load(tokenizer, written).rows) == 32
 
 
-def test_rows_whose_title_fills_max_seq_length_are_dropped_and_counted(config, rows, tmp_path):
+def test_rows_whose_title_fills_max_seq_length_are_dropped_and_counted(config, rows, tmp_path, monkeypatch):
     """As where `max_seq_length` was lowered after 01, which drops them itself."""
     made = prepared(config, [LONG, *rows, LONG, LONG], tmp_path / "work", held_out=3)
     assert (len(made.train_rows), len(made.eval_rows), made.plan.rows) == (len(rows), 2, len(rows))
@@ -147,7 +147,12 @@ def test_rows_whose_title_fills_max_seq_length_are_dropped_and_counted(config, r
         "max_seq_length; 1 held-out rows were dropped for the same reason"
     )
     assert list(made.train_rows) == prompts.encode_rows(made.tokenizer, rows, 512)
+    read = []
+    monkeypatch.setattr(
+        "tc3lib.training.run.each_row", lambda path: (read.append(row) or row for row in each_row(path))
+    )
     assert made.show(2).data.count("<pre>") == 2
+    assert len(read) == 3
     with pytest.raises(Tc3Error, match=r"eval\.jsonl: every title fills max_seq_length=512: raise it, or run 01"):
         prepared(config, [LONG, *rows], tmp_path / "none", held_out=1)
 
