@@ -25,7 +25,7 @@ from tc3lib.prompts import encode_rows, end_id, load_tokenizer, prompt_text, sav
 from tc3lib.runtime import processes
 from tc3lib.settings import Settings, rows_per_step
 from tc3lib.training import batches, check_rows, plan, token_cache, ways
-from tc3lib.training.callbacks import LossGuard, LossLogger, mean_loss
+from tc3lib.training.losses import LossGuard, LossLogger, mean_loss
 from tc3lib.training.packed_trainer import PackedTrainer
 
 if TYPE_CHECKING:

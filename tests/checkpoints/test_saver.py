@@ -18,7 +18,7 @@ from tc3lib import files, model_loading, training
 from tc3lib.checkpoints import run_record, store
 from tc3lib.checkpoints import saver as saving
 from tc3lib.errors import Tc3Error
-from tc3lib.training.callbacks import read_losses
+from tc3lib.training.losses import read_losses
 
 STEPS = 7
 

@@ -35,7 +35,7 @@ from tc3lib.checkpoints import store
 from tc3lib.checkpoints.saver import Saver
 from tc3lib.prompts import format_record
 from tc3lib.training import run as trained
-from tc3lib.training.callbacks import LossLogger, read_losses
+from tc3lib.training.losses import LossLogger, read_losses
 
 WATCHED = {function.__code__ for function in (
     store.begin, store.seal, store.commit, store.restore, store.rotate, store.remove, store._copy, store._measure,

@@ -8,7 +8,7 @@ import torch
 from runs import losses, prepared
 
 from tc3lib import prompts, settings, training
-from tc3lib.training.callbacks import read_losses
+from tc3lib.training.losses import read_losses
 
 STEPS = 50
 WORDS = ["a", "small", "steel", "glass", "cup", "of", "the", "and", "with", "a red lid", "(12 oz)", "né"]

@@ -17,7 +17,7 @@ from tc3lib import files, settings, training
 from tc3lib.errors import Tc3Error
 from tc3lib.runtime import processes
 from tc3lib.training import batches
-from tc3lib.training.callbacks import read_losses
+from tc3lib.training.losses import read_losses
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "tests" / "helpers" / "process_runs.py"

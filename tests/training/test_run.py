@@ -16,7 +16,7 @@ from tc3lib import model_loading, prompts, training
 from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error
 from tc3lib.runtime import workspace
-from tc3lib.training.callbacks import read_losses
+from tc3lib.training.losses import read_losses
 
 
 def test_the_settings_arrive_in_the_trainer(config, rows, tmp_path):

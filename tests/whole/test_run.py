@@ -24,7 +24,7 @@ from tc3lib.evaluation import comparison, questions
 from tc3lib.files import read_rows, write_rows
 from tc3lib.prompts import description, format_record
 from tc3lib.runtime.workspace import STAGES
-from tc3lib.training.callbacks import read_losses
+from tc3lib.training.losses import read_losses
 
 ROOT = Path(__file__).parents[2]
 CONFIG = settings.get("tiny")

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 from transformers import TrainerControl, TrainerState
 
-from tc3lib.training import callbacks
-from tc3lib.training.callbacks import LossLogger, mean_loss, read_losses
+from tc3lib.training import losses
+from tc3lib.training.losses import LossLogger, mean_loss, read_losses
 
 STARTED = []
 
@@ -71,7 +71,7 @@ def test_train_and_eval_losses_are_kept_with_their_steps(tmp_path):
 
 def test_the_speed_is_that_between_steps_without_evaluations_and_saving(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(losses.time, "monotonic", lambda: now[0])
     run = Training(tmp_path)
     for _ in range(4):
         now[0] += 2
@@ -163,7 +163,7 @@ def test_a_short_write_leaves_no_line_twice(tmp_path, monkeypatch):
             return self.file.write(content[:7])
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks, "open", lambda *given, **named: Full(open(*given, **named)), raising=False)  # noqa: SIM115
+        patch.setattr(losses, "open", lambda *given, **named: Full(open(*given, **named)), raising=False)  # noqa: SIM115
         run.step(1.0)
     run.step(2.0)
     assert values(run.rows()) == [(1, 1.0), (2, 2.0)]
@@ -181,7 +181,7 @@ def test_only_the_main_process_writes_and_draws(tmp_path):
 
 def test_the_curve_is_kept_after_evaluations_and_drawn_between_them_now_and_then(tmp_path, monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(callbacks.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(losses.time, "monotonic", lambda: now[0])
     run = Training(tmp_path)
     run.evaluate(1.0)
     assert run.drawn == []  # one point is no curve
