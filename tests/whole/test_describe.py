@@ -112,7 +112,7 @@ def test_answers_come_in_order_and_are_kept_until_all_are_there(base, config, tm
 def test_a_title_that_leaves_no_room_for_an_answer_is_named_before_any_is_answered(base, config):
     titles = ["Steel Mug", "Kettle of steel " * 1200]
     with pytest.raises(Tc3Error, match=r"the prompt with the title 'Kettle of .* has .* tokens; the model takes 2,048"):
-        generation.generate(*base, titles, config.change(max_new_tokens=4))
+        generation.generate(*base, titles, config.change(max_new_tokens=4, max_seq_length=4096))
 
 
 def test_the_command_writes_one_file(config, base, tmp_path, monkeypatch):
