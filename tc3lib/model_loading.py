@@ -58,7 +58,8 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
             "Face repository; a gated one needs HF_TOKEN."
         ) from error
     # Greedy is greedy, as in vLLM and llama.cpp: some models bring a penalty on repetitions, or a longest answer.
-    model.generation_config = GenerationConfig(eos_token_id=model.generation_config.eos_token_id)
+    ids = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(**ids)
     tokenizer = text_tokenizer(tokenizer)
     if tokenizer.pad_token is None:  # padding is masked wherever there is some, so it may look like anything
         tokenizer.pad_token = tokenizer.eos_token
