@@ -76,8 +76,8 @@ answered = questions.answer(model, tokenizer, config, work, "posttest")
 plotting.table(answered[:8], ["part", "uid", "title", "reference", "answer"])
 
 # %% [markdown]
-# Has it learned, and what: does it generalise, or has it memorised the training descriptions? Every difference has its
-# 95 % interval; where that contains 0, no difference is shown.
+# Has it learned: does the gain carry over to held-out products, or are training descriptions memorised? Every difference
+# has its 95 % interval; where that contains 0, no difference is shown.
 
 # %%
 found = comparison.compare(work, config)

@@ -110,7 +110,7 @@ def verdict(compared: Mapping[str, Any], near_twins: int = 0) -> dict[str, Any]:
 
 
 def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
-    """Say whether it learned to describe or memorised the training descriptions, from how far the loss fell on each.
+    """Say whether the loss also fell on held-out rows, and whether training descriptions were memorised.
 
     Args:
         compared: As for `verdict`.
@@ -118,11 +118,11 @@ def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
     """
     found = compared["loss"]["parts"]
     if "train" not in found:
-        return "Whether it generalises or memorised was not measured: no questions are of the training set."
+        return "Whether it memorised training descriptions was not measured: no questions are of the training set."
     if any(part["says"] == "not measured" for part in found.values()):
-        return "Whether it generalises or memorised cannot be said: some losses are not numbers."
+        return "Whether it memorised training descriptions cannot be said: some losses are not numbers."
     if any(part["says"] == "too few questions" for part in found.values()):
-        return f"Whether it generalises or memorised cannot be said from fewer than {metrics.FEWEST} questions."
+        return f"Whether it memorised training descriptions cannot be said from fewer than {metrics.FEWEST} questions."
     draws = [
         metrics.differences("loss", *(half["loss"] for half in sums[part]), seed) for seed, part in enumerate(found)
     ]
@@ -132,13 +132,15 @@ def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
         f"the loss fell by {fell['train']:.4f} on products that it was trained on and by {fell['eval']:.4f} on others "
         f"(difference {fell['train'] - fell['eval']:.4f}, 95 % interval {low:.4f} to {high:.4f})"
     )
-    generalises, memorised = found["eval"]["says"] == "better", low > 0
-    if generalises and memorised:
-        return f"It generalises, and also memorised training descriptions: {shown}."
-    if generalises:
-        return f"It generalises; no memorisation is shown: {shown}."
+    carries_over, memorised = found["eval"]["says"] == "better", low > 0
+    if carries_over and memorised:
+        return (
+            f"The lower loss carries over to held-out products; training descriptions were memorised besides: {shown}."
+        )
+    if carries_over:
+        return f"The lower loss carries over to held-out products; no memorisation is shown: {shown}."
     if memorised:
-        return f"It memorised training descriptions; no gain on held-out ones is shown: {shown}."
+        return f"Training descriptions were memorised; no gain on held-out products is shown: {shown}."
     return f"No learning is shown: {shown}."
 
 

@@ -54,7 +54,9 @@ def test_a_run_that_learned_is_better(tmp_path):
         "Better than before on products that it was not trained on: loss 3.1"
     )
     assert found["rows"] == {"eval": 30, "train": 30, "demo": 1}
-    assert found["verdict"]["learned"].startswith("It generalises; no memorisation is shown: ")
+    assert found["verdict"]["learned"].startswith(
+        "The lower loss carries over to held-out products; no memorisation is shown: "
+    )
     assert found["time"]["02_pretest: answers"] == 30.5
     report.write(found, tmp_path)
     assert files.read_json(tmp_path / "report.json")["metrics"] == found["metrics"]
@@ -76,7 +78,7 @@ def test_a_run_that_learned_is_better(tmp_path):
         pytest.param(
             lambda n: good(n) if n >= 30 else base(n),
             "",
-            "It memorised training descriptions; no gain on held-out ones is shown",
+            "Training descriptions were memorised; no gain on held-out products is shown",
             id="by-heart",
         ),
     ],

@@ -84,8 +84,8 @@ def example_report() -> dict[str, Any]:
         "verdict": {
             "better": True,
             "sentence": "Better than before on products that it was not trained on.",
-            "learned": "It generalises; no memorisation is shown: the loss fell by 0.4773 nats a token on "
-            "held-out rows and by 0.5154 on rows that it was trained on.",
+            "learned": "The lower loss carries over to held-out products; no memorisation is shown: the loss fell "
+            "by 0.4773 nats a token on held-out rows and by 0.5154 on rows that it was trained on.",
         },
         "rows": {"eval": 128, "train": 128, "demo": 3},
         "metrics": {

@@ -96,7 +96,7 @@ def test_the_base_model_cannot_do_it_and_the_fine_tuned_one_can(report):
     assert held_out["loss"]["after"] <= 0.6 * held_out["loss"]["before"]
     assert {held_out[name]["says"] for name in ("loss", "perplexity", "rougeL", "chrf", "own", "opening")} == {"better"}
     assert report["verdict"]["better"] is True
-    assert report["verdict"]["learned"].startswith("It generalises")
+    assert report["verdict"]["learned"].startswith("The lower loss carries over to held-out products")
 
 
 def test_the_page_and_the_card_carry_the_same_numbers(work, report):
