@@ -124,7 +124,8 @@ def prepare(config: Settings, work: Path) -> PrepareReport:
                 bar.update(position - bar.n)
         _check(source, total, files, config.data.max_damaged)
     if not total["damaged"]:
-        targets[-1].unlink(missing_ok=True)
+        with blaming(targets[-1]):
+            targets[-1].unlink(missing_ok=True)
     kept = total.pop("kept")
     dropped = {reason: count for reason, count in sorted(total.items()) if count}
     seconds = round(time.monotonic() - start, 3)

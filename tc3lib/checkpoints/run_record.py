@@ -80,7 +80,7 @@ def open_run(work: Path, new: dict[str, Any], *, resume: bool) -> list[str]:
     Raises:
         Tc3Error: The folder holds another run's checkpoints; the first difference is named. Or it cannot be written.
     """
-    outputs = new["settings"]["training"]["output_dir"]
+    outputs = _output_dir(new)
     if not resume:
         _set_aside(work, outputs)
     old = check_run(work, new)
@@ -99,7 +99,7 @@ def check_run(work: Path, new: dict[str, Any]) -> dict[str, Any]:
     Raises:
         Tc3Error: As `open_run`.
     """
-    outputs, advice = work / new["settings"]["training"]["output_dir"], _how_to_start_again(work)
+    outputs, advice = work / _output_dir(new), _how_to_start_again(work)
     started, journal = store.committed(outputs), store.journal(outputs)
     records = (read_json(folder / "run.json") for folder in (work, *started))
     old = next(filter(_is_record, records), None)
@@ -112,6 +112,8 @@ def check_run(work: Path, new: dict[str, Any]) -> dict[str, Any]:
             raise Tc3Error(f"the run in {work} was begun with an earlier version of tc3lib. {advice}")
         return {}
     if journal is None and not started:  # the journal is begun before run.json is written
+        if (before := _output_dir(old)) != _output_dir(new):
+            raise Tc3Error(f"the run in {work} has its checkpoints in {before}: set output_dir={before!r}. {advice}")
         raise Tc3Error(
             f"{outputs} is missing or empty, although a run was begun there. If it is only unavailable for now, bring "
             f"it back. {advice}"
@@ -182,13 +184,19 @@ def _set_aside(work: Path, outputs: str) -> None:
     """Move an earlier run's files to the first free `run-N`."""
     with suppress(OSError):
         (work / outputs).rmdir()  # an empty one is the trainer's that is about to start
-    found = [work / name for name in {*RUN_FILES, outputs} if (work / name).exists()]
+    old = read_json(work / "run.json")
+    names = {*RUN_FILES, outputs, *([_output_dir(old)] if _is_record(old) else [])}
+    found = [work / name for name in names if (work / name).exists()]
     if found:
         number = next(number for number in range(1, 10**6) if not (work / f"run-{number}").exists())
         (work / f"run-{number}").mkdir()
         for path in found:
             path.rename(work / f"run-{number}" / path.name)
         print(f"the earlier run is in {work / f'run-{number}'}")
+
+
+def _output_dir(record: dict[str, Any]) -> str:
+    return record["settings"].get("training", {}).get("output_dir", "outputs")
 
 
 def _how_to_start_again(work: Path) -> str:

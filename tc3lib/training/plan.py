@@ -112,7 +112,8 @@ def token_bytes(shape: PreTrainedConfig, checkpointing: bool | str) -> float:
     keeps one of the model's width a layer ("unsloth" moves even that to the host), and the layer that is being
     recomputed takes a few times its activations. Measured on an H100: `benchmarks/RESULTS.md`.
     """
-    layer = 2 * (2 * shape.intermediate_size + 6 * shape.hidden_size)
+    inner = getattr(shape, "intermediate_size", None) or 4 * shape.hidden_size  # older families name it otherwise
+    layer = 2 * (2 * inner + 6 * shape.hidden_size)
     if not checkpointing:
         return shape.num_hidden_layers * layer
     kept = 0 if checkpointing == "unsloth" else 2 * shape.num_hidden_layers * shape.hidden_size

@@ -4,6 +4,7 @@ import random
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from catalogues import configured, json_lines, prepared, rows, written
@@ -69,6 +70,18 @@ def test_every_line_is_accounted_for(tmp_path):
     assert found.quarantine[1]["reason"] == "expected text, got `dict`"
     report = json.loads((tmp_path / "prepare_report.json").read_text())
     assert report == {**vars(found.report), "seconds": report["seconds"]}
+
+
+def test_an_old_quarantine_that_cannot_be_removed_is_named(tmp_path, monkeypatch):
+    def refuse(path, missing_ok=False):
+        if path.name == "quarantine.jsonl":
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, missing_ok)
+
+    unlink = Path.unlink
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with pytest.raises(Tc3Error, match=r"quarantine\.jsonl: Permission denied"):
+        prepared(written(tmp_path, json_lines([{"title": "Mug", "content": "A mug."}])))
 
 
 def test_a_second_run_changes_no_byte_and_without_damage_leaves_no_old_quarantine(tmp_path):

@@ -185,6 +185,18 @@ def test_checkpoints_that_are_gone_are_missed(config, work, left):
     assert (work / "outputs").exists() == (left != "nothing")
 
 
+def test_another_output_dir_names_the_one_of_the_run(config, work):
+    run_record.open_run(work, run_record.describe(config.change(output_dir="mine"), work), resume=True)
+    checkpoints = work / "mine" / store.JOURNAL
+    other = run_record.describe(config, work)
+    with pytest.raises(Tc3Error, match=r"has its checkpoints in mine: set output_dir='mine'\. To start anew"):
+        run_record.open_run(work, other, resume=True)
+    assert checkpoints.is_file()
+    run_record.open_run(work, other, resume=False)
+    assert (work / "run-1" / "mine" / store.JOURNAL).is_file()
+    assert not checkpoints.exists()
+
+
 def test_a_lost_journal_costs_nothing(config, work):
     new = run_record.describe(config, work)
     run_record.open_run(work, new, resume=True)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from runs import prepared
+from transformers import OPTConfig
 
 from tc3lib import settings, training
 from tc3lib.errors import Tc3Error
@@ -87,6 +88,12 @@ def test_a_planned_micro_batch_stays_within_the_memory(free):
     need = found.max_tokens * plan.token_bytes(LLAMA, found.lora.use_gradient_checkpointing) / plan.GIB
     assert need + plan.RESERVE_GIB <= free
     assert "may not fit" not in str(found)
+
+
+def test_a_model_that_names_its_mlp_otherwise_is_planned_too():
+    assert plan.token_bytes(OPTConfig(), True) == plan.token_bytes(
+        SimpleNamespace(num_hidden_layers=12, hidden_size=768, intermediate_size=4 * 768), True
+    )
 
 
 def test_a_row_that_may_not_fit_is_reported():
