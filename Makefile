@@ -46,8 +46,9 @@ real: $(READY) runs/smollm2-model  ## the same with a real small model, on what 
 runs/smollm2-model:
 	$(BIN)/python data/make_smollm2.py $@
 
-test: $(READY)  ## run the tests
-	$(BIN)/python -m pytest
+test: export OMP_NUM_THREADS := 1
+test: $(READY)  ## run the tests, two files at a time
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 browser: $(READY) $(BROWSER)  ## run the tests in headless Chromium, which must be installed
 	$(BIN)/python -m pytest tests/browser

@@ -11,6 +11,11 @@ from tc3lib import settings
 from tc3lib.prompts import format_record
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with the whole run, the longest, so that it is made beside the others in `make test`."""
+    items.sort(key=lambda item: item.path.parent.name != "whole")
+
+
 @pytest.fixture(scope="session")
 def config():
     """The tiny preset, cut down to seconds."""
