@@ -91,12 +91,12 @@ def run(arguments: argparse.Namespace) -> None:
 
 def name(arguments: argparse.Namespace) -> str:
     """Return what ran, and on which card."""
-    command = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-    try:
-        cards = subprocess.run(command, capture_output=True, text=True).stdout.splitlines()
-    except OSError:
-        cards = []
-    card = f"{len(cards)} x {cards[0]}" if cards else "CPU"
+    import torch  # which does not touch a card to count them, as to name them would
+
+    command, cards = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], torch.cuda.device_count()
+    card = "CPU"
+    if cards:
+        card = f"{cards} x {subprocess.run(command, capture_output=True, text=True).stdout.splitlines()[0]}"
     bits = ", 4 bit" if arguments.in_4bit else ""
     return f"{arguments.engine}, {arguments.work.resolve().parent.name}/{arguments.work.name}{bits}, {card}"
 
