@@ -75,6 +75,10 @@ def run(arguments: argparse.Namespace) -> None:
     config = kept_settings.load(arguments.work, "llama3_8b")
     config = config.change(max_new_tokens=arguments.tokens, load_in_4bit=arguments.in_4bit)
     titles = [row["input_text"] for row in text_rows(max(*arguments.titles, WARM_UP))]
+    if arguments.at_once:
+        from tc3lib.evaluation import vllm_engine
+
+        vllm_engine.WITH_ADAPTER = arguments.at_once
     found, start = {"name": name(arguments), "counts": []}, time.monotonic()
     with describe.opened_engine(arguments.engine, arguments.work, config, titles, arguments.gpu_memory) as generate:
         found["load"] = time.monotonic() - start
@@ -133,6 +137,7 @@ def main() -> None:
     one.add_argument("--tokens", type=int, default=128, help="new tokens of each")
     one.add_argument("--in-4bit", action="store_true", help="built-in: quantise the base model as it is loaded")
     one.add_argument("--gpu-memory", type=float, help="vLLM: share of the card's memory")
+    one.add_argument("--at-once", type=int, help="vLLM with an adapter: most titles that a card has at once")
     one = commands.add_parser("compare")
     one.add_argument("paths", type=Path, nargs="+")
     arguments = parser.parse_args()

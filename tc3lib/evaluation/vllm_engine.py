@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,6 +37,9 @@ from tc3lib.settings import Settings
 
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 """Of an adapter, for which vLLM has kernels."""
+WITH_ADAPTER = 512
+"""Most titles that a GPU has at once with an adapter. Beyond, vLLM has no CUDA graph, and an adapter's many small
+kernels take 1.3 to 1.6 times as long, launched one by one: `benchmarks/RESULTS.md`."""
 KEPT_AT_ONCE = 256
 """Answers that are written to the disk together."""
 _WATCH = """
@@ -105,13 +109,14 @@ class Engine:
         shape = AutoConfig.from_pretrained(found.model).get_text_config()
         room = getattr(shape, "max_position_embeddings", None)
         check_room(title, longest, config.generation.max_new_tokens, room)
-        self._dtype = _dtype(config.model.dtype, found.adapter)
+        self._dtype, gpus = _dtype(config.model.dtype, found.adapter), max(1, torch.cuda.device_count())
+        self._turn = asyncio.Semaphore(WITH_ADAPTER * gpus) if found.adapter else nullcontext()
         arguments = {
             "model": str(found.model),
             "tokenizer": str(work / "lora_model"),
             "dtype": self._dtype,
             "max_model_len": longest + config.generation.max_new_tokens,
-            "data_parallel_size": max(1, torch.cuda.device_count()),
+            "data_parallel_size": gpus,
             "generation_config": "vllm",  # how it decodes is said with each title
             "disable_log_stats": True,
         }
@@ -191,8 +196,9 @@ class Engine:
         async def ask(index: int) -> None:
             try:
                 request = tokens_input(prompts[index])
-                async for output in self._engine.generate(request, sampling, str(index), lora_request=self._lora):
-                    ids = list(output.outputs[0].token_ids)
+                async with self._turn:
+                    async for output in self._engine.generate(request, sampling, str(index), lora_request=self._lora):
+                        ids = list(output.outputs[0].token_ids)
             except Exception as error:
                 raise Tc3Error(
                     f"vLLM broke off: {_reason(error)} Run it again, what was answered is kept; --engine builtin does "

@@ -163,6 +163,17 @@ def test_there_is_room_for_the_longest_prompt_on_every_gpu_and_for_the_rank(tune
         module.Engine(work, config, ["Steel Mug", title * 4])
 
 
+def test_with_an_adapter_no_more_titles_are_asked_at_once_than_have_a_graph(tuned, engine, monkeypatch):
+    work, config, *_ = tuned
+    module, log = engine
+    monkeypatch.setattr(module, "WITH_ADAPTER", 2)
+    monkeypatch.setattr(module.torch.cuda, "device_count", lambda: 2)
+    with module.Engine(work, config.change(max_new_tokens=1), TITLES) as loaded:
+        assert len(loaded.generate(TITLES)) == len(TITLES)
+    lines = map(json.loads, log.read_text().splitlines())
+    assert max(line["at_once"] for line in lines if "at_once" in line) == 4
+
+
 def test_answers_of_another_adapter_or_other_settings_are_not_taken_for_these(tuned, engine, tmp_path):
     work, config, _, expected = tuned
     module, log = engine

@@ -82,7 +82,7 @@ class AsyncLLMEngine:
     def __init__(self, arguments):
         from transformers import AutoModelForCausalLM
 
-        self.arguments, self.lora, self.answered = arguments, None, 0
+        self.arguments, self.lora, self.answered, self.waiting = arguments, None, 0, 0
         # As the real one's, it outlives a kill.
         self.process = subprocess.Popen(["sleep", "600"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         log(process=self.process.pid)
@@ -118,7 +118,10 @@ class AsyncLLMEngine:
         ids = prompt["prompt_token_ids"]
         if len(ids) >= self.arguments.max_model_len:
             raise ValueError(f"The decoder prompt (length {len(ids)}) is longer than the maximum model length")
+        self.waiting += 1
+        log(at_once=self.waiting)
         await asyncio.sleep(0.01 / (1 + int(request_id)))  # the last title is ready first
+        self.waiting -= 1
         if str(self.answered) == os.environ.get("FAKE_VLLM_KILLED_AFTER"):
             time.sleep(1.5)  # who watches this process has seen the other one by then
             os.kill(os.getpid(), signal.SIGKILL)
