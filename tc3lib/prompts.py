@@ -41,8 +41,7 @@ def format_record(title: str, content: str, template: PromptSettings = RECIPE) -
 
 def formatter(template: PromptSettings) -> Callable[[str, str], dict[str, str]]:
     """Return `format_record` for one template and millions of products."""
-    before, after = (part.split("{title}") for part in template.response.split("{content}"))
-    instruction = template.instruction
+    (before, after), instruction = _around_content(template), template.instruction
 
     def record(title: str, content: str) -> dict[str, str]:
         response = f"{title.join(before)}{content}{title.join(after)}"
@@ -53,18 +52,19 @@ def formatter(template: PromptSettings) -> Callable[[str, str], dict[str, str]]:
 
 def description(record: Mapping[str, str], template: PromptSettings = RECIPE) -> str:
     """Return the content that `format_record` put into a record's response."""
-    before, after = _around_content(record["input_text"], template)
+    before, after = (record["input_text"].join(part) for part in _around_content(template))
     return record["response"].removeprefix(before).removesuffix(after)
 
 
 def opening(title: str, template: PromptSettings = RECIPE) -> str:
     """Return what a response begins with before the content, empty if that comes first."""
-    return _around_content(title, template)[0].strip()
+    return title.join(_around_content(template)[0]).strip()
 
 
-def _around_content(title: str, template: PromptSettings) -> tuple[str, str]:
-    before, _, after = template.response.partition("{content}")
-    return before.replace("{title}", title), after.replace("{title}", title)
+def _around_content(template: PromptSettings) -> tuple[list[str], list[str]]:
+    """Return what of a response is before its content, and what is after it, each cut where the title stands."""
+    before, after = template.response.split("{content}")
+    return before.split("{title}"), after.split("{title}")
 
 
 def load_tokenizer(model_name: str) -> "PreTrainedTokenizerBase":
