@@ -100,7 +100,10 @@ plotting.table(chosen, ["chosen", "uid", "title", "reference", "before", "after"
 # %%
 from tc3lib.catalogue.lookup import Catalogue
 
-asking.show(asking.ask(model, tokenizer, "Nice for Mice", config, Catalogue(work, config.prompting)))
+products = Catalogue(work, config.prompting)
+
+# %%
+asking.show(asking.ask(model, tokenizer, "Nice for Mice", config, products))
 
 # %% [markdown]
 # In Colab this waits until Drive has every file, and then unmounts it. Outside Colab it says where the results are.

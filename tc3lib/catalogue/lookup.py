@@ -20,7 +20,7 @@ from tc3lib.prompts import RECIPE, description
 from tc3lib.settings import PromptSettings
 
 TRAINED = "in the training set"
-HELD_OUT = "held out"
+NOT_TRAINED = "not in the training set"
 ABSENT = "not in the catalogue"
 
 CLOSE = 75
@@ -53,7 +53,7 @@ class Match:
     title: str
     description: str
     mark: str
-    """`TRAINED` if its title and description are among the rows trained on, else `HELD_OUT`."""
+    """`TRAINED` if its title and description are among the rows trained on, else `NOT_TRAINED`."""
     score: float
     """Similarity of question and title, 0 to 100; 100 too if all other words of the question are in `FRAME`."""
     exact: bool
@@ -197,7 +197,7 @@ class Catalogue:
                     title, response = record.input_text, record.response
                     if _key(title) != self._keys[row]:
                         raise ValueError(title)
-                    mark = TRAINED if _digest(record) in self._trained else HELD_OUT
+                    mark = TRAINED if _digest(record) in self._trained else NOT_TRAINED
                     text = description({"input_text": title, "response": response}, self._template)
                     exact = _tidy(title) == _tidy(question)
                     matches.append(Match(_shown(uid), title, text, mark, round(score, 1), exact))

@@ -90,8 +90,10 @@ def select(config: Settings, work: Path) -> SelectReport:
         train = distinct[~held_out][: data.train_rows or rows_needed(config.training)]
         candidates = distinct[held_out]
         candidates = candidates[~numpy.isin(index.title[candidates], index.title[train])]
-        _, first_of_title = numpy.unique(index.title[candidates], return_index=True)
-        return train, candidates[numpy.sort(first_of_title)]
+        for hashes in (index.title, index.description):  # one row each: equal ones are no independent questions
+            _, first = numpy.unique(hashes[candidates], return_index=True)
+            candidates = candidates[numpy.sort(first)]
+        return train, candidates
 
     fewest = min(FEWEST, data.eval_rows)
     train, candidates = split(int(data.eval_share * 2**64))

@@ -144,8 +144,9 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     The same base model may have another name, such as that of another folder.
     """
     free = ("model", "revision") if before["weights"] == now["weights"] else ()
+    before = {"max_seq_length": now.get("max_seq_length"), **before}  # older ones do not have it
     for name in now:
         was, is_now = before.get(name), now[name]
         if was != is_now and name not in free:
             change = _TOO_LONG.get(name, f"{name} was {was!r} and is now {is_now!r}")
-            raise Tc3Error(f"pretest.jsonl comes from another set-up: {change}. Run 02_pretest again, or restore that.")
+            raise Tc3Error(f"pretest.jsonl comes from another set-up: {change}. Run 02_pretest again, or set it back.")

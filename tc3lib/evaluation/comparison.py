@@ -127,15 +127,17 @@ def learned(compared: Mapping[str, Any], sums: Mapping[str, Any]) -> str:
         metrics.differences("loss", *(half["loss"] for half in sums[part]), seed) for seed, part in enumerate(found)
     ]
     low, high = metrics.interval(draws[0] - draws[1])
-    fell = {part: -values["difference"] for part, values in found.items()}
+    change = {part: values["difference"] for part, values in found.items()}
+    says = {part: f"{'rose' if by > 0 else 'fell'} by {abs(by):.4f}" for part, by in change.items()}
     shown = (
-        f"the loss fell by {fell['train']:.4f} on products that it was trained on and by {fell['eval']:.4f} on others "
-        f"(difference {fell['train'] - fell['eval']:.4f}, 95 % interval {low:.4f} to {high:.4f})"
+        f"the loss {says['train']} on products that it was trained on and {says['eval']} on others "
+        f"(difference {change['eval'] - change['train']:.4f}, 95 % interval {low:.4f} to {high:.4f})"
     )
-    carries_over, memorised = found["eval"]["says"] == "better", low > 0
+    carries_over = found["eval"]["says"] == "better"
+    memorised = found["train"]["says"] == "better" and low > 0
     if carries_over and memorised:
         return (
-            f"The lower loss carries over to held-out products; training descriptions were memorised besides: {shown}."
+            f"The lower loss carries over to held-out products, and training descriptions were memorised too: {shown}."
         )
     if carries_over:
         return f"The lower loss carries over to held-out products; no memorisation is shown: {shown}."

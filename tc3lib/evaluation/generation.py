@@ -114,7 +114,8 @@ def stream(
         sources: Rows of `questions.jsonl`. A title's heading names the `uid` of its row, if it has one.
         adapter: False switches the model's adapter off.
     """
-    uids = {row["input_text"]: row["uid"] for row in sources if row.get("response", row["uid"]) is not None}
+    known = [row for row in sources if row["response"] is not None]
+    uids = {row["input_text"]: row["uid"] for row in reversed(known)}  # of one title, the demo's: it comes first
     streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     answers = []
     for title in [titles] if isinstance(titles, str) else titles:
@@ -176,7 +177,8 @@ def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
 
     Returns:
         `model` (its name), `revision` (None: of a folder), `dtype`, `in_4bit`, `weights` (a digest that stays where the
-        folder moves), `tokenizer` (a digest), `prompt`, and arguments of `generate`.
+        folder moves), `tokenizer` (a digest), `prompt`, `max_seq_length` (at which the losses' rows are cut), and
+        arguments of `generate`.
     """
     base = getattr(model, "get_base_model", lambda: model)()
     decoding = _decoding(model, tokenizer, config)
@@ -188,6 +190,7 @@ def made_by(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, config: 
         "weights": model_loading.fingerprint(model),
         "tokenizer": _tokenizer_digest(text_tokenizer(tokenizer)),
         "prompt": prompt_text(tokenizer, "{title}", config.prompting),
+        "max_seq_length": config.model.max_seq_length,
         **{name: decoding[name] for name in ("max_new_tokens", "do_sample", "eos_token_id")},
     }
 

@@ -1,12 +1,13 @@
 """Score answers: each metric is a ratio of two sums over rows, so that the bootstrap can draw rows again."""
 
 import math
-import re
+import unicodedata
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy
+import regex
 from rapidfuzz import fuzz
 from rapidfuzz.distance import LCSseq
 from sacrebleu.metrics import CHRF
@@ -23,9 +24,11 @@ CONFIDENCE = 0.95
 FEWEST = 10
 """Questions below which nothing is said of a difference: the bootstrap's interval is too narrow there."""
 
-_WORD = re.compile(r"\w+")
-_NUMBER = re.compile(r"\d+(?:[.,]\d+)*")
-_HTML = re.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z]\w*);|</?[a-zA-Z][^<>]*>")
+_NO_SPACES = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
+_WORD = regex.compile(rf"[{_NO_SPACES}]\p{{M}}*|[[\p{{L}}\p{{M}}\p{{N}}_]--[{_NO_SPACES}]]+", regex.V1)
+"""A word, or a character in scripts that are written without spaces."""
+_NUMBER = regex.compile(r"\d+(?:[.,]\d+)*")
+_HTML = regex.compile(r"&(?:#\d+|#[xX][0-9a-fA-F]+|[a-zA-Z]\w*);|</?[a-zA-Z][^<>]*>")
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,20 @@ METRICS = {
     "perplexity": Metric("Perplexity of the real description", "lower", 3, numpy.exp),
     "rougeL": Metric("ROUGE-L F1 against the real description, 0 to 1", "higher", 4),
     "chrf": Metric("chrF against the real description, 0 to 100", "higher", 2),
-    "own": Metric("ROUGE-L to its own description less that to another product's", "higher", 4),
-    "eos_rate": Metric("Share of answers that the model ended itself", "higher", 4),
+    "own": Metric("ROUGE-L against its own description minus that against another product's", "higher", 4),
+    "eos_rate": Metric("Share of answers that the model ended itself, those cut too early aside", "higher", 4),
     "opening": Metric("Share of answers that open as the descriptions do", "higher", 4),
-    "length_ratio": Metric("Words of the answers for each word of the real descriptions", None, 3),
-    "repeated": Metric("Share of 4-word sequences that the answer had already", "lower", 4),
-    "title_words": Metric("Share of the title's words that the answer takes up after its opening", None, 4),
-    "html": Metric("Share of answers with debris of HTML", "lower", 4),
-    "invented_numbers": Metric("Share of answers with a number that title and real description lack", "lower", 4),
-    "copies": Metric("Share of answers that copy a description of the training set", None, 4),
-    "copies_other": Metric("Share of answers that copy one, and not of this product", "lower", 4),
+    "length_ratio": Metric("Words of the answers per word of the real descriptions", None, 3),
+    "repeated": Metric("Share of 4-word sequences that repeat an earlier one of the answer", "lower", 4),
+    "title_words": Metric("Share of the title's words that are in the answer after its opening", None, 4),
+    "html": Metric("Share of answers with leftover HTML", "lower", 4),
+    "invented_numbers": Metric("Share of answers with a number that is neither in title nor real text", "lower", 4),
+    "copies": Metric("Share of answers that copy a whole training description", None, 4),
+    "copies_other": Metric("Share of answers that copy another product's whole training description", "lower", 4),
 }
-"""ROUGE-L: Lin 2004, over words of any alphabet in lower case, no stemming. chrF: Popovic 2015, `sacrebleu`, the mean
-over answers. Repeated sequences: Welleck et al. 2020 (seq-rep-4), pooled over answers."""
+"""ROUGE-L: Lin 2004, over words of any script in lower case, no stemming. chrF: Popovic 2015, `sacrebleu`, the mean
+over answers. Ended: an answer that `max_new_tokens` cut before the real description's length says nothing and does not
+count. Repeated sequences: Welleck et al. 2020 (seq-rep-4), pooled over answers."""
 
 Pairs = Sequence[tuple[float, float]]
 """Of a metric, each row's part of the two sums: what is counted, and what it is divided by."""
@@ -86,9 +90,9 @@ def score(
         begin, other = opening(title, template), rows[(number + 1) % len(rows)]
         own, real = own_words(row, template), reference.removeprefix(begin).strip()
         others = other["reference"].removeprefix(opening(other["title"], template)).strip()
-        words = _WORD.findall(own.lower())
+        words = _words(own)
         fours = [tuple(words[at : at + 4]) for at in range(len(words) - 3)]
-        of_title = set(_WORD.findall(title.lower()))
+        of_title = set(_words(title))
         known = set(_NUMBER.findall(f"{title} {reference}"))
         found = {
             "loss": (loss, row["loss_tokens"]),
@@ -96,9 +100,9 @@ def score(
             "rougeL": (rouge_l(answer, reference), 1),
             "chrf": (chrf.sentence_score(answer, [reference]).score, 1),
             "own": (rouge_l(own, real) - rouge_l(own, others), 1),
-            "eos_rate": (row["eos"], 1),
+            "eos_rate": (row["eos"], row["eos"] or row["tokens"] >= row["loss_tokens"]),
             "opening": (bool(begin) and answer.startswith(begin), bool(begin)),
-            "length_ratio": (len(words), len(_WORD.findall(real))),
+            "length_ratio": (len(words), len(_words(real))),
             "repeated": (len(fours) - len(set(fours)), len(fours)),
             "title_words": (len(of_title & set(words)), len(of_title)),
             "html": (_HTML.search(answer) is not None, 1),
@@ -113,8 +117,12 @@ def score(
 
 def rouge_l(answer: str, reference: str) -> float:
     """Return ROUGE-L F1, 0 to 1."""
-    answered, real = (_WORD.findall(text.lower()) for text in (answer, reference))
+    answered, real = _words(answer), _words(reference)
     return 2 * LCSseq.similarity(answered, real) / (len(answered) + len(real) or 1)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFC", text).lower())
 
 
 def value(name: str, pairs: Pairs) -> float | None:

@@ -81,7 +81,7 @@ def answer(
 def _that_fit(
     tokenizer: PreTrainedTokenizerBase, rows: Sequence[Mapping[str, Any]], config: Settings
 ) -> list[Mapping[str, Any]]:
-    """Return the questions whose title does not fill `max_seq_length`; 01 dropped the others unless it was higher."""
+    """Return the questions whose title does not fill `max_seq_length`; in 01 it may have been higher."""
     prompts, max_length = encode_prompts(tokenizer, rows, config.prompting), config.model.max_seq_length
     fit = [row for row, ids in zip(rows, prompts, strict=True) if row["response"] is None or len(ids) < max_length]
     if len(fit) < len(rows):

@@ -114,7 +114,7 @@ def test_a_question_gets_both_answers_and_the_source(open_page, address, expecte
     assert wanted.base.text != wanted.tuned.text
     assert words(wanted.base.text) in base
     assert words(wanted.tuned.text) in tuned
-    assert "held out uid B000000030" in source
+    assert "not in the training set uid B000000030" in source
     assert "A mug of steel, 30 cm high." in source
 
 

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from tc3lib.catalogue import lookup
-from tc3lib.catalogue.lookup import ABSENT, HELD_OUT, TRAINED, Catalogue
+from tc3lib.catalogue.lookup import ABSENT, NOT_TRAINED, TRAINED, Catalogue
 from tc3lib.errors import Tc3Error
 from tc3lib.files import write_rows
 from tc3lib.prompts import format_record
@@ -38,7 +38,7 @@ def found(work, question, **options):
 
 def test_a_row_has_its_uid_title_description_and_mark(work):
     (match,) = Catalogue(work).find("Enamel Kettle").matches
-    assert match == lookup.Match("B9", "Enamel Kettle", "A kettle.", HELD_OUT, 100.0, True)
+    assert match == lookup.Match("B9", "Enamel Kettle", "A kettle.", NOT_TRAINED, 100.0, True)
     (match,) = Catalogue(work).find("Café “Zupe”").matches
     assert match.description == "A book about coffee.\nIn two lines."
     assert len(Catalogue(work)) == len(PRODUCTS)
@@ -59,7 +59,7 @@ def test_a_uid_may_be_a_number_or_missing(work):
 
 def test_rows_of_one_title_are_all_shown_up_to_the_limit_those_trained_on_first(work):
     result = Catalogue(work).find("Steel Mug No. 3")
-    assert [(m.uid, m.mark, m.exact) for m in result.matches] == [("B4", TRAINED, True), ("B1", HELD_OUT, True)]
+    assert [(m.uid, m.mark, m.exact) for m in result.matches] == [("B4", TRAINED, True), ("B1", NOT_TRAINED, True)]
     assert result.total == 2
     result = Catalogue(work).find("Steel Mug No. 3", limit=1)
     assert ([m.uid for m in result.matches], result.total) == (["B4"], 2)
@@ -136,7 +136,7 @@ def test_signs_that_make_another_name_count(work):
 
 def test_a_description_trained_on_under_another_title_does_not_mark_a_row_trained(work):
     write_rows(work / "train.jsonl", [format_record("Another Kettle", "A kettle.")])
-    assert Catalogue(work).find("Enamel Kettle").mark == HELD_OUT
+    assert Catalogue(work).find("Enamel Kettle").mark == NOT_TRAINED
 
 
 @pytest.mark.parametrize("name", ["trn_output.json", "trn_output.uid.jsonl", "train.jsonl"])

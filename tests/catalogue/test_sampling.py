@@ -94,6 +94,15 @@ def test_held_out_titles_are_asked_once(tmp_path):
     assert len(titles) == len(set(titles))
 
 
+def test_held_out_descriptions_are_asked_once(tmp_path):
+    """Questions with one answer are no independent evidence: the intervals would be too narrow."""
+    many = [{"uid": f"u{n}", "title": f"Mug {n}", "content": words(n % 60)} for n in range(600)]
+    _, train, held_out, _ = draw(tmp_path, many)
+    found = [description(row) for row in held_out]
+    assert len(found) == len(set(found)) > 4
+    assert not {*found} & {description(row) for row in train}
+
+
 def test_the_setting_train_rows_wins_over_what_the_steps_need(tmp_path, products):
     steps = {"max_steps": 3, "per_device_train_batch_size": 5, "gradient_accumulation_steps": 2}
     assert len(draw(tmp_path, products, train_rows=50, **steps)[1]) == 50

@@ -6,7 +6,7 @@ from markupsafe import escape
 from runs import randomise
 
 from tc3lib import model_loading
-from tc3lib.catalogue.lookup import ABSENT, HELD_OUT, TRAINED, Found, Match
+from tc3lib.catalogue.lookup import ABSENT, NOT_TRAINED, TRAINED, Found, Match
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import asking, generation
 from tc3lib.evaluation.answers import Answer
@@ -46,7 +46,7 @@ def test_both_answers_and_the_source_come_back_and_the_adapter_is_on_again(loade
 @pytest.mark.parametrize(
     ("question", "asked_for", "mark"),
     [
-        ("  What is the Steel Mug No. 30? ", "Steel Mug No. 30", HELD_OUT),
+        ("  What is the Steel Mug No. 30? ", "Steel Mug No. 30", NOT_TRAINED),
         ("Steal Mug No. 3", "Steal Mug No. 3", TRAINED),
         ("Quantum socks", "Quantum socks", ABSENT),
     ],
@@ -91,7 +91,7 @@ def test_special_tokens_headings_and_lone_surrogates_are_ordinary_text(tuned, co
 
 def test_every_text_is_escaped():
     nasty = "<script>alert(1)</script><img src=x onerror='a'>&\""
-    found = Found("close", (row(uid=nasty, title=nasty, description=nasty, mark=HELD_OUT, exact=False),), 1)
+    found = Found("close", (row(uid=nasty, title=nasty, description=nasty, mark=NOT_TRAINED, exact=False),), 1)
     shown = asking.show(asking.Asked(nasty, nasty, answered(nasty), answered(nasty), found)).data
     assert "<script" not in shown
     assert "<img" not in shown
@@ -107,7 +107,7 @@ def words(asked):
     [
         (Found("exact", (row(),), 1), "The row with this title. in the training set uid B1 Mug A mug."),
         (Found("exact", (row(),), 17), "The row with this title (the first 1 of 17 rows)."),
-        (Found("named", (row(mark=HELD_OUT),), 1), "The row whose title the question contains. held out uid B1"),
+        (Found("named", (row(mark=NOT_TRAINED),), 1), "The row whose title the question contains. not in the training set uid B1"),  # noqa: E501
         (Found("part", (row(score=61.4),), 1), "No row has this title. Titles that contain it: in the training set uid B1 61 % alike"),  # noqa: E501
         (Found("close", (row(score=88.0),), 1), "No row has this title. The closest: in the training set uid B1 88 % alike"),  # noqa: E501
         (Found("none", (), 0), "not in the catalogue No title is like the question."),

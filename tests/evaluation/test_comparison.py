@@ -13,7 +13,7 @@ WORDS = [f"word{n}" for n in range(400)]
 
 MADE = {
     "model": "/here/base", "revision": None, "dtype": "bfloat16", "in_4bit": True, "weights": "a", "tokenizer": "b",
-    "prompt": "Describe {title}", "max_new_tokens": 128, "do_sample": False, "eos_token_id": 2,
+    "prompt": "Describe {title}", "max_seq_length": 2048, "max_new_tokens": 128, "do_sample": False, "eos_token_id": 2,
 }  # fmt: skip
 
 
@@ -90,6 +90,11 @@ def test_a_run_that_did_not_learn_is_not_better(tmp_path, after, sentence, learn
     assert found["learned"].startswith(learned)
 
 
+def test_a_loss_that_rose_is_called_so_and_nothing_was_memorised(tmp_path):
+    worse = write(tmp_path, base, lambda n: (base(n)[0], base(n)[1] + (0.1 if n >= 30 else 0.2)))["verdict"]
+    assert worse["learned"].startswith("No learning is shown: the loss rose by 0.1000 on products that it was trained")
+
+
 def test_answers_in_the_right_style_to_other_titles_are_not_better(tmp_path):
     """As after training on shuffled labels: likelier texts, right opening, but of any product."""
     found = write(tmp_path, base, lambda n: (f"The 'Mug {n}' is {text(n + 7)}", 2.0 + n % 3 / 10))
@@ -100,7 +105,7 @@ def test_answers_in_the_right_style_to_other_titles_are_not_better(tmp_path):
 
 def test_a_model_that_no_longer_ends_is_not_better(tmp_path):
     write(tmp_path, base, good)
-    rows = [row | {"eos": False} for row in files.read_rows(tmp_path / "posttest.jsonl")]
+    rows = [row | {"eos": False, "tokens": 512} for row in files.read_rows(tmp_path / "posttest.jsonl")]
     files.write_rows(tmp_path / "posttest.jsonl", rows)
     found = comparison.compare(tmp_path, settings.get("tiny"))
     assert found["verdict"]["better"] is False
@@ -162,6 +167,7 @@ def test_tests_of_different_questions_are_not_compared(tmp_path, change):
         ({"tokenizer": "c"}, "another tokenizer"),
         ({"prompt": "Sell {title}"}, "another prompt"),
         ({"max_new_tokens": 64}, "max_new_tokens was 128 and is now 64"),
+        ({"max_seq_length": 64}, "max_seq_length was 2048 and is now 64"),
     ],
 )
 def test_a_pretest_that_was_made_otherwise_is_not_compared_and_the_difference_is_named(tmp_path, change, said):

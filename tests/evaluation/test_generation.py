@@ -101,7 +101,8 @@ def test_what_the_generation_config_names_ends_an_answer_too_if_it_is_an_added_t
 
 def test_streaming_prints_each_answer_with_its_source(asked, config, capsys):
     model, tokenizer = asked
-    answers = generation.stream(model, tokenizer, TITLES[:2], config, SOURCES)
+    same_title = {**SOURCES[0], "uid": "B000000099"}  # of a later question
+    answers = generation.stream(model, tokenizer, TITLES[:2], config, [*SOURCES, same_title])
     printed = capsys.readouterr().out
     assert "Steel Mug  [source: uid B000000001]\n" in printed
     assert f"{TITLES[1]}  [source: not in the catalogue]\n" in printed

@@ -10,9 +10,10 @@ from tc3lib.settings import PromptSettings
 REFERENCE = "The 'Blue Mug' is a mug of steel, 12 cm high."
 
 
-def row(answer=REFERENCE, reference=REFERENCE, title="Blue Mug", eos=True, loss=2.0, tokens=4):
+def row(answer=REFERENCE, reference=REFERENCE, title="Blue Mug", eos=True, loss=2.0, tokens=4, new=9):
     return {
         "title": title, "answer": answer, "reference": reference, "eos": eos, "loss_sum": loss, "loss_tokens": tokens,
+        "tokens": new,
     }  # fmt: skip
 
 
@@ -60,6 +61,10 @@ def test_rouge_l_is_the_longest_common_subsequence_of_words_of_any_alphabet():
     assert metrics.rouge_l("the old mug was blue", "the mug is blue") == pytest.approx(2 / 3)
     assert metrics.rouge_l("Кружка синяя", "Кружка синяя.") == 1.0
     assert metrics.rouge_l("situação boa", "avaliação boa") == pytest.approx(0.5)
+    assert metrics.rouge_l("situac\u0327a\u0303o boa", "situação boa") == 1.0
+    assert metrics.rouge_l("नीली केतली", "नील केतली") == pytest.approx(0.5)
+    assert metrics.rouge_l("这是一个蓝色的杯子。", "这是蓝色的杯子") == pytest.approx(14 / 16)
+    assert metrics.rouge_l("マグ USB3 です", "マグ usb3") == pytest.approx(6 / 8)
 
 
 def test_own_tells_an_answer_to_this_title_from_one_to_any():
@@ -70,6 +75,11 @@ def test_own_tells_an_answer_to_this_title_from_one_to_any():
 def test_sums_weigh_rows_by_what_they_are_divided_by():
     rows = [row(loss=1.0, tokens=1), row(loss=0.0, tokens=3, eos=False)]
     assert (measure("loss", *rows), measure("eos_rate", *rows)) == (0.25, 0.5)
+
+
+def test_an_answer_that_was_cut_before_the_real_length_does_not_count_as_one_that_never_ends():
+    rows = [row(), row(eos=False, tokens=30), row(eos=False, tokens=9)]
+    assert [measure("eos_rate", *rows[:count]) for count in (1, 2, 3)] == [1.0, 1.0, 0.5]
 
 
 def test_what_cannot_be_divided_is_not_measured():
