@@ -140,8 +140,8 @@ def compare(name: str, before: Pairs, after: Pairs) -> dict[str, Any]:
         `before`, `after`, `difference`, `low`, `high`, and `says`: "better", "worse" or, where neither direction is
         better as such, "changed", if the interval excludes 0; else "no difference shown". Where there was nothing to
         divide by, numbers are None and `says` is "not measured"; so too where rows are not numbers, and `not_numbers`
-        says how many are so `before` and `after`. With less than `FEWEST` rows there is no interval, and `says` is
-        "too few questions".
+        says how many are so `before` and `after`. With less than `FEWEST` rows that count (none with 0 to divide by)
+        there is no interval, and `says` is "too few questions".
     """
     values = [value(name, pairs) for pairs in (before, after)]
     bad = [sum(not math.isfinite(above) for above, _ in pairs) for pairs in (before, after)]
@@ -151,7 +151,7 @@ def compare(name: str, before: Pairs, after: Pairs) -> dict[str, Any]:
         return found | {"not_numbers": dict(zip(("before", "after"), bad, strict=True))} if any(bad) else found
     metric, difference = METRICS[name], values[1] - values[0]
     found = {"before": values[0], "after": values[1], "difference": difference}
-    if len(before) < FEWEST:
+    if min(sum(below > 0 for _, below in pairs) for pairs in (before, after)) < FEWEST:
         return {**found, "low": None, "high": None, "says": "too few questions"}
     low, high = interval(differences(name, before, after))
     says = "no difference shown"

@@ -125,6 +125,12 @@ def test_under_ten_questions_nothing_is_said_and_no_interval_given():
         assert found["difference"] > 0
 
 
+def test_rows_that_do_not_count_are_no_questions():
+    """The interval of one row's share among 99 that have nothing to divide by has no width."""
+    pairs = [(1, 4)] * 9 + [(0, 0)] * 91
+    assert metrics.compare("repeated", pairs, [(0, below) for _, below in pairs])["says"] == "too few questions"
+
+
 def test_the_interval_is_that_of_the_paired_differences_mean():
     """Against the normal approximation, which a mean of many rows meets; unpaired it would be ten times as wide."""
     before = [(float(n % 50), 1) for n in range(400)]
