@@ -8,13 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from tc3lib.errors import Tc3Error, show_alone
-from tc3lib.files import read_json
+from tc3lib.files import ADVICE, read_json
 from tc3lib.runtime import drive, kept_settings, preflight, processes
 from tc3lib.settings import Settings, get, nearest, runs
-
-_SPACE = "Free some space there (Drive counts its bin too)"
-_RESTART = "If it is on Drive, choose Runtime > Restart session and run the notebook again"
-_ADVICE = {errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EIO: _RESTART, errno.ENOTCONN: _RESTART}
 
 
 @dataclass(frozen=True)
@@ -194,8 +190,10 @@ def _check_write(work: Path) -> None:
             os.fsync(file.fileno())
         if path.read_bytes() != content:
             raise OSError(errno.EIO, "reading back gave other bytes than were written")
+    except FileExistsError:
+        raise Tc3Error(f"{work} is a file, or a link to nothing, not a folder: set TC3_HOME to one.") from None
     except OSError as error:
-        advice = _ADVICE.get(error.errno, "Make it writable")
+        advice = ADVICE.get(error.errno, "Make it writable")
         raise Tc3Error(
             f"cannot write to the work folder {work}: {error.strerror or error}. {advice}, or set TC3_HOME to another "
             "folder."

@@ -97,6 +97,15 @@ def test_a_folder_that_cannot_be_written_is_an_error(folder, monkeypatch, refuse
     assert line.endswith(". Make it writable, or set TC3_HOME to another folder.")
 
 
+def test_a_work_folder_that_is_none_is_an_error(home, refused):
+    home.symlink_to("nowhere")
+    line = f"{home} is a file, or a link to nothing, not a folder: set TC3_HOME to one."
+    assert refused(*FIRST) == line
+    home.unlink()
+    home.touch()
+    assert refused(*FIRST) == line
+
+
 def test_a_home_that_does_not_exist_is_an_error(monkeypatch, refused):
     monkeypatch.setenv("TC3_HOME", "~nobody-of-that-name/tc3")
     assert "TC3_HOME='~nobody-of-that-name/tc3'" in refused(*FIRST)
@@ -338,7 +347,7 @@ def test_a_setting_of_01_that_is_changed_afterwards_asks_for_01_again(home, inpu
     line = refused("03_train", eval_rows=7)
     assert line == (
         "01_prepare ran with eval_rows=160, and now it is 7: run 01_prepare again, then the notebooks after it, or "
-        "change it back."
+        "set eval_rows=160 in this cell."
     )
     assert "01_prepare ran with eval_rows=160" in refused("03_train")  # it was kept: 01 will use it
     assert runtime.setup(*FIRST)[0].data.eval_rows == 7
@@ -348,6 +357,12 @@ def test_a_setting_of_01_that_is_changed_afterwards_asks_for_01_again(home, inpu
     assert "rows         01_prepare drew 2,400 to train on: run it again to have 3,200 for these settings\n" in out
     runtime.setup("03_train", max_steps=-1)
     assert "run it again to have all for these settings\n" in capsys.readouterr().out
+
+
+def test_a_01_that_was_broken_off_is_to_be_run_again(home, inputs, refused):
+    inputs("03_train")
+    (home / "prepare_report.json").write_text('{"read": 9, "kept": 9}')  # without what `select` adds
+    assert refused("03_train") == "01_prepare did not finish: run it again, then the notebooks after it."
 
 
 def test_a_model_that_is_to_be_made_first_is_one_line_with_the_command(home, refused, monkeypatch, tmp_path):
