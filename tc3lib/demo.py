@@ -155,7 +155,7 @@ def _check_gpu(config: Settings) -> None:
         if not torch.cuda.is_available():
             raise Tc3Error(
                 f"the preset {config.preset!r} needs an NVIDIA GPU and there is none: start this on a machine that has "
-                "one, set TC3_PRESET=tiny for an adapter of the small run, or ask a --server."
+                "one, or ask a --server."
             )
 
 

@@ -76,7 +76,6 @@ def test_a_file_that_cannot_be_read_is_named(folder, monkeypatch, number, advice
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(files, "open", fail, raising=False)
-    monkeypatch.setattr(os, "stat", fail)
     with pytest.raises(Tc3Error, match=rf"cannot read .*rows\.jsonl: {os.strerror(number)}\. {advice}"):
         files.read_rows(folder / "rows.jsonl")
 

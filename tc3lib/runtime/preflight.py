@@ -38,7 +38,7 @@ CARD = 8 * GIB
 
 _RESTART = "choose Runtime > Restart session and run all again"
 _OTHER_GPU = "in Colab choose Runtime > Change runtime type > L4 GPU"
-_TINY = "set TC3_PRESET=tiny for the small run on a CPU"
+_TINY = "set TC3_PRESET=tiny, and TC3_HOME to another folder, for the small run on a CPU"
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,8 @@ def test_a_stage_run_too_early_names_what_is_missing_and_who_writes_it(home, sta
     capsys.readouterr()
     runtime.setup(stage, *(["tiny"] if stage == "01_prepare" else []))
     lines = capsys.readouterr().out.splitlines()
-    names = ["Python", "packages", "GPU", "memory", *(["token"] if stage != "01_prepare" else []), "work", "Drive"]
+    token = ["token"] if workspace.STAGES[stage].gpu else []
+    names = ["Python", "packages", "GPU", "memory", *token, "work", "Drive"]
     assert [line.split()[1] for line in lines[:-1]] == names
     assert {line[0] for line in lines[:-1]} <= {"✓", "!"}
 
@@ -295,16 +296,29 @@ def test_the_preset_is_tc3_presets_then_settings_jsons_then_the_fields(home, mon
     assert runtime.setup("01_prepare", "llama3_8b")[0].preset == "llama3_8b"
     inputs("02_pretest")
     assert runtime.setup("01_prepare", "llama3_8b")[0].preset == "tiny"
-    said = f"preset tiny, as {home / 'settings.json'} (delete it to begin anew) says, not llama3_8b of the form field"
-    assert said in capsys.readouterr().out
+    said = "settings.json keeps preset tiny, so the form field's llama3_8b is not used; to use it, delete "
+    assert f"{said}{home / 'settings.json'} and run this cell again\n" in capsys.readouterr().out
     monkeypatch.setenv("TC3_PRESET", "llama3_8b")
     assert runtime.setup(*FIRST)[0].preset == "llama3_8b"
     out = capsys.readouterr().out
-    assert "preset llama3_8b, as TC3_PRESET says, not tiny of the form field\n" in out
+    assert "TC3_PRESET is llama3_8b, so the form field's tiny is not used; to use it, unset TC3_PRESET\n" in out
     assert "preset tiny -> llama3_8b, kept\n" in out
     assert kept(home) == {"preset": "llama3_8b"}
-    monkeypatch.setenv("TC3_PRESET", "tiny")
-    assert runtime.setup("02_pretest")[0].preset == "tiny"
+
+
+def test_after_01_another_tc3_preset_is_refused_and_a_finished_run_keeps_its_own(home, inputs, refused, monkeypatch):
+    inputs("03_train", max_steps=40)
+    monkeypatch.setenv("TC3_PRESET", "llama3_8b")
+    assert refused("03_train") == (
+        f"TC3_PRESET is llama3_8b, but the run in {home} has the preset tiny: unset TC3_PRESET, or run 01_prepare "
+        "first, with TC3_HOME at another folder."
+    )
+    assert kept(home) == {"preset": "tiny", "max_steps": 40}
+    assert workspace.reopen()[0] == settings.get("tiny").change(max_steps=40)
+    (home / "settings.json").unlink()
+    assert workspace.reopen()[0].preset == "llama3_8b"
+    (home / "run.json").write_text('{"preset": "smollm2"}')
+    assert workspace.reopen()[0].preset == "smollm2"
 
 
 @pytest.mark.parametrize(

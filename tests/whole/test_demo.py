@@ -65,7 +65,7 @@ def test_a_preset_for_a_gpu_is_an_error_where_there_is_none(tiny, tmp_path, monk
     monkeypatch.setattr(demo.run_record, "check_adapter", lambda work: None)
     monkeypatch.setenv("TC3_PRESET", "llama3_8b")
     (tmp_path / "lora_model").mkdir()
-    with pytest.raises(Tc3Error, match=r"'llama3_8b' needs an NVIDIA GPU .* TC3_PRESET=tiny"):
+    with pytest.raises(Tc3Error, match=r"'llama3_8b' needs an NVIDIA GPU .* or ask a --server"):
         demo.main([str(tmp_path)])
 
 
