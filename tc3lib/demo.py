@@ -10,6 +10,7 @@ download a program and send every question through another host.
 import argparse
 import html
 import os
+import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -67,6 +68,9 @@ def launch(blocks: "gradio.Blocks", host: str = LOOPBACK, port: int = 7860) -> s
     Raises:
         Tc3Error: The port is taken, or `host` is not an address of this machine.
     """
+    direct = [os.environ.get("no_proxy", os.environ.get("NO_PROXY")), "localhost", LOOPBACK, host]
+    # Gradio asks its own page whether it is there, for which no proxy serves.
+    os.environ["no_proxy"] = os.environ["NO_PROXY"] = ",".join(filter(None, direct))
     gradio = _gradio()
     theme = gradio.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
     try:
@@ -74,9 +78,23 @@ def launch(blocks: "gradio.Blocks", host: str = LOOPBACK, port: int = 7860) -> s
             server_name=host, server_port=port, theme=theme, css=_STYLE, share=False, quiet=True, ssr_mode=False,
             pwa=False, footer_links=[], mcp_server=False, inbrowser=False, inline=False, prevent_thread_lock=True,
         )  # fmt: skip
-    except OSError as error:
-        raise Tc3Error(f"cannot serve the page at {host}, port {port}: {error}. Choose another --port.") from None
+    except (OSError, ImportError, ValueError) as error:
+        advice = "Choose another --port, or check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE"
+        raise Tc3Error(f"cannot serve the page at {host}, port {port}: {error}. {advice}.") from None
     return address
+
+
+def check_address(host: str, port: int) -> None:
+    """Raise Tc3Error if the page cannot be served there, which is known before the model is loaded."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a page that has just ended is no hindrance
+            trial.bind((host, port))
+    except OSError as error:
+        raise Tc3Error(
+            f"cannot serve the page at {host}, port {port}: the port is taken, or {host} is not an address of this "
+            f"machine ({error.strerror}). Choose another --port or --host."
+        ) from None
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -93,10 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if (options.model or options.base_model) and not options.server:
         parser.error("--model and --base-model name models of a --server")
+    if not 0 < options.port < 2**16:
+        parser.error("--port is from 1 to 65535")
     show_alone()
     _gradio()
     if options.folder is not None and not options.folder.is_dir():
         raise Tc3Error(f"there is no folder {options.folder}: expected the work folder that 03_train wrote to.")
+    check_address(options.host, options.port)
     config, work = workspace.reopen(options.folder)
     _check(work)
     config = run_record.as_trained(config, work)
@@ -155,7 +176,7 @@ def _check_gpu(config: Settings) -> None:
         if not torch.cuda.is_available():
             raise Tc3Error(
                 f"the preset {config.preset!r} needs an NVIDIA GPU and there is none: start this on a machine that has "
-                "one, set TC3_PRESET=tiny for an adapter of the small run, or ask a --server."
+                "one, or ask a --server."
             )
 
 

@@ -17,33 +17,50 @@ import msgspec
 
 from tc3lib.errors import Tc3Error
 
-_ADVICE = {
-    errno.ENOSPC: "Free some space",
-    errno.EDQUOT: "Free some space",
-    errno.ENOENT: "Make that folder",
+_SPACE = "Free some space there (Drive counts its bin too)"
+_RESTART = "If it is on Drive, choose Runtime > Restart session and run the notebook again"
+_MOUNT = "Run the settings cell again (it mounts Drive)"
+ADVICE = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EIO: _RESTART,
+    errno.ENOTCONN: _RESTART,
     errno.ENAMETOOLONG: "Give it a shorter name",
 }
+"""What helps where a file or folder cannot be read or written."""
 
 
 def read_rows(path: Path | str, most: int | None = None) -> list[dict[str, Any]]:
     """Return the rows of a JSON Lines file that this library wrote, or the first ones.
 
     Raises:
-        Tc3Error: The file is missing, or a line of it is damaged (file and line are named).
+        Tc3Error: The file is missing or cannot be read, or a line of it is damaged (file and line are named).
     """
     return [*islice(each_row(path), most)]
 
 
 def each_row(path: Path | str) -> Iterator[dict[str, Any]]:
     """Yield what `read_rows` returns, one by one."""
-    if not Path(path).is_file():
-        raise Tc3Error(f"no file {path}: run the notebooks before this one first.")
-    with open(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield json.loads(line)
-            except ValueError as error:
-                raise Tc3Error(f"{path}, line {number}: {error}. Delete the file and run its notebook again.") from None
+    try:
+        with open(path, "rb") as file:
+            for number, line in enumerate(file, 1):
+                try:
+                    yield json.loads(line)
+                except ValueError as error:
+                    advice = "Delete the file and run its notebook again."
+                    raise Tc3Error(f"{path}, line {number}: {error}. {advice}") from None
+    except FileNotFoundError:
+        check_folder(Path(path).parent)
+        raise Tc3Error(f"no file {path}: run the notebooks before this one first.") from None
+    except OSError as error:
+        advice = ADVICE.get(error.errno, "Make it readable")
+        raise Tc3Error(f"cannot read {path}: {error.strerror}. {advice}.") from None
+
+
+def check_folder(work: Path) -> None:
+    """Raise Tc3Error if a work folder is gone, as on Drive once `runtime.finish` has unmounted it."""
+    if not os.path.isdir(work):
+        raise Tc3Error(f"there is no folder {work}. {_MOUNT}.")
 
 
 def read_json(path: Path | str) -> dict[str, Any]:
@@ -101,8 +118,10 @@ def replacing_all(*paths: Path) -> Iterator[list[IO[bytes]]]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """Make a new folder that replaces `path` when the block ends; if the block fails, `path` stays as it was.
 
-    Its parents are not made: where Drive was lost they would be made on this machine.
+    Its parents are not made: where Drive was lost they would be made on this machine. A link stays one: what it leads
+    to is replaced.
     """
+    path = path.resolve()
     new, old = (path.with_name(f".{path.name}.{word}") for word in ("new", "old"))
     if old.exists() and not path.exists():  # an earlier call was broken off between its two renames
         old.rename(path)
@@ -179,7 +198,7 @@ def blaming(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = _ADVICE.get(error.errno, "Make its folder writable")
+        advice = _MOUNT if error.errno == errno.ENOENT else ADVICE.get(error.errno, "Make its folder writable")
         old = " The file that was there before is unchanged." if os.path.exists(path) else ""
         raise Tc3Error(
             f"cannot write {path}: {error.strerror or error}. {advice}, or choose another folder with TC3_HOME.{old}"

@@ -8,6 +8,7 @@ import hashlib
 import logging
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -52,10 +53,10 @@ def load_base_model(config: ModelSettings) -> tuple[PreTrainedModel, PreTrainedT
     except (OSError, RuntimeError, SafetensorError) as error:
         if "out of memory" in str(error):
             raise
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        reason = textwrap.shorten(str(error), 300) or type(error).__name__
         raise Tc3Error(
             f"cannot load the model {config.model_name!r} (model_name): {reason} Expected a local folder or a Hugging "
-            "Face repository; a gated one needs HF_TOKEN."
+            "Face repository; a gated one needs HF_TOKEN, and a wrong HF_TOKEN is refused for public ones too."
         ) from error
     # Greedy is greedy, as in vLLM and llama.cpp: some models bring a penalty on repetitions, or a longest answer.
     ids = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "eos_token_id", "pad_token_id")}

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import secrets
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from functools import lru_cache
@@ -78,9 +79,10 @@ def load_tokenizer(model_name: str) -> "PreTrainedTokenizerBase":
     try:
         return AutoTokenizer.from_pretrained(model_name)
     except (OSError, ValueError) as error:
+        reason = textwrap.shorten(str(error), 300)
         raise Tc3Error(
-            f"cannot load the tokenizer of {model_name!r} (model_name): {str(error).splitlines()[0]} Expected a local "
-            "folder or a Hugging Face repository; a gated one needs HF_TOKEN."
+            f"cannot load the tokenizer of {model_name!r} (model_name): {reason} Expected a local folder or a Hugging "
+            "Face repository; a gated one needs HF_TOKEN, and a wrong HF_TOKEN is refused for public ones too."
         ) from error
 
 

@@ -119,7 +119,7 @@ class ModelSettings:
     model_name: str = "unsloth/llama-3-8b-bnb-4bit"
     """A Hugging Face repository or a local folder."""
     max_seq_length: Count = 2048
-    """Most tokens of a row; a longer one loses the end of its description."""
+    """Maximum tokens of a row; a longer one loses the end of its description."""
     dtype: Literal["float16", "bfloat16", "float32"] | None = None
     """None: bfloat16 where the hardware has it, else float16."""
     load_in_4bit: bool = True
@@ -199,13 +199,18 @@ class TrainingSettings:
     """True: continue an interrupted run of the same settings. False, which is not kept in `settings.json`: set it aside
     and start again."""
 
+    def __post_init__(self):
+        name = self.output_dir
+        if name in ("lora_model", "export") or name.endswith((".json", ".jsonl", ".png", ".html")):
+            raise ValueError(f"output_dir is {name!r}, which the notebooks write: choose another name")
+
 
 @dataclass(frozen=True, kw_only=True)
 class SaveSettings:
     """When checkpoints are saved, besides TRL's settings."""
 
     save_minutes: Annotated[float, msgspec.Meta(gt=0)] | None = 15
-    """Most minutes between two checkpoints. None: only the strategy's."""
+    """Maximum minutes between two checkpoints. None: only the strategy's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +289,7 @@ class GenerationSettings:
     demo_titles: tuple[str, ...] = ("Nice for Mice", "On Happiness, U.S. Edition", "The book of revelation")
     """Titles whose answers are streamed before and after training."""
     max_new_tokens: Count = 128
-    """Most tokens of an answer."""
+    """Maximum tokens of an answer."""
     generation_batch_size: Count | None = None
     """Titles that are answered at once. None: as many as the memory holds; without a GPU 32."""
 

@@ -60,6 +60,26 @@ def test_a_missing_file_says_what_to_run(tmp_path):
         files.read_rows(tmp_path / "rows.jsonl")
 
 
+def test_where_the_folder_is_gone_too_the_settings_cell_mounts_drive_again(tmp_path):
+    with pytest.raises(Tc3Error, match=r"there is no folder .*gone\. Run the settings cell again \(it mounts Drive"):
+        files.read_rows(tmp_path / "gone" / "rows.jsonl")
+    with pytest.raises(Tc3Error, match=r"cannot write .*gone/rows\.jsonl: .*\. Run the settings cell again"):
+        files.write_rows(tmp_path / "gone" / "rows.jsonl", [])
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOTCONN, "If it is on Drive, choose Runtime > Restart session"), (errno.EACCES, "Make it readable")],
+)
+def test_a_file_that_cannot_be_read_is_named(folder, monkeypatch, number, advice):
+    def fail(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(files, "open", fail, raising=False)
+    with pytest.raises(Tc3Error, match=rf"cannot read .*rows\.jsonl: {os.strerror(number)}\. {advice}"):
+        files.read_rows(folder / "rows.jsonl")
+
+
 @pytest.fixture
 def folder(tmp_path):
     """A folder with an old file."""
@@ -218,3 +238,9 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
     assert (folder / "b").read_text() == "3"
     with pytest.raises(FileNotFoundError), files.replacing_folder(tmp_path / "none" / "out"):
         pass
+    (tmp_path / "link").symlink_to(folder)
+    for text in ("4", "5"):
+        with files.replacing_folder(tmp_path / "link") as new:
+            (new / "c").write_text(text)
+        assert [path.read_text() for path in folder.iterdir()] == [text]
+    assert (tmp_path / "link").is_symlink()

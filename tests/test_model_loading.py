@@ -12,8 +12,9 @@ from huggingface_hub import constants, snapshot_download
 from huggingface_hub.errors import IncompleteSnapshotError
 from runs import prepared, randomise
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
-from tc3lib import files, model_loading, settings, training
+from tc3lib import files, model_loading, prompts, settings, training
 from tc3lib.errors import Tc3Error
 from tc3lib.evaluation import generation
 
@@ -115,6 +116,22 @@ def test_a_base_model_that_is_missing_or_damaged_is_named(config, tmp_path, dama
         (tmp_path / "base" / "model.safetensors").write_bytes(b"short")
     with pytest.raises(Tc3Error, match=r"cannot load the model '.*base' \(model_name\): "):
         model_loading.load_base_model(config.change(model_name=str(tmp_path / "base")).model)
+
+
+def test_what_the_hub_answers_stays_in_the_one_line(config, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(
+            "There was an error when trying to load me/base:\nClient error '401 Unauthorized'\n" + 99 * "more "
+        )
+
+    monkeypatch.setattr(model_loading.FastLanguageModel, "from_pretrained", refuse)
+    monkeypatch.setattr(AutoTokenizer, "from_pretrained", refuse)
+    for load in (lambda: model_loading.load_base_model(config.model), lambda: prompts.load_tokenizer("me/base")):
+        with pytest.raises(
+            Tc3Error, match=r"load me/base: Client error '401 Unauthorized' .* a wrong HF_TOKEN is"
+        ) as error:
+            load()
+        assert "\n" not in str(error.value) and len(str(error.value)) < 700
 
 
 def test_a_base_model_with_one_weight_that_is_not_a_number_is_refused(config, tmp_path):

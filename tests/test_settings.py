@@ -295,9 +295,12 @@ def test_01_uses_the_data_settings_the_demo_titles_and_how_many_rows_the_steps_n
         ({"response": "{content}{content}"}, "response is "),
         ({"instruction": "Descreva {title}"}, "the title follows it, {title} has no place in it"),
         ({"prompt": "chatml"}, "prompt has no 'chatml'. Did you mean 'chat'"),
+        ({"output_dir": "lora_model"}, "output_dir is 'lora_model', which the notebooks write: choose another name"),
+        ({"output_dir": "export"}, "output_dir is 'export'"),
+        ({"output_dir": "loss.jsonl"}, "output_dir is 'loss.jsonl'"),
     ],
 )
-def test_a_prompt_that_cannot_be_is_reported_by_its_setting(change, message):
+def test_a_value_that_cannot_be_is_reported_by_its_setting(change, message):
     with pytest.raises(Tc3Error, match=f"^a setting does not fit: .*{message}"):
         settings.get("tiny").change(**change)
     assert settings.get("tiny").change(response="{content}").prompting.response == "{content}"

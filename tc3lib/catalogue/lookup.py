@@ -16,6 +16,7 @@ from xxhash import xxh3_64_intdigest
 from tc3lib.catalogue.cleaning import clean_text
 from tc3lib.catalogue.sampling import offsets
 from tc3lib.errors import Tc3Error
+from tc3lib.files import check_folder
 from tc3lib.prompts import RECIPE, description
 from tc3lib.settings import PromptSettings
 
@@ -101,6 +102,7 @@ class Catalogue:
         self._rows, self._uids, train = (
             work / name for name in ("trn_output.json", "trn_output.uid.jsonl", "train.jsonl")
         )
+        check_folder(work)
         for path in (self._rows, self._uids, train):
             if not path.is_file():
                 raise Tc3Error(f"no file {path}: the source of an answer is looked up in it. Run 01_prepare first.")

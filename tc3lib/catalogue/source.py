@@ -21,6 +21,7 @@ from tc3lib.catalogue.json_rows import elements, first_keys, is_one_object, line
 from tc3lib.catalogue.rows import Columns, Rows, Source, nfc
 from tc3lib.catalogue.table_rows import batches, parquet_rows
 from tc3lib.errors import Tc3Error
+from tc3lib.files import check_folder
 from tc3lib.settings import Settings
 
 WRITES = (
@@ -101,6 +102,7 @@ def find(config: Settings, work: Path) -> Path:
         for link in (path.with_suffix(".gsheet"), path.with_name(f"{path.name}.gsheet")):
             if os.path.lexists(link):
                 raise _google_link(link)
+        check_folder(work)
         raise Tc3Error(
             f"no {path.name} in {path.parent}: put your catalogue there (JSON Lines with `title` and `content`; `.gz` "
             "or `.zip` will do), or give its path as the setting `source`. TC3_PRESET=tiny runs on the embedded one."

@@ -68,11 +68,13 @@ def find(url: str, name: str | None, option: str = "--model") -> ServedModel:
         names = [str(model["id"]) for model in answer["data"]]
     except (TypeError, KeyError):
         raise _unexpected(url, answer, "data[].id") from None
+    if not names:
+        raise Tc3Error(f"the server at {url} serves no model: start it with one.")
     if name is None and len(names) == 1:
         name = names[0]
     if name not in names:
         lacking = f"has no model {name!r}" if name else f"has {len(names)} models"
-        served = ", ".join(map(repr, names)) or "none"
+        served = ", ".join(map(repr, names))
         raise Tc3Error(f"the server at {url} {lacking}; it serves {served}: choose one of them with {option}.")
     model = ServedModel(url, name)
     try:
@@ -84,12 +86,19 @@ def find(url: str, name: str | None, option: str = "--model") -> ServedModel:
 
 def _request(url: str, path: str, body: dict[str, Any] | None = None) -> Any:
     try:
-        response = httpx.request("POST" if body else "GET", f"{url}{path}", json=body, timeout=TIMEOUT)
+        here = httpx.URL(url).host in ("localhost", "127.0.0.1", "::1")  # no proxy leads to this machine
+        response = httpx.request(
+            "POST" if body else "GET", f"{url}{path}", json=body, timeout=TIMEOUT, trust_env=not here
+        )
     except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Tc3Error(
             f"no answer from the server at {url}: {reason.rstrip('.')}. Start it, or give its address with --server, "
             "such as http://127.0.0.1:8000."
+        ) from None
+    except (ImportError, OSError, ValueError) as error:  # before anything is sent: what the environment says is wrong
+        raise Tc3Error(
+            f"the server at {url} cannot be asked: {error}. Check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE."
         ) from None
     if response.is_error:
         said = " ".join(response.text.split())[:300]

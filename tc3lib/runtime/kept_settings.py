@@ -29,15 +29,30 @@ def chosen_preset() -> str | None:
     return _get("TC3_PRESET", name).preset if name else None
 
 
-def source(work: Path) -> str:
-    """Return what names the preset of a run, before any form field."""
-    return "TC3_PRESET" if chosen_preset() else f"{work / NAME} (delete it to begin anew)"
+def instead_of(field: str, config: Settings, work: Path) -> str:
+    """Return why the preset of the form field is not used, and how to use it."""
+    if chosen_preset():
+        return f"TC3_PRESET is {config.preset}, so the form field's {field} is not used; to use it, unset TC3_PRESET"
+    return (
+        f"settings.json keeps preset {config.preset}, so the form field's {field} is not used; to use it, delete "
+        f"{work / NAME} and run this cell again"
+    )
 
 
-def load(work: Path, preset: str | None = None) -> Settings:
+def refuse_other_preset(work: Path) -> None:
+    """Raise Tc3Error if TC3_PRESET is not the preset of the run in `work`, which notebook 01 alone can change."""
+    kept, chosen = _read(work).get("preset"), chosen_preset()
+    if kept and chosen and kept != chosen:
+        raise Tc3Error(
+            f"TC3_PRESET is {chosen}, but the run in {work} has the preset {kept}: unset TC3_PRESET, or run 01_prepare "
+            "first, with TC3_HOME at another folder."
+        )
+
+
+def load(work: Path, preset: str | None = None, *, override: bool = True) -> Settings:
     """Return the settings kept in `work`, all of the preset if none are.
 
-    The preset is TC3_PRESET's, else that of `settings.json`, else `preset`.
+    The preset is TC3_PRESET's with `override`, else that of `settings.json`, else `preset`.
 
     Raises:
         Tc3Error: The file is damaged, or a name or value in it is wrong; or nothing names a preset.
@@ -46,7 +61,7 @@ def load(work: Path, preset: str | None = None) -> Settings:
     named = kept.pop("preset", preset)
     if named is None:
         raise Tc3Error(f'{path} names no preset: add one, such as "preset": "tiny", or run 01_prepare again.')
-    config = _get(str(path), chosen_preset() or named)
+    config = _get(str(path), (override and chosen_preset()) or named)
     if ONCE in kept:
         raise Tc3Error(f"{path}: {ONCE} is for one call of 03_train alone: remove it, and set it in that notebook.")
     try:

@@ -30,15 +30,15 @@ NEEDED = (
     "unsloth_zoo",
 )  # fmt: skip
 GATED = ("meta-llama/", "google/gemma", "mistralai/")
-"""Whose models ask for a licence to be accepted on the Hub: a token proves who has."""
+"""Owners whose models need a licence accepted on the Hub."""
 WEIGHTS, WEIGHTS_16_BIT = 6 * GIB, 16 * GIB
-"""The files of the 8B model in 4 bit and in 16: on the disk, and in 4 bit on the way to the card."""
+"""Size of the 8B model's files in 4 and 16 bit; the first is also the memory needed to load it."""
 CARD = 8 * GIB
 """What the 8B model takes on a card while it is trained with one row at a time."""
 
 _RESTART = "choose Runtime > Restart session and run all again"
 _OTHER_GPU = "in Colab choose Runtime > Change runtime type > L4 GPU"
-_TINY = "set TC3_PRESET=tiny for the small run on a CPU"
+_TINY = "set TC3_PRESET=tiny, and TC3_HOME to another folder, for the small run on a CPU"
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _packages(gpu: bool, in_colab: bool) -> Row:
     """Compare with Colab's pins; outside Colab with those that the local set has too."""
     pinned, local = packages.pins(packages.COLAB), {name.lower() for name in packages.pins(packages.CPU)}
     tested = {name: version for name, version in pinned.items() if in_colab or name.lower() in local}
-    again = "run the set-up cell again" if in_colab else "install them with `make test`, or as README says for a GPU"
+    again = "run the set-up cell again" if in_colab else "`make run` installs them; for a GPU see README"
     there = {name: packages.installed(name) for name in {*tested, *NEEDED}}
     if gpu and (missing := [name for name in NEEDED if there[name] is None]):
         return Row("packages", f"no {', '.join(missing)}", f"the stage cannot run without; {again}", fatal=True)
@@ -251,13 +251,17 @@ def _work(config: Settings, work: Path, stage: str) -> Row:
 
 
 def prepared(config: Settings, work: Path) -> Iterator[Row]:
-    """Yield a row if notebook 01 ran with other settings than these."""
-    ran, now = read_json(work / "prepare_report.json").get("settings", {}), used_by_01(config)
+    """Yield a row if notebook 01 ran with other settings than these, or did not run to its end."""
+    report, now = read_json(work / "prepare_report.json"), used_by_01(config)
+    ran = report.get("settings", {})
+    if report and not ran:  # begun again: the rows that are there are an earlier call's
+        yield Row("rows", "01_prepare did not finish", "run it again, then the notebooks after it", fatal=True)
     drawn, wanted = ran.get("train_rows"), now.pop("train_rows")
     for name, value in now.items():
         if name in ran and ran[name] != value:
             found = f"01_prepare ran with {name}={ran[name]!r}, and now it is {value!r}"
-            yield Row("rows", found, "run 01_prepare again, then the notebooks after it, or change it back", fatal=True)
+            advice = f"run 01_prepare again, then the notebooks after it, or set {name}={ran[name]!r} in this cell"
+            yield Row("rows", found, advice, fatal=True)
     if drawn is not None and (wanted is None or wanted > drawn):
         more = f"{wanted:,}" if wanted else "all"
         yield Row("rows", f"01_prepare drew {drawn:,} to train on", f"run it again to have {more} for these settings")

@@ -8,18 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from tc3lib.errors import Tc3Error, show_alone
-from tc3lib.files import read_json
+from tc3lib.files import ADVICE, read_json
 from tc3lib.runtime import drive, kept_settings, preflight, processes
 from tc3lib.settings import Settings, get, nearest, runs
-
-_SPACE = "Free some space there (Drive counts its bin too)"
-_RESTART = "If it is on Drive, choose Runtime > Restart session and run the notebook again"
-_ADVICE = {errno.ENOSPC: _SPACE, errno.EDQUOT: _SPACE, errno.EIO: _RESTART, errno.ENOTCONN: _RESTART}
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What a notebook reads and writes in the work folder (folders end in a slash); `gpu`: it loads a model."""
+    """What a notebook reads and writes in the work folder (folders end in a slash); `gpu`: the 8B model needs one."""
 
     reads: tuple[str, ...]
     writes: tuple[str, ...]
@@ -64,6 +60,7 @@ STAGES = {
     "05_export": Stage(
         reads=("lora_model/", "run.json", "train.jsonl", "eval.jsonl", "questions.jsonl", "settings.json"),
         writes=("export/", "export.json"),
+        gpu=False,
     ),
 }
 
@@ -74,8 +71,7 @@ def setup(stage: str, preset: str | None = None, /, **changes: Any) -> tuple[Set
     The folder is `$TC3_HOME` if that is set, and `tc3` on the user's Google Drive in Colab (which is mounted first).
     Else it is in `runs/`: notebook 01 takes the folder with the preset's name, the others the newest run.
 
-    The settings are those of the preset with what `settings.json` in the folder changes of it, then `changes`, which
-    are kept there: the notebooks after this one start from them.
+    Settings are the preset's, then those in `settings.json`, then `changes`, which are saved there.
 
     Args:
         stage: The notebook's name, for example `03_train`.
@@ -95,9 +91,11 @@ def setup(stage: str, preset: str | None = None, /, **changes: Any) -> tuple[Set
     preflight.refuse(rows)  # before the user is asked for Drive
     work = _open_work_folder(preset)
     check_inputs(work, stage)
+    if stage != "01_prepare":
+        kept_settings.refuse_other_preset(work)
     config = kept_settings.load(work, preset)
     if preset and preset != config.preset:
-        print(f"preset {config.preset}, as {kept_settings.source(work)} says, not {preset} of the form field")
+        print(kept_settings.instead_of(preset, config, work))
     wanted = config.change(**changes)
     rows += preflight.machine(wanted, gpu=gpu, in_colab=in_colab)
     rows += preflight.places(wanted, work, stage, gpu=gpu, on_drive=drive.holds(work), in_colab=in_colab)
@@ -114,12 +112,15 @@ def setup(stage: str, preset: str | None = None, /, **changes: Any) -> tuple[Set
 def reopen(folder: Path | None = None) -> tuple[Settings, Path]:
     """Return the kept settings and the work folder of a run: `folder`, or the one that notebooks 02 to 04 would take.
 
+    The preset is the run's own: TC3_PRESET counts only where nothing names one.
+
     Raises:
         Tc3Error: It cannot be written to, or its `settings.json` is wrong.
     """
     _begin()
     work = _open_work_folder(None, folder)
-    config = kept_settings.load(work, "llama3_8b")
+    recorded = read_json(work / "run.json").get("preset")
+    config = kept_settings.load(work, recorded or kept_settings.chosen_preset() or "llama3_8b", override=False)
     print(kept_settings.describe(config, work))
     return config, work
 
@@ -194,8 +195,10 @@ def _check_write(work: Path) -> None:
             os.fsync(file.fileno())
         if path.read_bytes() != content:
             raise OSError(errno.EIO, "reading back gave other bytes than were written")
+    except FileExistsError:
+        raise Tc3Error(f"{work} is a file, or a link to nothing, not a folder: set TC3_HOME to one.") from None
     except OSError as error:
-        advice = _ADVICE.get(error.errno, "Make it writable")
+        advice = ADVICE.get(error.errno, "Make it writable")
         raise Tc3Error(
             f"cannot write to the work folder {work}: {error.strerror or error}. {advice}, or set TC3_HOME to another "
             "folder."

@@ -141,6 +141,8 @@ def test_a_description_trained_on_under_another_title_does_not_mark_a_row_traine
 
 @pytest.mark.parametrize("name", ["trn_output.json", "trn_output.uid.jsonl", "train.jsonl"])
 def test_a_missing_file_is_named(work, name):
+    with pytest.raises(Tc3Error, match=r"there is no folder .*gone\. Run the settings cell again"):
+        Catalogue(work / "gone")
     (work / name).unlink()
     with pytest.raises(Tc3Error, match=rf"{name}: .*Run 01_prepare"):
         Catalogue(work)

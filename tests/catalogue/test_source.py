@@ -36,6 +36,8 @@ def test_the_catalogue_is_the_users_then_gzip_then_zip_then_the_embedded_one(tmp
 def test_a_missing_catalogue_is_named_and_not_replaced_by_the_embedded_one(tmp_path, preset, name):
     with pytest.raises(Tc3Error, match=rf"no {name} in .*: put your catalogue there .*`title` and `content`"):
         source.find(settings.get(preset).change(source=name), tmp_path)
+    with pytest.raises(Tc3Error, match=r"there is no folder .*gone\. Run the settings cell again"):
+        source.find(settings.get(preset).change(source=name), tmp_path / "gone")
 
 
 @pytest.mark.parametrize("name", ["train.jsonl", "trn_output.json", "trn_output.uid.jsonl", "quarantine.jsonl"])

@@ -200,7 +200,7 @@ def test_kept_answers_to_anything_else_are_not_used(config, batches, tmp_path, c
 
 
 def test_a_kept_file_that_cannot_be_written_stops_before_the_first_answer(asked, config, batches, tmp_path):
-    with pytest.raises(Tc3Error, match=r"cannot write .*gone/kept: .* Make that folder"):
+    with pytest.raises(Tc3Error, match=r"cannot write .*gone/kept: .* Run the settings cell again"):
         generation.generate(*asked, ["Mug"], config, tmp_path / "gone" / "kept")
     assert batches.seen == []
 

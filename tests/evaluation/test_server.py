@@ -71,7 +71,7 @@ def line(call):
     [
         (["a", "b"], None, "has 2 models; it serves 'a', 'b': choose one of them with --model."),
         (["a", "b"], "tuned", "has no model 'tuned'; it serves 'a', 'b': choose one of them with --model."),
-        ([], None, "has 0 models; it serves none: choose one of them with --model."),
+        ([], None, "serves no model: start it with one."),
     ],
 )
 def test_a_name_that_is_not_served_is_told_with_those_that_are(models, name, said):
@@ -88,6 +88,22 @@ def test_a_server_that_is_not_there_is_told_with_its_address():
     assert said.endswith("Start it, or give its address with --server, such as http://127.0.0.1:8000.")
     assert "missing an 'http://' or 'https://' protocol" in line(lambda: server.find("localhost:8000", None))
     assert "no answer from the server at http://[::" in line(lambda: server.find("http://[::", None))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("HTTP_PROXY", "ftp://x"), ("ALL_PROXY", "socks5://127.0.0.1:9"), ("SSL_CERT_FILE", "/nowhere.pem")],
+)
+def test_a_proxy_is_not_asked_for_this_machine_and_one_that_cannot_be_used_is_told(monkeypatch, name, value):
+    for other in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(other, raising=False)
+    for spelling in (name, name.lower()):
+        monkeypatch.setenv(spelling, value)
+    with serving(lambda body: "") as here:
+        assert server.find(here.url, None).name == "tuned"
+    said = line(lambda: server.find("http://192.0.2.1:9", None))
+    assert said.startswith("the server at http://192.0.2.1:9 cannot be asked: ")
+    assert said.endswith(". Check HTTP_PROXY, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE.")
 
 
 def test_a_server_that_does_not_end_its_answer_is_told(monkeypatch):

@@ -197,7 +197,7 @@ def test_a_wheel_reports_a_package_in_another_version_and_one_imported_before_it
     finally:
         shutil.rmtree(stale)
     pin = packages.pins(ROOT / "requirements-colab.txt")["trl"]
-    assert f"packages     trl 0.9.0 (tested: {pin}): install them with" in done.stdout, done.stderr
+    assert f"packages     trl 0.9.0 (tested: {pin}): `make run` installs them" in done.stdout, done.stderr
     old = "import sys, types; sys.modules['trl'] = types.ModuleType('trl'); sys.modules['trl'].__version__ = '0.9.0'; "
     done = installed.run(old + SETUP.format(stage="02_pretest"))
     assert done.returncode == 1

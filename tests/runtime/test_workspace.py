@@ -97,6 +97,15 @@ def test_a_folder_that_cannot_be_written_is_an_error(folder, monkeypatch, refuse
     assert line.endswith(". Make it writable, or set TC3_HOME to another folder.")
 
 
+def test_a_work_folder_that_is_none_is_an_error(home, refused):
+    home.symlink_to("nowhere")
+    line = f"{home} is a file, or a link to nothing, not a folder: set TC3_HOME to one."
+    assert refused(*FIRST) == line
+    home.unlink()
+    home.touch()
+    assert refused(*FIRST) == line
+
+
 def test_a_home_that_does_not_exist_is_an_error(monkeypatch, refused):
     monkeypatch.setenv("TC3_HOME", "~nobody-of-that-name/tc3")
     assert "TC3_HOME='~nobody-of-that-name/tc3'" in refused(*FIRST)
@@ -191,7 +200,8 @@ def test_a_stage_run_too_early_names_what_is_missing_and_who_writes_it(home, sta
     capsys.readouterr()
     runtime.setup(stage, *(["tiny"] if stage == "01_prepare" else []))
     lines = capsys.readouterr().out.splitlines()
-    names = ["Python", "packages", "GPU", "memory", *(["token"] if stage != "01_prepare" else []), "work", "Drive"]
+    token = ["token"] if workspace.STAGES[stage].gpu else []
+    names = ["Python", "packages", "GPU", "memory", *token, "work", "Drive"]
     assert [line.split()[1] for line in lines[:-1]] == names
     assert {line[0] for line in lines[:-1]} <= {"✓", "!"}
 
@@ -286,16 +296,29 @@ def test_the_preset_is_tc3_presets_then_settings_jsons_then_the_fields(home, mon
     assert runtime.setup("01_prepare", "llama3_8b")[0].preset == "llama3_8b"
     inputs("02_pretest")
     assert runtime.setup("01_prepare", "llama3_8b")[0].preset == "tiny"
-    said = f"preset tiny, as {home / 'settings.json'} (delete it to begin anew) says, not llama3_8b of the form field"
-    assert said in capsys.readouterr().out
+    said = "settings.json keeps preset tiny, so the form field's llama3_8b is not used; to use it, delete "
+    assert f"{said}{home / 'settings.json'} and run this cell again\n" in capsys.readouterr().out
     monkeypatch.setenv("TC3_PRESET", "llama3_8b")
     assert runtime.setup(*FIRST)[0].preset == "llama3_8b"
     out = capsys.readouterr().out
-    assert "preset llama3_8b, as TC3_PRESET says, not tiny of the form field\n" in out
+    assert "TC3_PRESET is llama3_8b, so the form field's tiny is not used; to use it, unset TC3_PRESET\n" in out
     assert "preset tiny -> llama3_8b, kept\n" in out
     assert kept(home) == {"preset": "llama3_8b"}
-    monkeypatch.setenv("TC3_PRESET", "tiny")
-    assert runtime.setup("02_pretest")[0].preset == "tiny"
+
+
+def test_after_01_another_tc3_preset_is_refused_and_a_finished_run_keeps_its_own(home, inputs, refused, monkeypatch):
+    inputs("03_train", max_steps=40)
+    monkeypatch.setenv("TC3_PRESET", "llama3_8b")
+    assert refused("03_train") == (
+        f"TC3_PRESET is llama3_8b, but the run in {home} has the preset tiny: unset TC3_PRESET, or run 01_prepare "
+        "first, with TC3_HOME at another folder."
+    )
+    assert kept(home) == {"preset": "tiny", "max_steps": 40}
+    assert workspace.reopen()[0] == settings.get("tiny").change(max_steps=40)
+    (home / "settings.json").unlink()
+    assert workspace.reopen()[0].preset == "llama3_8b"
+    (home / "run.json").write_text('{"preset": "smollm2"}')
+    assert workspace.reopen()[0].preset == "smollm2"
 
 
 @pytest.mark.parametrize(
@@ -338,7 +361,7 @@ def test_a_setting_of_01_that_is_changed_afterwards_asks_for_01_again(home, inpu
     line = refused("03_train", eval_rows=7)
     assert line == (
         "01_prepare ran with eval_rows=160, and now it is 7: run 01_prepare again, then the notebooks after it, or "
-        "change it back."
+        "set eval_rows=160 in this cell."
     )
     assert "01_prepare ran with eval_rows=160" in refused("03_train")  # it was kept: 01 will use it
     assert runtime.setup(*FIRST)[0].data.eval_rows == 7
@@ -348,6 +371,12 @@ def test_a_setting_of_01_that_is_changed_afterwards_asks_for_01_again(home, inpu
     assert "rows         01_prepare drew 2,400 to train on: run it again to have 3,200 for these settings\n" in out
     runtime.setup("03_train", max_steps=-1)
     assert "run it again to have all for these settings\n" in capsys.readouterr().out
+
+
+def test_a_01_that_was_broken_off_is_to_be_run_again(home, inputs, refused):
+    inputs("03_train")
+    (home / "prepare_report.json").write_text('{"read": 9, "kept": 9}')  # without what `select` adds
+    assert refused("03_train") == "01_prepare did not finish: run it again, then the notebooks after it."
 
 
 def test_a_model_that_is_to_be_made_first_is_one_line_with_the_command(home, refused, monkeypatch, tmp_path):

@@ -3,6 +3,7 @@ import json
 import os
 import re
 import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ def tiny(monkeypatch):
     monkeypatch.setenv("GRADIO_ANALYTICS_ENABLED", "")
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     monkeypatch.setattr(demo, "_gradio", lambda: None)  # these tests end before the page
+    monkeypatch.setattr(demo, "check_address", lambda host, port: None)
 
 
 def test_without_gradio_the_error_says_what_to_install(monkeypatch):
@@ -65,7 +67,7 @@ def test_a_preset_for_a_gpu_is_an_error_where_there_is_none(tiny, tmp_path, monk
     monkeypatch.setattr(demo.run_record, "check_adapter", lambda work: None)
     monkeypatch.setenv("TC3_PRESET", "llama3_8b")
     (tmp_path / "lora_model").mkdir()
-    with pytest.raises(Tc3Error, match=r"'llama3_8b' needs an NVIDIA GPU .* TC3_PRESET=tiny"):
+    with pytest.raises(Tc3Error, match=r"'llama3_8b' needs an NVIDIA GPU .* or ask a --server"):
         demo.main([str(tmp_path)])
 
 
@@ -91,7 +93,7 @@ from tc3lib.evaluation import asking
 def page(ask, titles):
     print("PAGE", asking.render(ask(titles[0])))
     sys.exit()
-demo.page, demo._gradio = page, lambda: None
+demo.page, demo._gradio, demo.check_address = page, lambda: None, lambda host, port: None
 demo.main(sys.argv[1:])
 """
 
@@ -165,6 +167,22 @@ def test_the_name_of_a_served_model_needs_a_server(capsys):
     with pytest.raises(SystemExit):
         demo.main(["--model", "tuned"])
     assert "--model and --base-model name models of a --server" in capsys.readouterr().err
+
+
+def test_an_address_that_cannot_be_served_is_told_before_the_model_is_loaded(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(demo, "_gradio", lambda: None)
+    monkeypatch.setattr(demo.workspace, "reopen", None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for host, number in (("127.0.0.1", port), ("192.0.2.1", 7860), ("no host", 7860)):
+            with pytest.raises(
+                Tc3Error, match=f"port {number}: the port is taken, or {host} is not an address of this"
+            ):
+                demo.main([str(tmp_path), "--port", str(number), "--host", host])
+    for number in ("0", "70000"):
+        with pytest.raises(SystemExit):
+            demo.main([str(tmp_path), "--port", number])
+        assert "--port is from 1 to 65535" in capsys.readouterr().err
 
 
 def test_a_failure_is_one_line_without_a_stack(tmp_path):
