@@ -13,7 +13,7 @@ from xxhash import xxh3_64_intdigest
 
 from tc3lib.catalogue.near_twins import MOST_LOOKED_AT, Trained
 from tc3lib.errors import Tc3Error
-from tc3lib.files import read_json, write_json, write_rows
+from tc3lib.files import check_folder, read_json, write_json, write_rows
 from tc3lib.prompts import PROMPT, description, encode_prompts, format_record, load_tokenizer
 from tc3lib.settings import PromptSettings, Settings, rows_needed, used_by_01
 
@@ -148,6 +148,7 @@ def _uids(prepared: Path) -> Path:
 def _index(prepared: Path, seed: int, template: PromptSettings) -> _Index:
     import numpy
 
+    check_folder(prepared.parent)
     for path in (prepared, _uids(prepared)):
         if not path.is_file():
             raise Tc3Error(f"no file {path}: run 01_prepare first.")

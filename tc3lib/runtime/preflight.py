@@ -60,14 +60,14 @@ class Card:
     free: float
 
 
-def software(*, gpu: bool, in_colab: bool) -> list[Row]:
+def software(*, loads: bool, in_colab: bool) -> list[Row]:
     """Return the rows of Python and the packages, which need no settings.
 
     Args:
-        gpu: Whether the stage loads the model.
+        loads: Whether the stage loads a model.
         in_colab: Whether this is a Colab kernel, for the advice.
     """
-    return [_python(in_colab), _packages(gpu, in_colab)]
+    return [_python(in_colab), _packages(loads, in_colab)]
 
 
 def machine(config: Settings, *, gpu: bool, in_colab: bool) -> list[Row]:
@@ -137,15 +137,15 @@ def _python(in_colab: bool) -> Row:
     return Row("Python", platform.python_version(), advice)
 
 
-def _packages(gpu: bool, in_colab: bool) -> Row:
+def _packages(loads: bool, in_colab: bool) -> Row:
     """Compare with Colab's pins; outside Colab with those that the local set has too."""
     pinned, local = packages.pins(packages.COLAB), {name.lower() for name in packages.pins(packages.CPU)}
     tested = {name: version for name, version in pinned.items() if in_colab or name.lower() in local}
     again = "run the set-up cell again" if in_colab else "`make run` installs them; for a GPU see README"
     there = {name: packages.installed(name) for name in {*tested, *NEEDED}}
-    if gpu and (missing := [name for name in NEEDED if there[name] is None]):
+    if loads and (missing := [name for name in NEEDED if there[name] is None]):
         return Row("packages", f"no {', '.join(missing)}", f"the stage cannot run without; {again}", fatal=True)
-    if old := packages.imported_before(["tc3lib", *tested] if gpu else ["tc3lib"]):
+    if old := packages.imported_before(["tc3lib", *tested] if loads else ["tc3lib"]):
         found = f"{', '.join(old)} was imported before its pin was installed"
         return Row("packages", found, _RESTART, fatal=True)
     torch = there["torch"] or "none"

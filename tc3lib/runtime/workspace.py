@@ -87,7 +87,7 @@ def setup(stage: str, preset: str | None = None, /, **changes: Any) -> tuple[Set
     if preset is not None:
         get(preset)
     gpu, in_colab = STAGES[stage].gpu, drive.in_colab()
-    rows = preflight.software(gpu=gpu, in_colab=in_colab)
+    rows = preflight.software(loads=stage != "01_prepare", in_colab=in_colab)
     preflight.refuse(rows)  # before the user is asked for Drive
     work = _open_work_folder(preset)
     check_inputs(work, stage)

@@ -54,7 +54,7 @@ def no_smi(monkeypatch):
 
 
 def machine(config=None, gpu=True, in_colab=True):
-    rows = preflight.software(gpu=gpu, in_colab=in_colab)
+    rows = preflight.software(loads=gpu, in_colab=in_colab)
     rows += preflight.machine(config or settings.get("llama3_8b"), gpu=gpu, in_colab=in_colab)
     return {row.name: row for row in rows}
 

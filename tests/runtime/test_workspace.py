@@ -245,7 +245,8 @@ def test_the_quick_checks_come_before_the_slow_ones(drive, free, fail, monkeypat
         patch.setattr(os, "fsync", fail(errno.EROFS))
         with monkeypatch.context() as missing:
             missing.setattr(preflight.packages, "installed", lambda name: None)
-            assert "the stage cannot run without" in refused("03_train")
+            for stage in ("03_train", "05_export"):
+                assert "the stage cannot run without" in refused(stage)
         assert drive.mounts == []
         assert "cannot mount" in refused("03_train")
         assert "cannot write" in refused("03_train")
