@@ -48,7 +48,7 @@ PLATFORMS += ["manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64
 USED = (
     "gradio", "httpx", "ipython", "ipywidgets", "jinja2", "matplotlib", "numpy", "pandas", "safetensors", "scipy",
     "torch", "tqdm", "xxhash",
-    "huggingface-hub", "markupsafe", "openpyxl", "psutil", "pyyaml",
+    "huggingface-hub", "markupsafe", "openpyxl", "psutil", "pyyaml", "regex",
 )  # fmt: skip
 # What runs notebooks outside Colab, for --list: Colab's versions too.
 TOOLS = ("ipykernel", "nbclient", "nbconvert")
