@@ -45,7 +45,7 @@ config, work = runtime.setup(
 )
 
 # %% [markdown]
-# Load the base model in 4 bit, with its own tokenizer.
+# Load the base model, with its own tokenizer.
 
 # %%
 from tc3lib import files, model_loading, plotting

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from tc3lib.checkpoints import run_record
 from tc3lib.errors import show_alone
 from tc3lib.files import read_json
 from tc3lib.runtime import kept_settings
@@ -19,6 +20,8 @@ def summary(work: Path) -> str:
         files = [f"{path} ({_size(work / path)})" for path in stage.writes if (work / path).exists()]
         lines.append(f"  {name:<12} {', '.join(files) or 'not run yet'}")
     if report := read_json(work / "report.json"):
+        if not run_record.tested(report, work):
+            lines.append("These scores are of an earlier run: 04_posttest was not run with the adapter of this one.")
         lines.append(report["verdict"]["sentence"])
         lines.append(f"Before and after training, on {report['rows']['eval']} held-out titles:")
         for name, metric in report["metrics"].items():

@@ -95,10 +95,12 @@ def save_tokenizer(tokenizer: Any, folder: Path, template: PromptSettings = RECI
     """Save a tokenizer, or a processor, for programs that know nothing of tc3lib: transformers 4, llama.cpp, Ollama.
 
     Its class is one that they know, and of itself it puts before `prompt_text` what training put there: bos or nothing.
-    Its eos is what was learned as the end.
+    Its eos is what was learned as the end, and its chat template asks with the prompt of the training.
     """
     tokenizer = copy.deepcopy(tokenizer)
     text = text_tokenizer(tokenizer)
+    if template.prompt == "alpaca":  # an instruct model's own chat was not trained
+        tokenizer.chat_template = text.chat_template = _as_chat(text, template)
     text.add_bos_token, text.add_eos_token = text.bos_token is not None and template.prompt != "chat", False
     text.eos_token = text.convert_ids_to_tokens(end_id(text, template))
     tokenizer.save_pretrained(folder)
@@ -110,6 +112,16 @@ def save_tokenizer(tokenizer: Any, folder: Path, template: PromptSettings = RECI
     if isinstance(config.get("extra_special_tokens"), list):  # under the name that transformers 4 has for it
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
     path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _as_chat(tokenizer: "PreTrainedTokenizerBase", template: PromptSettings) -> str:
+    """Return a chat template that renders the training's prompt around what the user said last."""
+    before, after = (json.dumps(part, ensure_ascii=False) for part in _asked("\0", template).split("\0"))
+    if tokenizer.bos_token is not None:
+        before = f"bos_token + {before}"
+    last = "{% for turn in messages if turn.role == 'user' %}{% if loop.last %}{{ BEFORE + turn.content }}{% endif %}"
+    end = "{% endfor %}{% if add_generation_prompt %}{{ AFTER }}{% endif %}"
+    return last.replace("BEFORE", before) + end.replace("AFTER", after)
 
 
 def prompt_text(tokenizer: "PreTrainedTokenizerBase", title: str, template: PromptSettings = RECIPE) -> str:

@@ -1,6 +1,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import families
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders
 from tokenizers.models import BPE
@@ -181,6 +182,26 @@ def test_a_chat_is_the_tokenizers_own_template_of_which_only_the_end_is_learned(
         assert row["input_ids"][-1] == prompts.end_id(tokenizer, CHAT) == tokenizer.convert_tokens_to_ids(end)
         assert row["completion_mask"] == [0] * len(ids) + [1] * (len(response) + 1)
         check_rows.check(tokenizer, Path("train.jsonl"), [record], [row], 2048, CHAT)
+
+
+@pytest.mark.parametrize("name", ["llama2", "smollm2", "qwen2.5"])
+def test_chat_programs_ask_with_the_prompt_of_the_training(name, tmp_path):
+    """An instruct model's own template would ask what was neither trained nor proved."""
+    tokenizer = families.make_tokenizer(families.FAMILIES[name])
+    tokenizer.chat_template = own = "{{ messages[0].content | upper }}"
+    before = tokenizer.backend_tokenizer.to_str()
+    for instruction in (prompts.RECIPE.instruction, "Say \"a\", 'b', {c}, {{ d }}, {% e %}, \\n, \\ and 🙂\n"):
+        template = PromptSettings(instruction=instruction)
+        prompts.save_tokenizer(tokenizer, tmp_path, template)
+        saved = prompts.load_tokenizer(str(tmp_path))
+        for title in ("Enamel Kettle, 2 Liter", 'A "mug" {{ 7 * 7 }} \\ 🙂'):
+            asked = {"role": "user", "content": title}
+            earlier = [{"role": role, "content": "x"} for role in ("system", "user", "assistant")]
+            for turns in ([asked], [*earlier, asked]):
+                ids = saved.apply_chat_template(turns, add_generation_prompt=True).input_ids
+                assert ids == prompts.encode_prompt(saved, title, template)
+                assert ids == prompts.encode_prompt(tokenizer, title, template)
+    assert (tokenizer.chat_template, tokenizer.backend_tokenizer.to_str()) == (own, before)
 
 
 def test_a_chat_needs_a_template_that_takes_a_question_and_its_answer(monkeypatch):

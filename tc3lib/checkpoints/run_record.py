@@ -5,7 +5,7 @@ import hashlib
 import json
 import platform
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -158,6 +158,13 @@ def check_adapter(work: Path) -> None:
         print(f"the adapter is of step {done} of {steps}: its run was stopped there")
     if run.get("data") != _data(work):
         raise Tc3Error(f"the rows in {work} have changed since the adapter was trained: run 03_train again.")
+
+
+def tested(report: Mapping[str, Any], work: Path) -> bool:
+    """Return whether a `report.json` is of the last run in `work` and of its last step; older ones have no steps."""
+    run = read_json(work / "run.json")
+    steps = (run.get("result") or {}).get("steps")
+    return (report.get("run"), report.get("steps", steps)) == (run.get("run"), steps)
 
 
 def as_trained(config: Settings, work: Path) -> Settings:

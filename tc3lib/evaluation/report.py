@@ -58,18 +58,18 @@ def model_card(report: Mapping[str, Any]) -> str:
 
     Its YAML names the base model unless that is a local folder: the Hub refuses it, and the code asks where it is.
     """
-    name = report["model_name"]
     tags = ["lora", "unsloth", "trl", "product-descriptions"]
     try:
-        validate_repo_id(name)
+        validate_repo_id(report["model_name"])
+        known = None if Path(report["model_name"]).is_dir() else report["model_name"]
     except HFValidationError:
-        name = None
-    else:
-        tags.insert(0, f"base_model:adapter:{name}")
-    data = ModelCardData(base_model=name, library_name="peft", pipeline_tag="text-generation", tags=tags)
+        known = None
+    if known:
+        tags.insert(0, f"base_model:adapter:{known}")
+    data = ModelCardData(base_model=known, library_name="peft", pipeline_tag="text-generation", tags=tags)
     template = environment(finalize=_markdown, keep_trailing_newline=True).get_template("model_card.md.jinja")
     code = {name: Markup(in_f_string(report.get(name) or "")) for name in ("prompt", "end")}
-    return template.render({**report, **code}, parts=PARTS, known=name, front_matter=Markup(data.to_yaml()))
+    return template.render({**report, **code}, parts=PARTS, known=known, front_matter=Markup(data.to_yaml()))
 
 
 def environment(**options: Any) -> Environment:

@@ -8,12 +8,14 @@ from huggingface_hub import ModelCardData
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
+from tc3lib.checkpoints import run_record
 from tc3lib.export.verify import FIRST, rows
 from tc3lib.files import read_json, replacing
 from tc3lib.prompts import in_f_string, load_tokenizer, prompt_text
 from tc3lib.settings import Settings
 
 HEADING = "## Exported, and asked again"
+LIMITS = "## Limits\n"
 
 
 def write(work: Path, config: Settings, record: Mapping[str, Any]) -> None:
@@ -23,10 +25,13 @@ def write(work: Path, config: Settings, record: Mapping[str, Any]) -> None:
         record: As `export.json` holds it.
     """
     section = figures(record)
-    texts = {work / "export" / "README.md": _card(work, config, record["base"]) + section}
+    texts, limits = {}, ""
     adapter = work / "lora_model" / "README.md"
     if adapter.is_file():
-        texts[adapter] = adapter.read_text(encoding="utf-8").partition(HEADING)[0].rstrip() + f"\n\n{section}"
+        old = adapter.read_text(encoding="utf-8").partition(HEADING)[0].rstrip()
+        texts[adapter] = f"{old}\n\n{section}"
+        limits = "".join(old.partition(LIMITS)[1:]) + "\n\n"
+    texts[work / "export" / "README.md"] = f"{_card(work, config, record['base'])}{limits}{section}"
     for path, text in texts.items():
         with replacing(path) as file:
             file.write(text.encode())
@@ -41,7 +46,7 @@ def figures(record: Mapping[str, Any]) -> str:
         f"greedily. Equal: share of answers whose first {FIRST} tokens are those of the adapter on the base model in "
         "16 bit.",
         "",
-        "| Format | Program | Equal | Loss of a token | Ended by itself | |",
+        "| Format | Program | Equal | Loss of a token | Ended by itself | Verdict |",
         "| --- | --- | ---: | ---: | ---: | --- |",
         *(f"| {' | '.join(row.values())} |" for row in rows(record)),
     ]
@@ -51,16 +56,18 @@ def figures(record: Mapping[str, Any]) -> str:
 def _card(work: Path, config: Settings, base: str) -> str:
     try:
         validate_repo_id(base)
+        known = None if Path(base).is_dir() else base
     except HFValidationError:
         known = None  # a local folder, which the Hub refuses, and which is nobody's business
-    else:
-        known = base
     data = ModelCardData(
         base_model=known, library_name="transformers", pipeline_tag="text-generation",
         tags=["unsloth", "trl", "product-descriptions"],
     )  # fmt: skip
     prompt = prompt_text(load_tokenizer(str(work / "lora_model")), "{title}", config.prompting)
-    verdict = read_json(work / "report.json").get("verdict", {}).get("sentence", "")
+    report = read_json(work / "report.json")
+    verdict = report.get("verdict", {}).get("sentence", "") if run_record.tested(report, work) else ""
+    if verdict and config.model.load_in_4bit:
+        verdict += " These scores are those of the adapter on the base model in 4 bit."
     return f'''---
 {data.to_yaml()}
 ---
@@ -78,7 +85,7 @@ description. It was made by the notebooks of tc3lib.
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 name = "merged"  # this folder, or its name on the Hub
-model = AutoModelForCausalLM.from_pretrained(name, device_map="auto")
+model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", device_map="auto")
 tokenizer = AutoTokenizer.from_pretrained(name)
 
 title = "Enamel Kettle, 2 Liter"

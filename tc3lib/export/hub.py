@@ -1,6 +1,7 @@
 """Upload what was proved to the Hugging Face Hub: private unless said otherwise."""
 
-from pathlib import Path
+import json
+from pathlib import Path, PurePath
 
 import httpx
 from huggingface_hub import HfApi, get_token
@@ -12,6 +13,7 @@ from tc3lib.export import gguf, verify
 from tc3lib.files import read_json
 from tc3lib.settings import Settings
 
+_CONFIG = "adapter_config.json"
 _EARLIER = ["model*.safetensors*", "chat_template.jinja", "adapter/*", "gguf/*"]
 """What an earlier export may have left in a repository that this one would not overwrite."""
 
@@ -68,8 +70,9 @@ def upload(work: Path, config: Settings) -> None:
         # First, since it deletes what else is there of an earlier adapter; what it uploads is not deleted.
         api.upload_folder(repo_id=repo, folder_path=folder / "merged", delete_patterns=_EARLIER)
         api.upload_folder(
-            repo_id=repo, folder_path=work / "lora_model", path_in_repo="adapter", ignore_patterns=["run.json"]
+            repo_id=repo, folder_path=work / "lora_model", path_in_repo="adapter", ignore_patterns=["run.json", _CONFIG]
         )
+        api.upload_file(repo_id=repo, path_or_fileobj=_config(work), path_in_repo=f"adapter/{_CONFIG}")
         if files:
             api.upload_folder(repo_id=repo, folder_path=folder / "gguf", path_in_repo="gguf", allow_patterns=files)
         api.upload_file(repo_id=repo, path_or_fileobj=folder / "README.md", path_in_repo="README.md")
@@ -79,4 +82,13 @@ def upload(work: Path, config: Settings) -> None:
             f"cannot upload to {repo}: {reason} Is the token (HF_TOKEN) one that may write there? What is in {folder} "
             "stays; run it again."
         ) from None
-    print(f"uploaded to {url}, which {'its owner alone sees' if is_private else 'everybody sees'}")
+    print(f"uploaded to {url}, which {'is private' if is_private else 'everybody sees'}")
+
+
+def _config(work: Path) -> bytes:
+    """Return the adapter's configuration, which names a base model that is a local folder without where it lies."""
+    config = read_json(work / "lora_model" / _CONFIG)
+    base = config["base_model_name_or_path"]
+    if Path(base).is_dir() or PurePath(base).is_absolute():
+        config["base_model_name_or_path"] = PurePath(base).name
+    return json.dumps(config, indent=2).encode()

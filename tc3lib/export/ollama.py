@@ -47,7 +47,7 @@ def _rest(work: Path, config: Settings) -> str:
     """Return the lines on prompt and decoding; Ollama would punish repetitions by itself."""
     tokenizer = load_tokenizer(str(work / "lora_model"))
     template = prompt_text(tokenizer, "{title}", config.prompting).replace("{{", '{{ "{{" }}')
-    template = template.replace("{title}", "{{ .Prompt }}")
+    template = template.replace('"""', r'{{ "\"\"\"" }}').replace("{title}", "{{ .Prompt }}")
     stop = tokenizer.convert_ids_to_tokens(end_id(tokenizer, config.prompting))
     parameters = {
         "stop": f'"{stop}"',

@@ -15,8 +15,8 @@ from tc3lib.settings import Settings
 def export(work: Path, config: Settings) -> dict[str, Any]:
     """Write the formats of `export_to` into `export/`, and what their proof found into `export.json`.
 
-    A format that answers otherwise than its precision explains goes to `export/failed/`; what was there before stays.
-    Merged weights are written in any case: the others are made of them. The Hub has its own call, `hub.upload`.
+    A format whose answers differ more than its precision explains goes to `export/failed/`, and what was there before
+    stays. Merged weights are written in any case: the others are made of them. The Hub has its own call, `hub.upload`.
 
     Returns:
         What `export.json` holds: `run`, `adapter_sha256`, `base`, the figures of the `adapter`, and `in_4bit` those of

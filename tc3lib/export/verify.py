@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from tc3lib.checkpoints import run_record
 from tc3lib.errors import Tc3Error
 from tc3lib.export import child
 from tc3lib.files import read_json, read_rows
@@ -101,6 +102,7 @@ def judge(
     both = list(zip(found["answers"], reference["answers"], strict=True))
     prompts = [given["prompt"] == ids for given, ids in zip(found["answers"], trained, strict=True)]
     same = [given["ids"][:FIRST] == ours["ids"][:FIRST] for given, ours in both]
+    unended = sum(ours["ended"] - given["ended"] for given, ours in both)
     figures |= {
         "same_prompt": fmean(prompts),
         "same_first_tokens": fmean(same),
@@ -110,13 +112,13 @@ def judge(
     failed = []
     if figures["same_prompt"] < 0.9:  # a title may hold the text of a special token, which others take for one
         failed.append(f"it reads {1 - figures['same_prompt']:.0%} of the prompts as other tokens than were trained")
-    if figures["ended"] < expected["ended"] - bound.ended:
+    if unended > max(1, bound.ended * len(both)):  # of a few questions, one near tie must not decide
         failed.append(
             f"{figures['ended']:.0%} of its answers end by themselves, {expected['ended']:.0%} of the adapter's"
         )
-    if not abs(figures["loss_difference"]) <= bound.loss:  # not a number neither
+    if not abs(figures["loss_difference"]) <= bound.loss:  # nor if it is not a number
         failed.append(f"its loss differs by {figures['loss_difference']:+.4f}, more than {bound.loss:g}")
-    if figures["same_first_tokens"] < bound.same:
+    if same.count(False) > max(1, (1 - bound.same) * len(both)):
         failed.append(
             f"{figures['same_first_tokens']:.0%} of its answers begin with the adapter's {FIRST} tokens, "
             f"expected at least {bound.same:.0%}"
@@ -178,14 +180,15 @@ def rows(record: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def in_4bit(work: Path, asked: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return loss and share of ended answers of the model as trained, which notebook 04 measured; None before it."""
-    tested, run, path = read_json(work / "report.json"), read_json(work / "run.json"), work / "posttest.jsonl"
-    steps = (run.get("result") or {}).get("steps")
-    same = (tested.get("run"), tested.get("steps", steps)) == (run.get("run"), steps)  # older reports have no steps
+    same, path = run_record.tested(read_json(work / "report.json"), work), work / "posttest.jsonl"
     rows = {row["title"]: row for row in read_rows(path) if row["part"] == "eval"} if same and path.is_file() else {}
     if not rows.keys() >= set(asked["titles"]):
         print("04_posttest was not run with this adapter: how it answers on the base model in 4 bit is not compared")
         return None
     answered = [rows[title] for title in asked["titles"]]
+    if any(row["loss_sum"] is None for row in answered):
+        print(f"{path} has losses that are not numbers: how it answers on the base model in 4 bit is not compared")
+        return None
     return {
         "loss": sum(row["loss_sum"] for row in answered) / sum(row["loss_tokens"] for row in answered),
         "ended": fmean(row["eos"] for row in answered),

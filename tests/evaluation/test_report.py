@@ -122,9 +122,38 @@ def test_a_card_does_not_tell_where_the_base_model_lay():
     assert "ana" not in card
     code = next(token for token in parsed(card)[1] if token.type == "fence").content
     ast.parse(code)
-    assert "model = PeftModel.from_pretrained(model, adapter)" in code
-    assert "AutoPeftModel" in model_card(example_report())
-    assert "AutoPeftModel" not in code
+    assert 'base = "base_model"' in code
+    for known in (code, model_card(example_report() | {"model_name": "me/my_base"})):
+        assert 'from_pretrained(base, dtype="auto", device_map="auto")' in known
+        assert 'if it lies under adapter/ there, subfolder="adapter"' in known
+        assert "model = PeftModel.from_pretrained(model, adapter)" in known
+    assert 'base = "me/my_base"\n' in known
+
+
+def test_a_page_does_not_tell_where_catalogue_and_base_model_lay():
+    report = example_report() | {"model_name": "/home/ana/models/base"}
+    report["settings"]["model"]["model_name"] = "/home/ana/models/base"
+    report["settings"]["data"] |= {"source": "/home/ana/trn.json", "fallback_source": "/home/ana/small.json"}
+    page = text_of(soup(report, NO_PICTURE))
+    assert "/home" not in page
+    for name in ("Base model base", "source trn.json", "fallback_source small.json"):
+        assert name in page
+
+
+def test_a_local_folder_is_not_taken_for_a_repository_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "models" / "my-base").mkdir(parents=True)
+    report = example_report() | {"model_name": "models/my-base"}
+    assert parsed(model_card(report))[0]["base_model"] == "models/my-base"
+    monkeypatch.chdir(tmp_path)
+    assert "base_model" not in parsed(model_card(report))[0]
+    assert 'base = "base_model"' in model_card(report)
+
+
+def test_a_run_that_was_stopped_shows_how_many_of_its_steps_it_made():
+    for steps, head, made in ((20, "20 of 60 steps of 32 rows", ", 20 of 60 steps"), (60, "Training 60 steps", "")):
+        report = example_report() | {"steps": steps}
+        assert head in text_of(soup(report, NO_PICTURE).header)
+        assert f"UTC, run 5f0c93ab{made}, on NVIDIA L4" in model_card(report)
 
 
 def test_the_page_needs_nothing_but_itself():

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from tc3lib import export, prompts
 from tc3lib.errors import Tc3Error
-from tc3lib.export import merge, ollama, verify
+from tc3lib.export import card, merge, ollama, verify
 from tc3lib.files import read_json, write_json, write_rows
 
 
@@ -27,8 +27,9 @@ def exported(config, rows, tmp_path_factory):
     run(config, rows, work)
     write_rows(work / "questions.jsonl", [{**row, "part": "eval"} for row in rows[:6]])
     write_rows(work / "posttest.jsonl", [posttest(row) for row in rows[:6]])
-    write_json(work / "report.json", {"run": read_json(work / "run.json")["run"], "steps": 40})
-    (work / "lora_model" / "README.md").write_text("# Card of notebook 04\n")
+    report = {"run": read_json(work / "run.json")["run"], "steps": 40, "verdict": {"sentence": "Better."}}
+    write_json(work / "report.json", report)
+    (work / "lora_model" / "README.md").write_text("# Card of notebook 04\n\n## Limits\n\n- Facts are guessed.\n")
     return work, config, export.export(work, config)
 
 
@@ -54,7 +55,8 @@ def test_an_export_writes_these_files_and_no_others(exported):
     assert found == {
         "README.md", "Modelfile", "Modelfile.adapter", "adapter/adapter_config.json", "adapter/model.safetensors",
         *(f"merged/{name}" for name in (
-            "config.json", "generation_config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"
+            "chat_template.jinja", "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+            "tokenizer_config.json",
         )),
     }  # fmt: skip
 
@@ -123,10 +125,43 @@ def test_the_figures_stand_in_both_model_cards(exported):
         assert row in text
         assert f"{record['adapter']['loss']:.4f}" in text
         assert config.model.model_name not in text
-    assert (work / "lora_model" / "README.md").read_text().startswith("# Card of notebook 04\n\n## Exported")
-    card = (work / "export" / "README.md").read_text()
-    assert "library_name: transformers" in card
-    assert prompts.PROMPT.format(prompts.RECIPE.instruction, "{title}") in card
+    limits = "\n\n## Limits\n\n- Facts are guessed.\n\n## Exported"
+    assert (work / "lora_model" / "README.md").read_text().startswith(f"# Card of notebook 04{limits}")
+    merged = (work / "export" / "README.md").read_text()
+    assert "library_name: transformers" in merged
+    assert prompts.PROMPT.format(prompts.RECIPE.instruction, "{title}") in merged
+    assert limits in merged
+    assert 'from_pretrained(name, dtype="auto", device_map="auto")' in merged
+
+
+def test_a_card_has_the_verdict_on_its_own_adapter_alone_and_says_where_it_was_in_4_bit(
+    exported, tmp_path, monkeypatch
+):
+    work, config, record = shutil.copytree(exported[0], tmp_path / "work"), *exported[1:]
+
+    def text(**settings):
+        card.write(work, config.change(**settings), record)
+        return (work / "export" / "README.md").read_text()
+
+    assert "\nBetter.\n" in text(load_in_4bit=False)
+    assert "\nBetter. These scores are those of the adapter on the base model in 4 bit.\n" in text(load_in_4bit=True)
+    write_json(work / "run.json", read_json(work / "run.json") | {"run": "a later one"})
+    assert "Better." not in text()
+    assert "4 bit" not in text(load_in_4bit=True).partition("## Exported")[0]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "base").mkdir(parents=True)
+    record = record | {"base": "models/base"}
+    assert "models/base" not in text()
+    assert "\nbase with a LoRA adapter" in text()
+
+
+def test_three_quotes_in_the_instruction_do_not_end_a_modelfiles_template(exported):
+    """Ollama's template is Go's, which knows the escape."""
+    instruction = 'Say """this""" and {{that}}"""'
+    text = ollama._rest(exported[0], exported[1].change(instruction=instruction)).split('"""')
+    assert len(text) == 3
+    template = text[1].replace('{{ "{{" }}', "{{").replace(r'{{ "\"\"\"" }}', '"""')
+    assert template == prompts.PROMPT.format(instruction, "{{ .Prompt }}")
 
 
 def test_a_wrong_stop_is_found_and_what_was_there_before_stays(exported, tmp_path, monkeypatch):

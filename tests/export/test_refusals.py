@@ -11,7 +11,7 @@ from huggingface_hub.utils import filter_repo_objects
 from tc3lib.errors import Tc3Error
 from tc3lib.export import base_model, child, gguf, hub, verify
 from tc3lib.export.__main__ import main
-from tc3lib.files import write_json
+from tc3lib.files import write_json, write_rows
 
 TOKEN = "hf_plantedInTheEnvironment012345"
 
@@ -164,6 +164,30 @@ def test_an_adapter_on_another_base_model_is_doubted():
         assert verify.doubts({"adapter": ours, "in_4bit": None}) == ""
 
 
+@pytest.mark.parametrize(("count", "failing"), [(4, 2), (6, 2), (32, 5)])
+@pytest.mark.parametrize("change", [{"ended": False}, {"ids": [4, 4]}], ids=str)
+def test_one_answer_of_a_few_may_be_another(count, failing, change):
+    asked = {"questions": ASKED["questions"][:1] * count}
+
+    def judged(many):
+        reference, wrong = answers()["answers"][:1] * count, answers(**change)["answers"][:1] * many
+        found = {"program": "p", "answers": wrong + reference[many:]}
+        return verify.judge("merged", found, {"program": "p", "answers": reference}, asked)["failed"]
+
+    failing += 4 if "ids" in change and count == 32 else 0
+    assert judged(failing - 1) == []
+    assert len(judged(failing)) == 1
+
+
+def test_losses_that_are_not_numbers_are_not_compared(tmp_path, capsys):
+    for name, record in (("run", {"run": "a", "result": {"steps": 3}}), ("report", {"run": "a", "steps": 3})):
+        write_json(tmp_path / f"{name}.json", record)
+    row = {"part": "eval", "title": "Mug", "loss_sum": None, "loss_tokens": 3, "eos": True}
+    write_rows(tmp_path / "posttest.jsonl", [row])
+    assert verify.in_4bit(tmp_path, {"titles": ["Mug"]}) is None
+    assert "posttest.jsonl has losses that are not numbers: how it answers" in capsys.readouterr().out
+
+
 def test_later_tokens_may_differ():
     ours, its = ([*range(16), last] for last in (7, 8))
     assert verify.judge("f16", answers(ids=its), answers(ids=ours), ASKED)["failed"] == []
@@ -172,7 +196,7 @@ def test_later_tokens_may_differ():
 class FakeHub:
     """Keeps what would be uploaded, and which files that were there before are left."""
 
-    there_before, refuses = None, None
+    there_before, refuses, ignored = None, None, None
 
     def __init__(self):
         self.calls, self.files = [], []
@@ -190,11 +214,14 @@ class FakeHub:
         self, repo_id, folder_path, path_in_repo=".", allow_patterns=None, ignore_patterns=None, delete_patterns=()
     ):
         self.calls.append((str(folder_path), path_in_repo, *(allow_patterns or ())))
+        self.ignored = ignore_patterns or self.ignored
         deleted = [*filter_repo_objects(self.files, allow_patterns=[*delete_patterns])]
         self.files = [name for name in self.files if name not in deleted]
 
     def upload_file(self, repo_id, path_or_fileobj, path_in_repo):
-        self.calls.append((str(path_or_fileobj), path_in_repo))
+        self.calls.append(
+            (path_or_fileobj if isinstance(path_or_fileobj, bytes) else str(path_or_fileobj), path_in_repo)
+        )
 
 
 @pytest.fixture
@@ -208,6 +235,7 @@ def fake(monkeypatch):
 def proved(work, failures):
     (work / "lora_model").mkdir(exist_ok=True)
     (work / "lora_model" / "adapter_model.safetensors").write_bytes(b"an adapter")
+    write_json(work / "lora_model" / "adapter_config.json", {"base_model_name_or_path": "/home/ana/base", "r": 16})
     formats = {name: {"failed": failed} for name, failed in failures.items()}
     write_json(work / "export.json", {"adapter_sha256": verify.adapter_digest(work), "formats": formats})
 
@@ -228,19 +256,21 @@ def test_the_hub_gets_what_was_proved_and_is_private(config, tmp_path, fake, cap
     assert fake.files == ["README.md", "config.json", "plot.png"]
     folder = tmp_path / "export"
     assert fake.calls == [
-        (f"{folder}/merged", "."), (f"{tmp_path}/lora_model", "adapter"), (f"{folder}/gguf", "gguf", "model-Q8_0.gguf"),
-        (f"{folder}/README.md", "README.md"),
+        (f"{folder}/merged", "."), (f"{tmp_path}/lora_model", "adapter"),
+        (b'{\n  "base_model_name_or_path": "base",\n  "r": 16\n}', "adapter/adapter_config.json"),
+        (f"{folder}/gguf", "gguf", "model-Q8_0.gguf"), (f"{folder}/README.md", "README.md"),
     ]  # fmt: skip
+    assert fake.ignored == ["run.json", "adapter_config.json"]
     assert fake.private is True
     out = capsys.readouterr().out
-    assert "uploaded to https://huggingface.co/me/tc3, which its owner alone sees" in out
+    assert "uploaded to https://huggingface.co/me/tc3, which is private" in out
     assert TOKEN not in out
     hub.upload(tmp_path, config.change(hub_private=False))
     assert fake.private is False
     assert "https://huggingface.co/me/tc3, which everybody sees" in capsys.readouterr().out
     fake.there_before = True
     hub.upload(tmp_path, config.change(hub_private=False))
-    assert "https://huggingface.co/me/tc3, which its owner alone sees" in capsys.readouterr().out
+    assert "https://huggingface.co/me/tc3, which is private" in capsys.readouterr().out
     calls = len(fake.calls)
     (tmp_path / "lora_model" / "adapter_model.safetensors").write_bytes(b"a later one")
     with pytest.raises(Tc3Error, match=r"export was made of another adapter than is in .*lora_model now\."):

@@ -123,6 +123,7 @@ def example_report() -> dict[str, Any]:
         "memory": {"peak, GiB": 12.3, "card, GiB": 22.2},
         "model_name": "unsloth/llama-3-8b-bnb-4bit",
         "run": "5f0c93ab",
+        "steps": 60,
         "prompt": PROMPT.format(INSTRUCTION, "{title}"),
         "end": "<|end_of_text|>",
         "plan": {"steps": 60, "rows_per_step": 32, "rows": 1920, "epochs": 1.0, "limited_by": "max_steps"},
