@@ -103,6 +103,7 @@ def judge(
     prompts = [given["prompt"] == ids for given, ids in zip(found["answers"], trained, strict=True)]
     same = [given["ids"][:FIRST] == ours["ids"][:FIRST] for given, ours in both]
     unended = sum(ours["ended"] - given["ended"] for given, ours in both)
+    one = 1 if len(both) > 1 else 0  # of a few questions, one near tie must not decide
     figures |= {
         "same_prompt": fmean(prompts),
         "same_first_tokens": fmean(same),
@@ -112,13 +113,13 @@ def judge(
     failed = []
     if figures["same_prompt"] < 0.9:  # a title may hold the text of a special token, which others take for one
         failed.append(f"it reads {1 - figures['same_prompt']:.0%} of the prompts as other tokens than were trained")
-    if unended > max(1, bound.ended * len(both)):  # of a few questions, one near tie must not decide
+    if unended > max(one, bound.ended * len(both)):
         failed.append(
             f"{figures['ended']:.0%} of its answers end by themselves, {expected['ended']:.0%} of the adapter's"
         )
     if not abs(figures["loss_difference"]) <= bound.loss:  # nor if it is not a number
         failed.append(f"its loss differs by {figures['loss_difference']:+.4f}, more than {bound.loss:g}")
-    if same.count(False) > max(1, (1 - bound.same) * len(both)):
+    if same.count(False) > max(one, (1 - bound.same) * len(both)):
         failed.append(
             f"{figures['same_first_tokens']:.0%} of its answers begin with the adapter's {FIRST} tokens, "
             f"expected at least {bound.same:.0%}"
