@@ -94,13 +94,17 @@ chosen = [*found["answers"]["best"], *found["answers"]["worst"], *found["answers
 plotting.table(chosen, ["chosen", "uid", "title", "reference", "before", "after"])
 
 # %% [markdown]
-# Ask for yourself: a title, or a question that contains one. The source is the row of the catalogue that it is about,
-# and whether the model was trained on it.
+# Read the titles of the catalogue: the source of an answer is the row that the question is about.
 
 # %%
 from tc3lib.catalogue.lookup import Catalogue
 
 products = Catalogue(work, config.prompting)
+len(products)
+
+# %% [markdown]
+# Ask for yourself: a title, or a question that contains one. The answer names its source, and whether the model was
+# trained on it.
 
 # %%
 asking.show(asking.ask(model, tokenizer, "Nice for Mice", config, products))

@@ -45,7 +45,7 @@ def test_a_run_writes_these_files_and_no_others(uninterrupted):
     }  # fmt: skip
     adapter_files = {
         "README.md", "adapter_config.json", "adapter_model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "run.json",
+        "chat_template.jinja", "run.json",
     }  # fmt: skip
     assert found == {
         "train.jsonl", "eval.jsonl", "loss.jsonl", "loss.png", "run.json", "outputs/committed.jsonl",
